@@ -1,0 +1,225 @@
+"""Architecture of a SigLIP model, and separately how to execute it.
+
+`Siglip` and its parts say what a checkpoint *is*: changing any field changes
+the parameter tree or the meaning of the weights. `Execution` says how to run
+it: changing a field there changes speed, memory or rounding, never what the
+weights mean. Nothing in this module imports jax, so the command line can print
+tables without paying for it.
+
+Nothing is derived that a checkpoint states: heads and MLP width come from the
+table of sizes (big_vision `models/vit.py`, `decode_variant`), because
+`width // 64` is wrong for So400m and g-opt and no shape check would notice.
+"""
+
+import dataclasses
+import re
+from typing import Any, Literal
+
+
+def _require_positive(owner: str, name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size:
+    """Width, depth, MLP width and number of heads of one transformer."""
+
+    width: int
+    depth: int
+    mlp_dim: int
+    num_heads: int
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _require_positive(type(self).__name__, field.name, getattr(self, field.name))
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"Size: width {self.width} is not a multiple of num_heads {self.num_heads}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.num_heads
+
+
+SIZES: dict[str, Size] = {
+    "B": Size(width=768, depth=12, mlp_dim=3072, num_heads=12),
+    "L": Size(width=1024, depth=24, mlp_dim=4096, num_heads=16),
+    "So400m": Size(width=1152, depth=27, mlp_dim=4304, num_heads=16),
+    "g-opt": Size(width=1536, depth=40, mlp_dim=6144, num_heads=16),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Vision:
+    """A ViT at one fixed square resolution, pooled by an attention (MAP) head."""
+
+    size: Size
+    patch: int
+    res: int
+
+    def __post_init__(self) -> None:
+        _require_positive("Vision", "patch", self.patch)
+        if self.res < self.patch:
+            raise ValueError(f"Vision: res {self.res} is smaller than patch {self.patch}")
+
+    @property
+    def grid(self) -> int:
+        """Patches per side. 384 px with patch 14 gives 27: the last 6 px are cut off."""
+        return self.res // self.patch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NaFlexVision:
+    """A ViT for any aspect ratio and sequence length (SigLIP 2 NaFlex).
+
+    `posemb_grid` is the side of the learned position-embedding grid, `canvas`
+    the largest number of patches per side (big_vision's `learn_2d(64)`).
+    """
+
+    size: Size
+    patch: int
+    posemb_grid: int = 16
+    canvas: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "posemb_grid", "canvas"):
+            _require_positive("NaFlexVision", name, getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text:
+    """A bidirectional text transformer that pools its last position.
+
+    `head` is the width of the output projection; None means that the tower has
+    none (SigLIP So400m i18n).
+    """
+
+    size: Size
+    vocab_size: int
+    length: int
+    head: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "length"):
+            _require_positive("Text", name, getattr(self, name))
+        if self.head is not None:
+            _require_positive("Text", "head", self.head)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Siglip:
+    """Two towers, a temperature `t` and a bias `b`.
+
+    Raises:
+      ValueError: if the embeddings of the two towers differ in width.
+
+    >>> base = Siglip(vision=Vision(size=SIZES["B"], patch=16, res=224),
+    ...               text=Text(size=SIZES["B"], vocab_size=32_000, length=64, head=768))
+    >>> base.embed_dim, base.vision.grid
+    (768, 14)
+    """
+
+    vision: Vision | NaFlexVision
+    text: Text
+
+    def __post_init__(self) -> None:
+        ztxt = self.text.size.width if self.text.head is None else self.text.head
+        if ztxt != self.embed_dim:
+            raise ValueError(
+                f"Siglip: image embeddings are {self.embed_dim} wide and text embeddings "
+                f"{ztxt}; set text.head={self.embed_dim}"
+            )
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of `zimg` and `ztxt`."""
+        return self.vision.size.width
+
+    @property
+    def naflex(self) -> bool:
+        return isinstance(self.vision, NaFlexVision)
+
+    def at_resolution(self, res: int) -> "Siglip":
+        """The same model for square images of `res` pixels.
+
+        Raises:
+          ValueError: for a NaFlex model, which takes any resolution as it is.
+        """
+        if isinstance(self.vision, NaFlexVision):
+            raise ValueError("a NaFlex model has no fixed resolution to change")
+        return dataclasses.replace(self, vision=dataclasses.replace(self.vision, res=res))
+
+
+Attention = Literal["matmul", "xla", "cudnn", "einsum"]
+ATTENTIONS: tuple[str, ...] = ("matmul", "xla", "cudnn", "einsum")
+DTYPES: tuple[str, ...] = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How to run a model. Never part of what a checkpoint means.
+
+    Attributes:
+      dtype: matmul dtype of the image tower's stem and blocks, big_vision's
+        `dtype_mm`. The MAP head and the text tower stay in float32 unless
+        `text_dtype` says otherwise.
+      text_dtype: the same for the text tower. big_vision has no such knob, so
+        the default is float32 whatever `dtype` is.
+      scan_image, scan_text: one scanned block with a leading depth axis instead
+        of a Python loop; compiles faster, and the parameter tree has that axis.
+      remat: recompute blocks in the backward pass (a name from
+        `jax.checkpoint_policies`, or None).
+      attention: implementation of attention; all agree within rounding.
+    """
+
+    dtype: str = "float32"
+    text_dtype: str = "float32"
+    scan_image: bool = False
+    scan_text: bool = False
+    remat: str | None = None
+    attention: Attention = "matmul"
+
+    def __post_init__(self) -> None:
+        for name in ("dtype", "text_dtype"):
+            if getattr(self, name) not in DTYPES:
+                raise ValueError(
+                    f"Execution: {name} must be one of {', '.join(DTYPES)}, "
+                    f"got {getattr(self, name)!r}"
+                )
+        if self.attention not in ATTENTIONS:
+            raise ValueError(
+                f"Execution: attention must be one of {', '.join(ATTENTIONS)}, "
+                f"got {self.attention!r}"
+            )
+
+
+def to_dict(config: Siglip) -> dict[str, Any]:
+    """A `Siglip` as plain JSON types; `from_dict` is its inverse."""
+    plain = dataclasses.asdict(config)
+    plain["vision"]["type"] = "naflex" if config.naflex else "fixed"
+    return plain
+
+
+def from_dict(plain: dict[str, Any]) -> Siglip:
+    """The `Siglip` that `to_dict` wrote.
+
+    Raises:
+      ValueError: if a field is missing, unknown or out of range.
+
+    >>> from siglip_jax.checkpoints import find
+    >>> config = find("siglip_b16_224").config
+    >>> from_dict(to_dict(config)) == config
+    True
+    """
+    try:
+        vision, text = dict(plain["vision"]), dict(plain["text"])
+        kind = {"fixed": Vision, "naflex": NaFlexVision}[vision.pop("type")]
+        return Siglip(
+            vision=kind(**{**vision, "size": Size(**vision["size"])}),
+            text=Text(**{**text, "size": Size(**text["size"])}),
+        )
+    except (KeyError, TypeError) as error:
+        message = re.sub(r"^.*__init__\(\) ", "", str(error))
+        raise ValueError(f"not a model configuration: {message}") from error
