@@ -1,0 +1,91 @@
+"""Scaled dot-product attention: one function, several implementations.
+
+All implementations compute the same function and are held to one conformance
+suite (`tests/test_conformance.py`). `einsum` is the readable reference, the
+form flax's `MultiHeadDotProductAttention` and so big_vision uses. `matmul`
+folds the heads into one batched matmul, which XLA runs faster on CPU. `xla`
+and `cudnn` are those of `jax.nn.dot_product_attention`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from siglip_jax.config import Attention
+
+
+def attention_weights(
+    query: Float[Array, "b nq k d"],
+    key: Float[Array, "b nk k d"],
+    mask: Bool[Array, "#b #nq nk"] | None = None,
+) -> Float[Array, "b k nq nk"]:
+    """Softmax of the scaled, masked products of `query` and `key`.
+
+    Rows that a mask forbids entirely attend uniformly: no NaN.
+    """
+    # big_vision: the query is scaled before the product and the softmax runs in
+    # the compute dtype (flax `dot_product_attention_weights` defaults).
+    query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
+    logits = jnp.einsum("bqkd,bvkd->bkqv", query, key)
+    if mask is not None:
+        logits = jnp.where(mask[:, None], logits, jnp.finfo(logits.dtype).min)
+    return jax.nn.softmax(logits)
+
+
+def attention(
+    query: Float[Array, "b nq k d"],
+    key: Float[Array, "b nk k d"],
+    value: Float[Array, "b nk k d"],
+    mask: Bool[Array, "#b #nq nk"] | None = None,
+    *,
+    implementation: Attention = "matmul",
+) -> Float[Array, "b nq k d"]:
+    """Multi-head attention of `nq` queries over `nk` keys.
+
+    Args:
+      query, key, value: axes batch, position, head, head dimension.
+      mask: True where a query may look at a key; broadcasts over batch and
+        queries. None allows everything.
+      implementation: see the module docstring.
+
+    Raises:
+      ValueError: if `cudnn` is asked for on a dtype that it does not have.
+
+    >>> x = jnp.ones((1, 3, 2, 8))
+    >>> attention(x, x, x).shape
+    (1, 3, 2, 8)
+    """
+    if implementation == "einsum":
+        weights = attention_weights(query, key, mask)
+        return jnp.einsum("bkqv,bvkd->bqkd", weights, value)
+    if implementation == "matmul":
+        return _batched_matmul(query, key, value, mask)
+    if implementation == "cudnn" and query.dtype not in (jnp.bfloat16, jnp.float16):
+        raise ValueError(
+            f"attention 'cudnn' needs bfloat16 or float16, got {query.dtype}; "
+            "use 'xla' or 'matmul' for float32"
+        )
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        mask=None if mask is None else mask[:, None],
+        implementation=implementation,
+    )
+
+
+def _batched_matmul(query, key, value, mask):
+    b, nq, k, d = query.shape
+    nk = key.shape[1]
+
+    def fold(x):  # (b, n, k, d) -> (b·k, n, d)
+        return x.transpose(0, 2, 1, 3).reshape(b * k, x.shape[1], d)
+
+    query = query / jnp.sqrt(d).astype(query.dtype)  # big_vision: scaled before the product
+    logits = jnp.matmul(fold(query), fold(key).transpose(0, 2, 1))
+    if mask is not None:
+        logits = logits.reshape(b, k, nq, nk)
+        logits = jnp.where(mask[:, None], logits, jnp.finfo(logits.dtype).min)
+        logits = logits.reshape(b * k, nq, nk)
+    out = jnp.matmul(jax.nn.softmax(logits), fold(value))
+    return out.reshape(b, k, nq, d).transpose(0, 2, 1, 3)

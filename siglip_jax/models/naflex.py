@@ -1,0 +1,152 @@
+"""The NaFlex image tower: any aspect ratio, any sequence length.
+
+Follows big_vision `models/proj/image_text/naflex_vit.py` at 0127fb6. Differs in
+how the position embedding is resampled: the antialiased bilinear weights are
+the same, but they are evaluated at the coordinates of the patches alone, as one
+small matmul, instead of on a 64x64 canvas from which patches are gathered.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from siglip_jax.config import Execution, NaFlexVision
+from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
+
+
+class Patches(NamedTuple):
+    """A batch of images as sequences of flattened patches.
+
+    Attributes:
+      patches: (b, n, patch·patch·3) float32 in [-1, 1], pixels of a patch in
+        order (y, x, channel).
+      type: (b, n) int32, 1 for a patch and 0 for padding.
+      yidx, xidx: (b, n) int32 coordinates of a patch in its image, 0 for padding.
+    """
+
+    patches: Any
+    type: Any
+    yidx: Any
+    xidx: Any
+
+
+def check_patches(patches: Patches, config: NaFlexVision) -> Patches:
+    """Returns `patches` if a model can take them; meant for host arrays.
+
+    Raises:
+      ValueError: if shapes disagree, an image has no patch at all, or a
+        coordinate lies outside `config.canvas`, for which big_vision would
+        silently give NaN.
+
+    >>> from siglip_jax.config import SIZES
+    >>> config = NaFlexVision(size=SIZES["B"], patch=16)
+    >>> wide = np.arange(80, dtype=np.int32)[None]
+    >>> zeros = np.zeros_like(wide)
+    >>> check_patches(Patches(np.zeros((1, 80, 768), np.float32), zeros + 1, zeros, wide), config)
+    Traceback (most recent call last):
+      ...
+    ValueError: image 0 has a patch at column 79, but the model takes at most 64 patches a side; ...
+    """
+    shape = np.shape(patches.patches)
+    expected = (*shape[:2], config.patch**2 * 3)
+    if len(shape) != 3 or shape != expected:
+        raise ValueError(
+            f"expected patches of shape (b, n, {config.patch**2 * 3}) for patch size "
+            f"{config.patch}, got {shape}"
+        )
+    for name in ("type", "yidx", "xidx"):
+        if np.shape(getattr(patches, name)) != shape[:2]:
+            raise ValueError(
+                f"expected {name} of shape {shape[:2]}, got {np.shape(getattr(patches, name))}"
+            )
+    valid = np.asarray(patches.type) == 1
+    if not valid.any(axis=1).all():
+        empty = int(np.argmin(valid.any(axis=1)))
+        raise ValueError(f"image {empty} has no patches: its type is 0 everywhere")
+    for name, side in (("yidx", "row"), ("xidx", "column")):
+        index = np.asarray(getattr(patches, name))
+        outside = (index < 0) | (index >= config.canvas)
+        if outside.any():
+            image, position = np.argwhere(outside)[0]
+            raise ValueError(
+                f"image {image} has a patch at {side} {index[image, position]}, but the model "
+                f"takes at most {config.canvas} patches a side; crop the image, use fewer patches, "
+                "or raise NaFlexVision.canvas"
+            )
+    return patches
+
+
+def resample_posemb(
+    posemb: Float[Array, "g g d"], yidx: Int[Array, "b n"], xidx: Int[Array, "b n"]
+) -> Float[Array, "b n d"]:
+    """The position embedding, resized to each image's own grid, at its patches.
+
+    Equals `jax.image.scale_and_translate(method="bilinear", antialias=True)` to
+    (max y + 1, max x + 1) followed by a gather, which is what big_vision does.
+    """
+    grid, _, d = posemb.shape
+
+    def weights(index: Int[Array, "b n"]) -> Float[Array, "b n g"]:
+        scale = grid / (index.max(axis=1, keepdims=True) + 1).astype(jnp.float32)
+        centre = (index.astype(jnp.float32) + 0.5) * scale - 0.5
+        # Antialias: going down in size, the triangle is as wide as an output cell.
+        distance = jnp.abs(centre[:, :, None] - jnp.arange(grid, dtype=jnp.float32)[None, None])
+        triangle = jnp.maximum(0.0, 1.0 - distance / jnp.maximum(scale, 1.0)[:, :, None])
+        return triangle / triangle.sum(axis=-1, keepdims=True)
+
+    both = weights(yidx)[:, :, :, None] * weights(xidx)[:, :, None, :]
+    both = both.reshape(*yidx.shape, grid * grid)
+    table = posemb.reshape(grid * grid, d)
+    resampled = jnp.matmul(both, table.astype(both.dtype), precision=jax.lax.Precision.HIGHEST)
+    return resampled.astype(posemb.dtype)
+
+
+class NaFlexVisionTower(nn.Module):
+    """A ViT over patches with coordinates; padding never changes its output."""
+
+    config: NaFlexVision
+    execution: Execution = Execution()
+
+    @nn.compact
+    def __call__(
+        self, image: Patches, *, map_weights: bool = False
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        """Embeds patches; not yet normalised to length 1.
+
+        Coordinates must lie on the canvas: see `check_patches`.
+        """
+        config, run = self.config, self.execution
+        out: Intermediates = {}
+        d = config.size.width
+        x = out["stem"] = nn.Dense(d, dtype=run.dtype, name="embedding")(
+            jnp.asarray(image.patches, run.dtype)
+        )
+        posemb = self.param(
+            "pos_embedding",
+            nn.initializers.normal(stddev=1 / np.sqrt(d)),
+            (config.posemb_grid, config.posemb_grid, d),
+            jnp.dtype(run.dtype),
+        )
+        x = out["with_posemb"] = x + resample_posemb(posemb, image.yidx, image.xidx)
+        valid = image.type == 1
+        # big_vision: padding neither looks nor is looked at.
+        x, out["encoder"] = Encoder(
+            size=config.size,
+            dtype=run.dtype,
+            attention=run.attention,
+            scan=run.scan_image,
+            remat=run.remat,
+            name="Transformer",
+        )(x, valid[:, :, None] & valid[:, None, :])
+        out["encoded"] = x
+        x, weights = MapHead(size=config.size, attention=run.attention, name="MAPHead_0")(
+            x, valid, return_weights=map_weights
+        )
+        if weights is not None:
+            out["map_weights"] = weights
+        out["head_input"] = out["pre_logits"] = x
+        return x, out

@@ -1,0 +1,205 @@
+"""The transformer that all towers share: pre-norm blocks, and the MAP head.
+
+Follows big_vision `models/vit.py` (and, for masks, `naflex_vit.py`) at 0127fb6.
+Every submodule's name is spelled out, so that the parameter tree is big_vision's
+whatever the classes here are called. Differs in that one mask-aware block serves
+image, NaFlex and text; that attention has a choice of implementation; that
+remat is asked for, not implied by scan; and in having no dropout.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from siglip_jax.config import Attention, Size
+from siglip_jax.models.attention import attention, attention_weights
+
+Intermediates = dict[str, Any]
+
+
+class Mlp(nn.Module):
+    """Two dense layers around a tanh-approximated GELU."""
+
+    mlp_dim: int
+    dtype: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.xavier_uniform(),
+                bias_init=nn.initializers.normal(stddev=1e-6),
+                name=name,
+            )
+
+        hidden = dense(self.mlp_dim, "Dense_0")(x)
+        hidden = nn.gelu(hidden, approximate=True)  # big_vision: tanh, in every tower
+        return dense(x.shape[-1], "Dense_1")(hidden)
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention of `x` over `context`, with flax's parameter names and shapes.
+
+    `query`, `key` and `value` kernels are (d, heads, head_dim), `out` is
+    (heads, head_dim, d).
+    """
+
+    num_heads: int
+    dtype: str | None = None
+    implementation: Attention = "matmul"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b nq d"],
+        context: Float[Array, "b nk d"],
+        mask: Bool[Array, "#b #nq nk"] | None = None,
+        *,
+        return_weights: bool = False,
+    ) -> tuple[Float[Array, "b nq d"], Float[Array, "b k nq nk"] | None]:
+        d = x.shape[-1]
+
+        def dense(features, axis, name):
+            return nn.DenseGeneral(
+                features,
+                axis=axis,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.xavier_uniform(),
+                name=name,
+            )
+
+        heads = (self.num_heads, d // self.num_heads)
+        query = dense(heads, -1, "query")(x)
+        key = dense(heads, -1, "key")(context)
+        value = dense(heads, -1, "value")(context)
+        y = attention(query, key, value, mask, implementation=self.implementation)
+        weights = attention_weights(query, key, mask) if return_weights else None
+        return dense(d, (-2, -1), "out")(y), weights
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then MLP, each added to its input."""
+
+    size: Size
+    dtype: str = "float32"
+    attention: Attention = "matmul"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "#b #n n"] | None = None
+    ) -> tuple[Float[Array, "b n d"], Intermediates]:
+        out: Intermediates = {}
+        y = nn.LayerNorm(name="LayerNorm_0")(x)
+        y, _ = MultiHeadAttention(
+            num_heads=self.size.num_heads,
+            dtype=self.dtype,
+            implementation=self.attention,
+            name="MultiHeadDotProductAttention_0",
+        )(y, y, mask)
+        out["sa"] = y
+        x = out["+sa"] = x + y
+        y = nn.LayerNorm(name="LayerNorm_1")(x)
+        y = out["mlp"] = Mlp(mlp_dim=self.size.mlp_dim, dtype=self.dtype, name="MlpBlock_0")(y)
+        x = out["+mlp"] = x + y
+        return x, out
+
+
+class Encoder(nn.Module):
+    """`size.depth` blocks, as a loop or one scan, and a final LayerNorm.
+
+    The parameters of a scan are `encoderblock/...` with a leading depth axis,
+    those of a loop `encoderblock_{i}/...`; the outputs are the same.
+    """
+
+    size: Size
+    dtype: str = "float32"
+    attention: Attention = "matmul"
+    scan: bool = False
+    remat: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "#b #n n"] | None = None
+    ) -> tuple[Float[Array, "b n d"], Intermediates]:
+        """Returns the normalised tokens and, per block, its intermediate values."""
+        block: Any = Block
+        if self.remat is not None:
+            policy = remat_policy(self.remat)
+            block = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
+        kw = {"size": self.size, "dtype": self.dtype, "attention": self.attention}
+        out: Intermediates = {}
+        if self.scan:
+            scanned = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=nn.broadcast,
+                length=self.size.depth,
+            )
+            # A scan must return what it was given: promote the residual stream
+            # once here, as the first block of a loop does.
+            x = x.astype(jnp.result_type(x.dtype, self.dtype))
+            x, stacked = scanned(name="encoderblock", **kw)(x, mask)
+            for i in range(self.size.depth):
+                out[f"block{i:02d}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        else:
+            for i in range(self.size.depth):
+                x, out[f"block{i:02d}"] = block(name=f"encoderblock_{i}", **kw)(x, mask)
+        out["pre_ln"] = x
+        return nn.LayerNorm(name="encoder_norm")(x), out
+
+
+class MapHead(nn.Module):
+    """Multi-head attention pooling: one learned probe looks at all tokens.
+
+    No norm on the probe, no residual from it. Always in the dtype of its
+    parameters.  # big_vision: the MAP head has no dtype_mm
+    """
+
+    size: Size
+    attention: Attention = "matmul"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"] | None = None,
+        *,
+        return_weights: bool = False,
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b k n"] | None]:
+        """Returns the pooled tokens and, when asked for, who looked where."""
+        b, _, d = x.shape
+        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, d), x.dtype)
+        # cuDNN has no float32, which is what this head computes in.
+        implementation = "xla" if self.attention == "cudnn" else self.attention
+        y, weights = MultiHeadAttention(
+            num_heads=self.size.num_heads,
+            implementation=implementation,
+            name="MultiHeadDotProductAttention_0",
+        )(
+            jnp.tile(probe, (b, 1, 1)),
+            x,
+            None if mask is None else mask[:, None, :],
+            return_weights=return_weights,
+        )
+        z = nn.LayerNorm(name="LayerNorm_0")(y)
+        y = y + Mlp(mlp_dim=self.size.mlp_dim, name="MlpBlock_0")(z)
+        return y[:, 0], None if weights is None else weights[:, :, 0]
+
+
+def remat_policy(name: str) -> Any:
+    """The policy of `jax.checkpoint_policies` called `name`.
+
+    Raises:
+      ValueError: if jax has none of that name.
+    """
+    policy = getattr(jax.checkpoint_policies, name, None)
+    if policy is None:
+        known = [p for p in dir(jax.checkpoint_policies) if not p.startswith("_")]
+        raise ValueError(f"remat {name!r} is none of jax.checkpoint_policies: {', '.join(known)}")
+    return policy

@@ -1,0 +1,111 @@
+"""SigLIP: an image tower, a text tower, a temperature and a bias.
+
+Follows big_vision `models/proj/image_text/two_towers.py` at 0127fb6.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from siglip_jax import config as configs
+from siglip_jax.config import Execution
+from siglip_jax.models.naflex import NaFlexVisionTower, Patches
+from siglip_jax.models.text import TextTower
+from siglip_jax.models.transformer import Intermediates
+from siglip_jax.models.vision import VisionTower
+
+
+def normalize(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    """Rows of length one.
+
+    >>> normalize(jnp.array([[3.0, 4.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
+    # big_vision: 1e-8 is added to the norm, where others clip it or add nothing.
+    return z / (jnp.linalg.norm(z, axis=1, keepdims=True) + 1e-8)
+
+
+def logits(
+    zimg: Float[Array, "i d"], ztxt: Float[Array, "t d"], t: Float[Array, "1"], b: Float[Array, "1"]
+) -> Float[Array, "i t"]:
+    """`exp(t) · zimg · ztxt + b` for every image and text; `t` is the parameter.
+
+    Probabilities are the sigmoid of it.
+    """
+    return jnp.matmul(zimg, ztxt.T) * jnp.exp(t)[None] + b[None]
+
+
+class SiglipModel(nn.Module):
+    """Both towers; either can be called without the other.
+
+    >>> from siglip_jax.checkpoints import find
+    >>> model = SiglipModel(find("siglip_b16_224").config)
+    >>> image, text = jnp.zeros((1, 224, 224, 3)), jnp.zeros((1, 64), jnp.int32)
+    >>> tree = jax.eval_shape(model.init, jax.random.key(0), image, text)["params"]
+    >>> sum(leaf.size for leaf in jax.tree.leaves(tree))
+    203155970
+    """
+
+    config: configs.Siglip
+    execution: Execution = Execution()
+    temperature_init: float = 10.0
+    bias_init: float = -10.0
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Float[Array, "i h w 3"] | Patches | None = None,
+        text: Int[Array, "t n"] | None = None,
+        *,
+        map_weights: bool = False,
+    ) -> tuple[Float[Array, "i d"] | None, Float[Array, "t d"] | None, Intermediates]:
+        """Returns `zimg`, `ztxt` (rows of length one, None where not given) and `out`.
+
+        Args:
+          image: (b, res, res, 3) in [-1, 1], or `Patches` for a NaFlex model.
+          text: (b, length) token ids.
+          map_weights: also return where the pooling head looked, as
+            `out["img/map_weights"]` of shape (b, heads, n).
+
+        `out` names intermediate values as big_vision does: `img/encoded` (dense
+        features), `img/pre_logits`, `txt/transformed`, `img/norm`, `t` (already
+        exponentiated), `t/parameter`, `b`, ... What a jitted caller does not
+        return costs nothing.
+        """
+        zimg, ztxt, out = None, None, {}
+        if image is not None:
+            zimg, details = self._vision_tower()(image, map_weights=map_weights)
+            zimg = _finish("img", zimg, details, out)
+        if text is not None:
+            ztxt, details = TextTower(self.config.text, self.execution, name="txt")(text)
+            ztxt = _finish("txt", ztxt, details, out)
+        t = self.param("t", nn.initializers.constant(jnp.log(self.temperature_init)), (1,))
+        b = self.param("b", nn.initializers.constant(self.bias_init), (1,))
+        out |= {"t": jnp.exp(t), "t/parameter": t, "b": b}
+        return zimg, ztxt, out
+
+    def _vision_tower(self) -> nn.Module:
+        tower: Any = NaFlexVisionTower if self.config.naflex else VisionTower
+        return tower(self.config.vision, self.execution, name="img")
+
+
+def _finish(tower: str, z: Any, details: Intermediates, out: Intermediates) -> Any:
+    out |= {f"{tower}/{name}": value for name, value in details.items()}
+    out[f"{tower}/norm"] = jnp.linalg.norm(z, axis=1, keepdims=True)
+    out[f"{tower}/normalized"] = normalize(z)
+    return out[f"{tower}/normalized"]
+
+
+def abstract_inputs(config: configs.Siglip, batch: int = 1) -> tuple[Any, Any]:
+    """Shapes and dtypes of one batch of images and texts, for `eval_shape` and `lower`."""
+    ids = jax.ShapeDtypeStruct((batch, config.text.length), jnp.int32)
+    vision = config.vision
+    if isinstance(vision, configs.NaFlexVision):
+        n = vision.posemb_grid**2
+        index = jax.ShapeDtypeStruct((batch, n), jnp.int32)
+        pixels = jax.ShapeDtypeStruct((batch, n, vision.patch**2 * 3), jnp.float32)
+        return Patches(pixels, index, index, index), ids
+    return jax.ShapeDtypeStruct((batch, vision.res, vision.res, 3), jnp.float32), ids

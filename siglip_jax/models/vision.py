@@ -1,0 +1,78 @@
+"""The image tower for one fixed resolution.
+
+Follows big_vision `models/vit.py` at 0127fb6 with `pool_type="map"` and no
+classification head, which is how every SigLIP checkpoint was released.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from siglip_jax.config import Execution, Vision
+from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
+
+
+def value_range(image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """uint8 pixels to float32 in [-1, 1], in big_vision's order of operations.
+
+    Source: `pp/ops_general.py`, `value_range(-1, 1)`.
+
+    >>> value_range(jnp.array([[[[0, 51, 255]]]], jnp.uint8)).tolist()
+    [[[[-1.0, -0.6000000238418579, 1.0]]]]
+    """
+    return -1.0 + image.astype(jnp.float32) / 255.0 * 2.0
+
+
+class VisionTower(nn.Module):
+    """A ViT: patches, position embedding, blocks, attention pooling."""
+
+    config: Vision
+    execution: Execution = Execution()
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "b h w 3"], *, map_weights: bool = False
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        """Embeds images with values in [-1, 1]; not yet normalised to length 1.
+
+        Raises:
+          ValueError: if the images are not `config.res` pixels square. A model
+            for another resolution is loaded as such, with its position
+            embedding resampled; it is never stretched here.
+        """
+        config, run = self.config, self.execution
+        out: Intermediates = {}
+        if image.shape[1:] != (config.res, config.res, 3):
+            raise ValueError(
+                f"expected images of shape (b, {config.res}, {config.res}, 3), got {image.shape}; "
+                "resize them, or load the model with res="
+            )
+        patch, d = (config.patch, config.patch), config.size.width
+        # big_vision: VALID drops the pixels beyond the last whole patch (384 = 27·14 + 6).
+        x = out["stem"] = nn.Conv(
+            d, patch, strides=patch, padding="VALID", dtype=run.dtype, name="embedding"
+        )(jnp.asarray(image, run.dtype))
+        b, h, w, _ = x.shape
+        x = x.reshape(b, h * w, d)
+        posemb = self.param(
+            "pos_embedding", nn.initializers.normal(stddev=1 / np.sqrt(d)), (1, h * w, d), x.dtype
+        )
+        x = out["with_posemb"] = x + posemb
+        x, out["encoder"] = Encoder(
+            size=config.size,
+            dtype=run.dtype,
+            attention=run.attention,
+            scan=run.scan_image,
+            remat=run.remat,
+            name="Transformer",
+        )(x)
+        out["encoded"] = x
+        out["pre_logits_2d"] = x.reshape(b, h, w, d)
+        x, weights = MapHead(size=config.size, attention=run.attention, name="MAPHead_0")(
+            x, return_weights=map_weights
+        )
+        if weights is not None:
+            out["map_weights"] = weights
+        out["head_input"] = out["pre_logits"] = x
+        return x, out
