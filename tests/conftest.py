@@ -16,7 +16,7 @@ import jaxtyping
 
 jaxtyping.install_import_hook("siglip_jax.models", "beartype.beartype").__enter__()
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -30,9 +30,7 @@ def assert_golden(tiny):
     np.testing.assert_allclose(zimg, golden["zimg"], rtol=0, atol=EMBEDDING)
     np.testing.assert_allclose(ztxt, golden["ztxt"], rtol=0, atol=EMBEDDING)
     scores = logits(zimg, ztxt, out["t/parameter"], out["b"])
-    np.testing.assert_allclose(
-        scores, golden["logits"], rtol=LOGIT_RELATIVE, atol=LOGIT_RELATIVE
-    )
+    np.testing.assert_allclose(scores, golden["logits"], rtol=LOGIT_RELATIVE, atol=LOGIT_RELATIVE)
     for name in ("img/encoded", "img/pre_logits", "txt/transformed", "txt/pre_logits"):
         if (key := name.replace("/", "_")) in golden:
             limit = ACTIVATION_RELATIVE * np.abs(golden[key]).max()
@@ -105,7 +103,9 @@ def test_gelu_is_the_tanh_form():
 
     # An identity MLP shows the activation itself; at 2.69 the two forms differ by 4.7e-4.
     eye = {"kernel": jnp.eye(1), "bias": jnp.zeros(1)}
-    y = Mlp(mlp_dim=1).apply({"params": {"Dense_0": eye, "Dense_1": eye}}, jnp.full((1, 1, 1), 2.69))
+    y = Mlp(mlp_dim=1).apply(
+        {"params": {"Dense_0": eye, "Dense_1": eye}}, jnp.full((1, 1, 1), 2.69)
+    )
     np.testing.assert_allclose(y, jax.nn.gelu(2.69, approximate=True), rtol=1e-6)
     assert abs(float(y[0, 0, 0]) - float(jax.nn.gelu(2.69, approximate=False))) > 4e-4
 
@@ -122,7 +122,7 @@ def test_wrong_shapes_are_named():
 def test_unknown_execution_is_named():
     with pytest.raises(ValueError, match="dtype must be one of float32, bfloat16, got 'fp16'"):
         Execution(dtype="fp16")
-    with pytest.raises(ValueError, match="attention must be one of .*, got 'flash'"):
+    with pytest.raises(ValueError, match=r"attention must be one of .*, got 'flash'"):
         Execution(attention="flash")
     tiny = case("loop")
     with pytest.raises(ValueError, match=r"remat 'all' is none of jax\.checkpoint_policies"):
@@ -137,7 +137,7 @@ def test_patches_are_checked_before_the_device():
     vision = tiny.config.vision
     assert check_patches(patches, vision) is patches
     small = dataclasses.replace(vision, canvas=8)
-    with pytest.raises(ValueError, match="image 1 has a patch at column 8, .* 8 patches a side"):
+    with pytest.raises(ValueError, match=r"image 1 has a patch at column 8, .* 8 patches a side"):
         check_patches(patches, small)
     with pytest.raises(ValueError, match="image 2 has no patches"):
         kind = np.array(patches.type)

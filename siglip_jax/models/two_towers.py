@@ -99,12 +99,17 @@ def _finish(tower: str, z: Any, details: Intermediates, out: Intermediates) -> A
     return out[f"{tower}/normalized"]
 
 
-def abstract_inputs(config: configs.Siglip, batch: int = 1) -> tuple[Any, Any]:
-    """Shapes and dtypes of one batch of images and texts, for `eval_shape` and `lower`."""
+def abstract_inputs(
+    config: configs.Siglip, batch: int = 1, patches: int | None = None
+) -> tuple[Any, Any]:
+    """Shapes and dtypes of one batch of images and texts, for `eval_shape` and `lower`.
+
+    A NaFlex batch has `patches` patches an image, by default its training grid's.
+    """
     ids = jax.ShapeDtypeStruct((batch, config.text.length), jnp.int32)
     vision = config.vision
     if isinstance(vision, configs.NaFlexVision):
-        n = vision.posemb_grid**2
+        n = patches or vision.posemb_grid**2
         index = jax.ShapeDtypeStruct((batch, n), jnp.int32)
         pixels = jax.ShapeDtypeStruct((batch, n, vision.patch**2 * 3), jnp.float32)
         return Patches(pixels, index, index, index), ids

@@ -13,15 +13,17 @@ from siglip_jax.config import Execution, Vision
 from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
 
 
-def value_range(image: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """uint8 pixels to float32 in [-1, 1], in big_vision's order of operations.
+def value_range(
+    image: UInt8[Array, "b h w 3"], low: float = -1.0, high: float = 1.0
+) -> Float[Array, "b h w 3"]:
+    """uint8 pixels to float32 in [low, high], in big_vision's order of operations.
 
     Source: `pp/ops_general.py`, `value_range(-1, 1)`.
 
     >>> value_range(jnp.array([[[[0, 51, 255]]]], jnp.uint8)).tolist()
     [[[[-1.0, -0.6000000238418579, 1.0]]]]
     """
-    return -1.0 + image.astype(jnp.float32) / 255.0 * 2.0
+    return low + image.astype(jnp.float32) / 255.0 * (high - low)
 
 
 class VisionTower(nn.Module):
@@ -39,11 +41,13 @@ class VisionTower(nn.Module):
         Raises:
           ValueError: if the images are not `config.res` pixels square. A model
             for another resolution is loaded as such, with its position
-            embedding resampled; it is never stretched here.
+            embedding resampled; it is never stretched here. (What is left of
+            `config.res` after whole patches, 378 of 384, is the same to the model.)
         """
         config, run = self.config, self.execution
         out: Intermediates = {}
-        if image.shape[1:] != (config.res, config.res, 3):
+        sides = {(config.res,) * 2, (config.grid * config.patch,) * 2}
+        if image.shape[1:3] not in sides or image.shape[3:] != (3,):
             raise ValueError(
                 f"expected images of shape (b, {config.res}, {config.res}, 3), got {image.shape}; "
                 "resize them, or load the model with res="

@@ -1,0 +1,297 @@
+"""Zero-shot scoring of images against labels, on one device or many.
+
+The host decodes and resizes in a pool of threads while the device computes; every
+batch has the same shape, so that nothing compiles after the first.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
+
+from siglip_jax.config import NaFlexVision
+from siglip_jax.models import Patches, SiglipModel, check_patches
+from siglip_jax.preprocessing import (
+    Profile,
+    Tokenizer,
+    decode_image,
+    naflex_patches,
+    preprocess_image,
+)
+from siglip_jax.scoring.feed import batches, decoded, padded
+from siglip_jax.scoring.program import Program
+from siglip_jax.scoring.prompts import PLAIN, average, check_templates, expand
+from siglip_jax.scoring.scores import Scores
+from siglip_jax.scoring.sharding import REPLICATED, Rules, make_mesh, put
+
+OnError = Callable[[int, ValueError], None]
+_CACHED_LABEL_SETS = 8
+
+
+class Scorer:
+    """A model, its weights and its preprocessing, compiled for one mesh.
+
+    Args:
+      model: what to run.
+      params: big_vision's tree of weights, on the host or on devices.
+      profile: preprocessing; needed for anything but ready arrays.
+      tokenizer: needed for strings.
+      mesh: devices, with axes `data` and `model` (`make_mesh`); the default
+        device alone unless given.
+      rules: how weights lie on the mesh, `REPLICATED`, `FSDP` or your own.
+      batch_size: images per step over all devices; rounded up to fill them.
+      text_batch_size: texts per step.
+      label_chunk: labels whose logits are computed at a time.
+      workers: threads that decode images.
+
+    Several processes (`jax.distributed`) call every method with the same inputs;
+    each sends its own devices their part, and each gets the whole result.
+
+    >>> import jax.numpy as jnp
+    >>> from siglip_jax.config import Siglip, Size, Text, Vision
+    >>> size = Size(width=8, depth=1, mlp_dim=16, num_heads=2)
+    >>> tiny = Siglip(vision=Vision(size=size, patch=8, res=16),
+    ...               text=Text(size=size, vocab_size=9, length=4, head=8))
+    >>> model = SiglipModel(tiny)
+    >>> params = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 4), int))
+    >>> scorer = Scorer(model, params["params"], batch_size=2)
+    >>> scorer.embed_images(np.zeros((3, 16, 16, 3), np.uint8)).shape
+    (3, 8)
+    """
+
+    def __init__(
+        self,
+        model: SiglipModel,
+        params: Any,
+        *,
+        profile: Profile | None = None,
+        tokenizer: Tokenizer | None = None,
+        mesh: Mesh | None = None,
+        rules: Rules = REPLICATED,
+        batch_size: int = 32,
+        text_batch_size: int = 64,
+        label_chunk: int = 8192,
+        workers: int | None = None,
+    ) -> None:
+        self.model, self.profile, self.tokenizer = model, profile, tokenizer
+        self.mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
+        pixels = profile.image.value_range if profile else (-1.0, 1.0)
+        self.program = Program(model, self.mesh, rules, pixels)
+        self.params = _place(params, self.program)
+        devices = self.mesh.size
+        self.batch_size = _round_up("batch_size", batch_size, devices)
+        self.text_batch_size = _round_up("text_batch_size", text_batch_size, devices)
+        self.label_chunk = _round_up("label_chunk", label_chunk, devices)
+        self.workers = workers
+        self._label_sets: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
+
+    def preprocess(self, image: Any) -> Any:
+        """One picture (path, bytes, PIL image or array) as the model takes it.
+
+        Raises:
+          ValueError: if it cannot be read; the message names the file.
+        """
+        if self.profile is None:
+            raise ValueError("a Scorer without a profile takes ready arrays only; pass profile=")
+        profile, vision = self.profile.image, self.model.config.vision
+        if isinstance(vision, NaFlexVision):
+            n = profile.max_patches or vision.posemb_grid**2
+            pixels = decode_image(image, profile)
+            return Patches(*naflex_patches(pixels, profile, vision.patch, n))
+        return preprocess_image(image, profile)
+
+    def embed_images(self, images: Any, *, on_error: OnError | None = None) -> np.ndarray:
+        """Embeddings (n, d) float32 of unit length.
+
+        Args:
+          images: pictures as in `preprocess`, in any iterable; or ready for the
+            device: uint8 or float32 in [-1, 1] of shape (n, res, res, 3), or
+            `Patches`.
+          on_error: called with the index and the error of a picture that cannot
+            be read, whose row is NaN then; without it the error is raised.
+
+        Raises:
+          ValueError: for a picture that cannot be read, or arrays of a wrong shape.
+        """
+        if isinstance(images, Patches):
+            return self._run_images(images)
+        if isinstance(images, (np.ndarray, jax.Array)) and images.ndim == 4:
+            return self._run_images(np.asarray(images))
+        if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
+            raise ValueError(
+                f"expected a list of pictures or an array, got {type(images).__name__}; "
+                "put a single picture into a list"
+            )
+        failed: list[int] = []
+
+        def report(index: int, error: ValueError) -> None:
+            failed.append(index)
+            if on_error is None:
+                raise error
+            on_error(index, error)
+
+        # Two batches: one on the device, one being decoded.
+        ready = decoded(
+            images,
+            self.preprocess,
+            ahead=2 * self.batch_size,
+            workers=self.workers,
+            on_error=report,
+        )
+        z = self._run_images(example for _, example in ready)
+        rows = np.full((len(z) + len(failed), z.shape[1]), np.nan, np.float32)
+        rows[np.setdiff1d(np.arange(len(rows)), failed)] = z
+        return rows
+
+    def embed_texts(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Embeddings (n, d) float32 of unit length, of strings or of token ids (n, length).
+
+        Raises:
+          ValueError: for strings without a tokenizer, or ids outside the vocabulary.
+        """
+
+        def run(ids: np.ndarray) -> jax.Array:
+            return self.program.texts(self.params, put(ids, self.program.batch_sharding))
+
+        return self._run(run, batches(self._ids(texts), self.text_batch_size))
+
+    def embed_labels(self, labels: Sequence[str], templates: Sequence[str] = PLAIN) -> np.ndarray:
+        """Embeddings (n, d) of labels, averaged over prompt templates.
+
+        The last few sets of labels are remembered.
+
+        Raises:
+          ValueError: if there are no labels, or a template has no `{}`.
+        """
+        if isinstance(labels, str):
+            raise ValueError(f"labels must be a list of strings, got the string {labels!r}")
+        if not len(labels):
+            raise ValueError("the list of labels is empty; give at least one")
+        templates = check_templates(templates)
+        key = (tuple(labels), templates)
+        if key not in self._label_sets:
+            z = average(self.embed_texts(expand(labels, templates)), len(templates))
+            z.flags.writeable = False
+            self._label_sets[key] = z
+            while len(self._label_sets) > _CACHED_LABEL_SETS:
+                self._label_sets.popitem(last=False)
+        self._label_sets.move_to_end(key)
+        return self._label_sets[key]
+
+    def score(
+        self,
+        images: Any,
+        labels: Sequence[str],
+        templates: Sequence[str] = PLAIN,
+        *,
+        on_error: OnError | None = None,
+    ) -> Scores:
+        """Logits, probabilities and ranking of every image with every label.
+
+        Raises:
+          ValueError: as `embed_images` and `embed_labels`.
+        """
+        ztxt = self.embed_labels(labels, templates)
+        zimg = self.embed_images(images, on_error=on_error)
+        return Scores(self.logits(zimg, ztxt), tuple(labels))
+
+    def logits(self, zimg: np.ndarray, ztxt: np.ndarray) -> np.ndarray:
+        """`exp(t) · zimg · ztxt + b`, (images, labels) float32, in chunks of fixed shape."""
+        out = np.empty((len(zimg), len(ztxt)), np.float32)
+        # A few labels must not cost a full chunk; powers of two bound the compilations.
+        few = 1 << max(len(ztxt) - 1, 0).bit_length()
+        chunk = min(self.label_chunk, _round_up("labels", few, self.mesh.size))
+        for column in range(0, len(ztxt), chunk):
+            part = ztxt[column : column + chunk]
+            text = put(padded(part, chunk), self.program.label_rows)
+            for row in range(0, len(zimg), self.batch_size):
+                image = zimg[row : row + self.batch_size]
+                where = put(padded(image, self.batch_size), self.program.image_rows)
+                block = np.asarray(self.program.logits(self.params, where, text))
+                out[row : row + len(image), column : column + len(part)] = block[
+                    : len(image), : len(part)
+                ]
+        return out
+
+    def _run_images(self, examples: Any) -> np.ndarray:
+        def run(batch: Any) -> jax.Array:
+            if isinstance(batch, Patches):
+                check_patches(batch, self.model.config.vision)
+            batch = jax.tree.map(lambda leaf: put(leaf, self.program.batch_sharding), batch)
+            return self.program.images(self.params, batch)
+
+        return self._run(run, batches(examples, self.batch_size))
+
+    def _run(self, run: Callable[[Any], jax.Array], feed: Iterator[tuple[Any, int]]) -> np.ndarray:
+        """Runs batch after batch; the device works on one while the next is prepared."""
+        rows = [np.zeros((0, self.model.config.embed_dim), np.float32)]
+        waiting: collections.deque[tuple[jax.Array, int]] = collections.deque()
+        for batch, count in feed:
+            waiting.append((run(batch), count))
+            # At most two in flight, or a fast host would fill the device's memory.
+            if len(waiting) > 2:
+                z, ready = waiting.popleft()
+                rows.append(np.asarray(z)[:ready])
+        rows += [np.asarray(z)[:count] for z, count in waiting]
+        return np.concatenate(rows)
+
+    def _ids(self, texts: Any) -> np.ndarray:
+        if isinstance(texts, str):
+            raise ValueError(f"texts must be a list of strings, got the string {texts!r}")
+        if not isinstance(texts, (np.ndarray, jax.Array)):
+            if self.tokenizer is None:
+                raise ValueError(
+                    "a Scorer without a tokenizer takes token ids only; pass tokenizer="
+                )
+            return self.tokenizer.encode(list(texts))
+        ids, text = np.asarray(texts), self.model.config.text
+        if ids.ndim != 2 or ids.shape[1] != text.length or not np.issubdtype(ids.dtype, np.integer):
+            raise ValueError(
+                f"expected integer token ids of shape (n, {text.length}), "
+                f"got {ids.dtype} of shape {ids.shape}"
+            )
+        if ids.size and not (ids.min() >= 0 and ids.max() < text.vocab_size):
+            raise ValueError(
+                f"token ids must lie in 0..{text.vocab_size - 1}, "
+                f"got {ids.min()}..{ids.max()}; is this another model's vocabulary?"
+            )
+        return ids.astype(np.int32)
+
+
+def _place(params: Any, program: Program) -> Any:
+    """`params` on the mesh, leaf by leaf; what lies there already is not copied.
+
+    Raises:
+      ValueError: if names or shapes are not the model's.
+    """
+    flat, where = (flatten_dict(tree, sep="/") for tree in (params, program.params_sharding))
+    expected = flatten_dict(program.abstract_params(), sep="/")
+    problems = [f"{name} is missing" for name in sorted(where.keys() - flat.keys())]
+    problems += [f"{name} is unexpected" for name in sorted(flat.keys() - where.keys())]
+    problems += [
+        f"{name} has shape {np.shape(flat[name])}, expected {expected[name].shape}"
+        for name in sorted(where.keys() & flat.keys())
+        if np.shape(flat[name]) != expected[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
+        raise ValueError(f"these weights do not fit the model ({len(problems)} problems): {shown}")
+    placed = {}
+    for name, leaf in flat.items():
+        if isinstance(leaf, jax.Array) and leaf.sharding == where[name]:
+            placed[name] = leaf
+        elif isinstance(leaf, jax.Array) and leaf.is_fully_addressable:
+            placed[name] = jax.device_put(leaf, where[name])
+        else:
+            placed[name] = put(leaf, where[name])
+    return unflatten_dict(placed, sep="/")
+
+
+def _round_up(name: str, value: int, multiple: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return -(-value // multiple) * multiple

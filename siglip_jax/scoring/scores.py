@@ -1,0 +1,53 @@
+"""What scoring returns: logits, probabilities, ranking."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Hit(NamedTuple):
+    """One label of a ranking."""
+
+    label: str
+    probability: float
+    logit: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of every image with every label.
+
+    Attributes:
+      logits: (images, labels) float32, `exp(t) · zimg · ztxt + b`.
+      labels: the labels, in the order of the columns.
+
+    >>> scores = Scores(np.float32([[-1, 2, 0]]), ("cat", "dog", "donut"))
+    >>> scores.ranking(2).tolist(), scores.top(1)[0][0].label
+    ([[1, 2]], 'dog')
+    """
+
+    logits: np.ndarray
+    labels: tuple[str, ...]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(images, labels) float32 sigmoid of the logits.
+
+        Each is the probability that this label fits this image, whatever the
+        other labels are: rows do not sum to one.
+        """
+        exp = np.exp(-np.abs(self.logits))  # never overflows
+        return np.where(self.logits >= 0, 1 / (1 + exp), exp / (1 + exp)).astype(np.float32)
+
+    def ranking(self, k: int | None = None) -> np.ndarray:
+        """(images, k) indices of labels, best first; ties in the order of the labels."""
+        order = np.argsort(-self.logits, axis=1, kind="stable")
+        return order if k is None else order[:, :k]
+
+    def top(self, k: int | None = None) -> list[list[Hit]]:
+        """For each image its `k` best labels (all unless given), best first."""
+        return [
+            [Hit(self.labels[j], float(p[j]), float(row[j])) for j in order]
+            for row, p, order in zip(self.logits, self.probabilities, self.ranking(k), strict=True)
+        ]
