@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution
@@ -18,7 +18,7 @@ from siglip_jax.models.transformer import Intermediates
 from siglip_jax.models.vision import VisionTower
 
 
-def normalize(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
+def normalize(z: Float[ArrayLike, "b d"]) -> Float[Array, "b d"]:
     """Rows of length one.
 
     >>> normalize(jnp.array([[3.0, 4.0]])).tolist()
@@ -29,13 +29,16 @@ def normalize(z: Float[Array, "b d"]) -> Float[Array, "b d"]:
 
 
 def logits(
-    zimg: Float[Array, "i d"], ztxt: Float[Array, "t d"], t: Float[Array, "1"], b: Float[Array, "1"]
+    zimg: Float[ArrayLike, "i d"],
+    ztxt: Float[ArrayLike, "t d"],
+    t: Float[ArrayLike, "1"],
+    b: Float[ArrayLike, "1"],
 ) -> Float[Array, "i t"]:
     """`exp(t) · zimg · ztxt + b` for every image and text; `t` is the parameter.
 
     Probabilities are the sigmoid of it.
     """
-    return jnp.matmul(zimg, ztxt.T) * jnp.exp(t)[None] + b[None]
+    return jnp.matmul(zimg, jnp.transpose(ztxt)) * jnp.exp(t)[None] + b[None]
 
 
 class SiglipModel(nn.Module):
@@ -57,8 +60,8 @@ class SiglipModel(nn.Module):
     @nn.compact
     def __call__(
         self,
-        image: Float[Array, "i h w 3"] | Patches | None = None,
-        text: Int[Array, "t n"] | None = None,
+        image: Float[ArrayLike, "i h w 3"] | Patches | None = None,
+        text: Int[ArrayLike, "t n"] | None = None,
         *,
         map_weights: bool = False,
     ) -> tuple[Float[Array, "i d"] | None, Float[Array, "t d"] | None, Intermediates]:
@@ -77,10 +80,14 @@ class SiglipModel(nn.Module):
         """
         zimg, ztxt, out = None, None, {}
         if image is not None:
-            zimg, details = self._vision_tower()(image, map_weights=map_weights)
+            zimg, details = self._vision_tower()(
+                jax.tree.map(jnp.asarray, image), map_weights=map_weights
+            )
             zimg = _finish("img", zimg, details, out)
         if text is not None:
-            ztxt, details = TextTower(self.config.text, self.execution, name="txt")(text)
+            ztxt, details = TextTower(self.config.text, self.execution, name="txt")(
+                jnp.asarray(text)
+            )
             ztxt = _finish("txt", ztxt, details, out)
         t = self.param("t", nn.initializers.constant(jnp.log(self.temperature_init)), (1,))
         b = self.param("b", nn.initializers.constant(self.bias_init), (1,))

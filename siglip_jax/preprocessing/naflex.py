@@ -1,0 +1,115 @@
+"""From pixels to the sequence of patches that a NaFlex model takes.
+
+Follows big_vision `pp/proj/image_text/ops_naflex.py` at 0127fb6: `value_range`,
+`resize_to_sequence`, `patchify`, padding. Patches of one size keep the aspect ratio
+nearly, and fill the sequence as far as whole patches allow; small pictures grow.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from siglip_jax.preprocessing.images import resize_uint8, to_float
+from siglip_jax.preprocessing.profiles import ImageProfile
+from siglip_jax.preprocessing.resize import tf_antialias_resize
+
+
+class ImagePatches(NamedTuple):
+    """One picture as n patches; big_vision's names and order.
+
+    Attributes:
+      patches: (n, patch·patch·3) float32, pixels of a patch in order (y, x, channel).
+      type: (n,) int32, 1 for a patch and 0 for padding.
+      yidx, xidx: (n,) int32 coordinates of a patch, row by row; 0 for padding.
+    """
+
+    patches: np.ndarray
+    type: np.ndarray
+    yidx: np.ndarray
+    xidx: np.ndarray
+
+
+def target_size(height: int, width: int, patch: int, max_patches: int) -> tuple[int, int]:
+    """Size in pixels to which a picture is resized before it is cut into patches.
+
+    The largest scale, found to 1e-5 by bisection in float32, at which both sides
+    rounded up to whole patches give at most `max_patches`.
+
+    Raises:
+      ValueError: if the picture is so long that no scale above 1e-5 fits.
+
+    >>> target_size(480, 640, patch=16, max_patches=256)
+    (224, 288)
+    >>> target_size(1, 1, patch=16, max_patches=256)  # scaled by 100 at most
+    (112, 112)
+    """
+    eps = np.float32(1e-5)
+    size = np.array([height, width], np.float32)
+    side = np.float32(patch)
+
+    def grid(ratio: np.float32) -> np.ndarray:
+        return np.maximum(np.ceil(size * ratio / side), 1).astype(np.int64)
+
+    low, high = np.float32(1e-5 / 10), np.float32(100)
+    while high - low >= eps:
+        middle = (low + high) / np.float32(2)
+        if grid(middle).prod() <= max_patches:
+            low = middle
+        else:
+            high = middle
+    if low <= eps:
+        raise ValueError(
+            f"a picture of {width}x{height} does not fit into {max_patches} patches of {patch}"
+        )
+    rows, columns = grid(low)
+    return int(rows) * patch, int(columns) * patch
+
+
+def naflex_patches(
+    image: np.ndarray, profile: ImageProfile, patch: int, max_patches: int | None = None
+) -> ImagePatches:
+    """(h, w, 3) uint8 pixels as a sequence of exactly `max_patches` patches.
+
+    Args:
+      image: what `decode_image` returns.
+      profile: with resize "tf_antialias" pixels are normalised first and then
+        resized as floats; otherwise resized as uint8 and then normalised.
+        A profile with `res` squashes to that square instead of keeping the aspect.
+      patch: side of a patch in pixels.
+      max_patches: length of the sequence; the profile's own unless given.
+
+    Raises:
+      ValueError: if the profile has no `max_patches` and none is given, or the
+        picture cannot fit.
+
+    >>> from siglip_jax.checkpoints import find
+    >>> from siglip_jax.preprocessing.profiles import profile_for
+    >>> profile = profile_for(find("siglip2_b16_naflex")).image
+    >>> one = naflex_patches(np.zeros((480, 640, 3), np.uint8), profile, patch=16)
+    >>> one.patches.shape, int(one.type.sum()), int(one.xidx.max()) + 1
+    ((256, 768), 252, 18)
+    """
+    max_patches = max_patches or profile.max_patches
+    if max_patches is None:
+        raise ValueError("the profile is for a fixed resolution; give max_patches")
+    if profile.res is None:
+        height, width = target_size(*image.shape[:2], patch, max_patches)
+    else:
+        height = width = profile.res // patch * patch
+    rows, columns = height // patch, width // patch
+    if rows * columns > max_patches:
+        raise ValueError(f"{rows}x{columns} patches do not fit into {max_patches}")
+    if profile.resize == "tf_antialias":
+        # big_vision: normalised before the resize, and neither rounded nor clipped after it.
+        pixels = tf_antialias_resize(to_float(image, profile.value_range), height, width)
+    else:
+        pixels = to_float(resize_uint8(image, height, width, profile), profile.value_range)
+
+    used = rows * columns
+    patches = np.zeros((max_patches, patch * patch * 3), np.float32)
+    tiles = pixels.reshape(rows, patch, columns, patch, 3).swapaxes(1, 2)
+    patches[:used] = tiles.reshape(used, -1)
+    kind, yidx, xidx = np.zeros((3, max_patches), np.int32)
+    kind[:used] = 1
+    yidx[:used], xidx[:used] = np.divmod(np.arange(used), columns)
+    return ImagePatches(patches, kind, yidx, xidx)

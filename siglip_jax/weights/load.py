@@ -1,0 +1,149 @@
+"""A checkpoint onto devices and back, one tensor at a time, strictly.
+
+Nothing but the tensor at hand is ever in host memory twice: it is read,
+converted, put on its device and dropped before the next is read.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+from siglip_jax.config import Siglip
+from siglip_jax.weights.posemb import resample_posemb
+from siglip_jax.weights.reader import Header, Reader, empty_aligned
+from siglip_jax.weights.routes import Route, strict_routes
+from siglip_jax.weights.source import open_source
+
+Sharder = Callable[[str, tuple[int, ...]], Sharding | jax.Device]
+
+
+def load_params(
+    source: str | Path | Reader,
+    config: Siglip,
+    *,
+    scan_image: bool = False,
+    scan_text: bool = False,
+    resize_posemb: bool = False,
+    dtype: str | np.dtype | None = None,
+    sharding: Sharder | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """The parameters of a big_vision checkpoint, as the models of this package take them.
+
+    Args:
+      source: a `.npz` file, a tensorstore folder, a part of one
+        (`file.npz:img`), or an open reader of either, which is left open.
+      config: the architecture; every parameter of it must be in the checkpoint
+        and nothing else may be.
+      scan_image, scan_text: the form of each tower that the caller wants; the
+        checkpoint may have either.
+      resize_posemb: allow the image position embedding to be resampled to the
+        grid of `config`, as big_vision does.
+      dtype: of every parameter, such as "bfloat16"; None leaves each as stored.
+      sharding: where a parameter goes, given its name in the whole model and
+        its shape: a sharding or a device. None means jax's default device.
+      progress: called with bytes read so far and bytes in all.
+
+    Returns:
+      Nested dictionaries of arrays. Of a part, that part's own tree: what
+      `file.npz:img` holds is what the image tower takes.
+
+    Raises:
+      ValueError: if the checkpoint cannot be read or does not fit; everything
+        that does not fit is in one message.
+    """
+    opened = isinstance(source, str | os.PathLike)
+    with open_source(source) if opened else contextlib.nullcontext(source) as reader:
+        inside = f"{reader.subtree}/" if reader.subtree else ""
+        found = {inside + name: header for name, header in reader.shapes.items()}
+        routes = strict_routes(
+            found,
+            config,
+            path=reader.path,
+            subtree=reader.subtree,
+            scan_image=scan_image,
+            scan_text=scan_text,
+            resize_posemb=resize_posemb,
+            convert=dtype is not None,
+        )
+        # The largest first: a tensor is in host memory twice for a moment where the device
+        # is the host, and that moment is cheapest while little else has been loaded.
+        routes.sort(key=lambda route: _nbytes(route, found), reverse=True)
+        total = sum(_nbytes(route, found) for route in routes)
+        done = 0
+        tree: dict[str, Any] = {}
+        for route in routes:
+            host = _read(route, reader, inside, config, found)
+            layers = host if route.how == "unstack" else (host,)
+            for target, array in zip(route.targets, layers, strict=True):
+                if dtype is not None:
+                    array = array.astype(dtype, copy=False)
+                where = sharding(target, array.shape) if sharding else None
+                _insert(tree, target.removeprefix(inside), _put(array, where))
+            del host, layers, array
+            done += _nbytes(route, found)
+            if progress is not None:
+                progress(done, total)
+    return tree
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries as one, its names joined by '/'.
+
+    >>> flatten({"txt": {"head": {"bias": 0}}, "t": 1})
+    {'txt/head/bias': 0, 't': 1}
+    """
+    flat = {}
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}/{name}": leaf for name, leaf in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _insert(tree: dict[str, Any], name: str, leaf: jax.Array) -> None:
+    *path, last = name.split("/")
+    for key in path:
+        tree = tree.setdefault(key, {})
+    tree[last] = leaf
+
+
+def _nbytes(route: Route, found: Mapping[str, Header]) -> int:
+    return sum(found[name].nbytes for name in route.sources)
+
+
+def _read(
+    route: Route, reader: Reader, inside: str, config: Siglip, found: Mapping[str, Header]
+) -> np.ndarray:
+    names = [name.removeprefix(inside) for name in route.sources]
+    if route.how == "stack":
+        headers = [found[name] for name in route.sources]
+        # Layers may differ in dtype; the common one loses nothing.
+        common = np.result_type(*(header.dtype for header in headers))
+        stacked = empty_aligned((len(names), *headers[0].shape), common)
+        for layer, name in enumerate(names):
+            stacked[layer] = reader.read(name)
+        return stacked
+    first = reader.read(names[0])
+    if route.how == "add":
+        return first + reader.read(names[1])
+    if route.how == "resample":
+        return resample_posemb(first, config.vision.grid**2)
+    return first
+
+
+def _put(array: np.ndarray, where: Sharding | jax.Device | None) -> jax.Array:
+    if isinstance(where, Sharding) and not where.is_fully_addressable:
+        # Spans several processes: each has the whole tensor and gives its own pieces.
+        leaf = jax.make_array_from_callback(array.shape, where, lambda index: array[index])
+    else:
+        leaf = jax.device_put(array, where)
+    # Transfers are asynchronous: without this, host copies would queue up.
+    return leaf.block_until_ready()
