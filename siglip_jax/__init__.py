@@ -1,0 +1,52 @@
+"""SigLIP and SigLIP 2 in JAX, numerically faithful to big_vision.
+
+>>> from siglip_jax import find
+>>> find("ViT-B-16-SigLIP").params
+203155970
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax.checkpoints import CHECKPOINTS, Checkpoint, find
+from siglip_jax.config import Execution
+
+if TYPE_CHECKING:
+    from siglip_jax.models import Patches, SiglipModel
+    from siglip_jax.pretrained import Pretrained, load, save
+    from siglip_jax.scoring import FSDP, Scorer, Scores, make_mesh
+
+# Looked up on first use, because each imports jax and the command line's tables need none.
+_LAZY = {
+    "FSDP": "scoring",
+    "Patches": "models",
+    "Pretrained": "pretrained",
+    "Scorer": "scoring",
+    "Scores": "scoring",
+    "SiglipModel": "models",
+    "load": "pretrained",
+    "make_mesh": "scoring",
+    "save": "pretrained",
+}
+
+__all__ = [
+    "CHECKPOINTS",
+    "FSDP",
+    "Checkpoint",
+    "Execution",
+    "Patches",
+    "Pretrained",
+    "Scorer",
+    "Scores",
+    "SiglipModel",
+    "find",
+    "load",
+    "make_mesh",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"siglip_jax.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'siglip_jax' has no attribute {name!r}")

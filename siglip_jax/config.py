@@ -172,6 +172,10 @@ class Execution:
       remat: recompute blocks in the backward pass (a name from
         `jax.checkpoint_policies`, or None).
       attention: implementation of attention; all agree within rounding.
+      precision: of float32 matmuls in the scorer: "highest", or "default", which is
+        bfloat16 passes on TPU and TF32 on recent GPUs. Unless given, "highest" for
+        a float32 image tower, so that float32 means it on every device, and
+        "default" for a bfloat16 one.
     """
 
     dtype: str = "float32"
@@ -180,8 +184,16 @@ class Execution:
     scan_text: bool = False
     remat: str | None = None
     attention: Attention = "matmul"
+    precision: str | None = None
 
     def __post_init__(self) -> None:
+        if self.precision is None:
+            precision = "highest" if self.dtype == "float32" else "default"
+            object.__setattr__(self, "precision", precision)
+        if self.precision not in ("highest", "default"):
+            raise ValueError(
+                f"Execution: precision must be highest or default, got {self.precision!r}"
+            )
         for name in ("dtype", "text_dtype"):
             if getattr(self, name) not in DTYPES:
                 raise ValueError(

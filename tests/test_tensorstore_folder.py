@@ -59,6 +59,13 @@ def test_ways_to_name_it(folder, name):
         assert reader.path.endswith("checkpoint.bv-000000123")
 
 
+def test_the_working_directory(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for name in (".", "", "checkpoint.bv"):
+        with open_source(name) as reader:
+            assert reader.shapes.keys() == ONES.keys()
+
+
 def test_what_is_written(folder):
     assert sorted(p.name for p in folder.iterdir()) == [
         "checkpoint.bv-000000123",

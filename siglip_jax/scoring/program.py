@@ -52,12 +52,30 @@ class Program:
         self.label_rows = self._named(PartitionSpec(MODEL))
         everywhere = self._named(PartitionSpec())
 
-        def jit(function, *inputs):
+        # Precision is fixed when a function is traced, whatever is set at its call.
+        precise = functools.partial(jax.default_matmul_precision, model.execution.precision)
+
+        def embed_images(params: Any, images: Any) -> jax.Array:
+            # uint8 crosses to the device, a quarter of the bytes of float32.
+            if not isinstance(images, Patches) and images.dtype == jnp.uint8:
+                images = value_range(images, *pixels)
+            with precise():
+                return model.apply({"params": params}, images)[0]
+
+        def embed_texts(params: Any, texts: jax.Array) -> jax.Array:
+            with precise():
+                return model.apply({"params": params}, None, texts)[1]
+
+        def score(params: Any, zimg: jax.Array, ztxt: jax.Array) -> jax.Array:
+            with precise():
+                return logits(zimg, ztxt, params["t"], params["b"])
+
+        def jit(function: Any, *inputs: NamedSharding) -> Any:
             return jax.jit(function, in_shardings=(params, *inputs), out_shardings=everywhere)
 
-        self.images = jit(functools.partial(_images, model, pixels), self.batch_sharding)
-        self.texts = jit(functools.partial(_texts, model), self.batch_sharding)
-        self.logits = jit(_logits, self.image_rows, self.label_rows)
+        self.images = jit(embed_images, self.batch_sharding)
+        self.texts = jit(embed_texts, self.batch_sharding)
+        self.logits = jit(score, self.image_rows, self.label_rows)
 
     def _named(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(self.mesh, spec)
@@ -87,18 +105,3 @@ class Program:
         d = self.model.config.embed_dim
         z = [jax.ShapeDtypeStruct((n, d), jnp.float32) for n in (images, labels)]
         return self.logits.lower(self.abstract_params(), *z)
-
-
-def _images(model: SiglipModel, pixels: tuple[float, float], params: Any, images: Any) -> jax.Array:
-    # uint8 crosses to the device, a quarter of the bytes of float32.
-    if not isinstance(images, Patches) and images.dtype == jnp.uint8:
-        images = value_range(images, *pixels)
-    return model.apply({"params": params}, images)[0]
-
-
-def _texts(model: SiglipModel, params: Any, texts: jax.Array) -> jax.Array:
-    return model.apply({"params": params}, None, texts)[1]
-
-
-def _logits(params: Any, zimg: jax.Array, ztxt: jax.Array) -> jax.Array:
-    return logits(zimg, ztxt, params["t"], params["b"])

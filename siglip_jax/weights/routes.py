@@ -113,7 +113,7 @@ def strict_routes(
 
     special = {}
     text_posemb = wanted.get(_TEXT_POSEMB)
-    if text_posemb and shapes.get(_OLD_TEXT_POSEMB) == shapes.get(_TEXT_POSEMB) == text_posemb:
+    if text_posemb and shapes.get(_OLD_TEXT_POSEMB) == text_posemb:
         pair = (_TEXT_POSEMB, _OLD_TEXT_POSEMB)
         special[_TEXT_POSEMB] = Route(pair, (_TEXT_POSEMB,), "add")
         wanted[_OLD_TEXT_POSEMB] = text_posemb

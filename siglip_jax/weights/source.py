@@ -85,7 +85,7 @@ def open_source(source: str | Path) -> Reader:
 
 
 def _exists(path: Path) -> bool:
-    return path.exists() or path.with_name(f"{path.name}-LAST").is_file()
+    return path.exists() or Path(f"{path}-LAST").is_file()
 
 
 def _open(path: Path) -> Reader:
@@ -98,6 +98,5 @@ def _near_files(path: Path) -> str:
         return f", nor does the folder {path.parent}"
     names = {entry.name.removesuffix("-LAST") for entry in path.parent.iterdir()}
     near = difflib.get_close_matches(path.name, sorted(names), n=3, cutoff=0.6)
-    return (
-        f"; did you mean {', '.join(str(path.with_name(name)) for name in near)}?" if near else ""
-    )
+    offers = ", ".join(str(path.with_name(name)) for name in near)
+    return f"; did you mean {offers}?" if near else ""

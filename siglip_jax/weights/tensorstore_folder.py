@@ -101,7 +101,7 @@ def find_step_folder(path: Path) -> Path:
     """
     if path.name.endswith(_POINTER):
         pointer = path
-    elif (beside := path.with_name(path.name + _POINTER)).is_file():
+    elif (beside := Path(f"{path}{_POINTER}")).is_file():
         pointer = beside
     elif path.is_dir():
         if any(_is_array(entry) for entry in path.iterdir()):

@@ -1,0 +1,101 @@
+"""The options of every command that runs a model, and the model they ask for."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax.config import ATTENTIONS, DTYPES
+
+if TYPE_CHECKING:
+    from siglip_jax.pretrained import Pretrained
+
+PROFILES = ("big_vision", "transformers", "open_clip")
+
+
+def positive(text: str) -> int:
+    """argparse type of a count."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return value
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", required=True, metavar="M", help="a checkpoint's name, a file, or a folder"
+    )
+    group.add_argument(
+        "--profile",
+        choices=PROFILES,
+        default="big_vision",
+        help="whose preprocessing to follow (default: big_vision, as the weights were trained)",
+    )
+    group.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
+    group.add_argument(
+        "--res", type=positive, metavar="PX", help="resample the position embedding for PX pixels"
+    )
+    group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the image tower")
+    group.add_argument("--attention", choices=ATTENTIONS, default="matmul")
+    group.add_argument(
+        "--fsdp", action="store_true", help="split the weights over the devices, not one copy each"
+    )
+    group.add_argument(
+        "--batch-size", type=positive, metavar="N", help="images a step (default: up to 32)"
+    )
+
+
+def load_model(args: argparse.Namespace) -> "Pretrained":
+    """The model that the arguments ask for, on all devices."""
+    from siglip_jax.cli.progress import Bar
+    from siglip_jax.config import Execution
+    from siglip_jax.pretrained import load
+    from siglip_jax.scoring import FSDP, REPLICATED, make_mesh
+
+    with Bar("loading weights", unit="bytes") as bar:
+        return load(
+            args.model,
+            profile=args.profile,
+            res=args.res,
+            vocabulary=args.vocabulary,
+            execution=Execution(dtype=args.dtype, attention=args.attention),
+            mesh=make_mesh(),
+            rules=FSDP if args.fsdp else REPLICATED,
+            progress=bar.update,
+        )
+
+
+def batch_sizes(args: argparse.Namespace, images: int, texts: int) -> dict[str, int]:
+    """Sizes of the scorer's batches: powers of two, so that few shapes are ever compiled."""
+
+    def fit(n: int, limit: int) -> int:
+        return min(limit, 1 << max(n - 1, 0).bit_length())
+
+    return {
+        "batch_size": args.batch_size or fit(images, 32),
+        "text_batch_size": fit(texts, 64),
+    }
+
+
+def read_lines(path: str) -> list[str]:
+    """The non-empty lines of a text file, or of stdin for '-'.
+
+    Raises:
+      ValueError: if it cannot be read as UTF-8 text.
+    """
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text") from error
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def describe_run(args: argparse.Namespace, model: Any) -> dict[str, Any]:
+    """What a result must say about where it is from."""
+    return {"model": model.name, "profile": model.profile.name, "dtype": args.dtype}

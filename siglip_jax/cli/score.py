@@ -1,0 +1,114 @@
+"""Score images against labels: the probability that each label fits each image.
+
+IMAGES are files, folders (searched to the bottom), patterns in quotes, or - for
+one path a line on standard input. Labels do not compete: probabilities of an
+image do not sum to one.
+
+  siglip-jax score --model ViT-B-16-SigLIP photo.jpg --labels "a dog" "a cat"
+
+Prints a table for a person, tab-separated lines into a pipe, JSON with --json. A
+picture that cannot be read is reported on standard error, the rest is scored, and
+the exit code is 2.
+"""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from siglip_jax.cli.model_arguments import (
+    add_model_arguments,
+    batch_sizes,
+    describe_run,
+    load_model,
+    positive,
+    read_lines,
+)
+from siglip_jax.cli.picture_files import picture_files
+
+if TYPE_CHECKING:
+    from siglip_jax.scoring import Hit
+
+NAME = "score"
+HELP = "images against labels"
+_BAR = 24
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, patterns, -")
+    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL")
+    parser.add_argument("--labels-file", metavar="FILE", help="one label a line")
+    parser.add_argument(
+        "--template",
+        action="append",
+        metavar="T",
+        help="sentence with {} for the label, such as 'a photo of a {}.'; several are averaged",
+    )
+    parser.add_argument("--top", type=positive, metavar="K", help="only the K best labels")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    labels = [*args.labels, *(read_lines(args.labels_file) if args.labels_file else [])]
+    if not labels or not all(label.strip() for label in labels):
+        raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
+    files = picture_files(args.images)
+
+    from siglip_jax.cli.embedding import embed_files
+
+    templates = args.template or ["{}"]
+    model = load_model(args)
+    scorer = model.scorer(**batch_sizes(args, len(files), len(labels) * len(templates)))
+    ztxt = scorer.embed_labels(labels, templates)
+    zimg, good, errors = embed_files(scorer, files)
+
+    from siglip_jax.scoring import Scores
+
+    scores = Scores(scorer.logits(zimg, ztxt), tuple(labels))
+    ranked = list(zip(good, scores.top(args.top), strict=True))
+    if args.json:
+        results = [{"image": f, "scores": [hit._asdict() for hit in hits]} for f, hits in ranked]
+        json.dump(
+            {**describe_run(args, model), "templates": templates, "images": results}
+            | {"errors": [{"image": f, "error": e} for f, e in errors.items()]},
+            sys.stdout,
+            indent=1,
+            ensure_ascii=False,
+        )
+        print()
+    elif sys.stdout.isatty():
+        _print_table(ranked)
+    else:
+        print("image\tlabel\tprobability\tlogit")
+        for file, hits in ranked:
+            for hit in hits:
+                print(f"{file}\t{hit.label}\t{hit.probability:.6g}\t{hit.logit:.6g}")
+    return 2 if errors else 0
+
+
+def _print_table(ranked: "list[tuple[str, list[Hit]]]") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    for file, hits in ranked:
+        table = Table(title=escape(file), title_justify="left", show_header=False, box=None)
+        table.add_column(overflow="fold")
+        table.add_column(width=_BAR)
+        table.add_column(justify="right")
+        for hit in hits:
+            bar = "█" * round(hit.probability * _BAR)
+            table.add_row(escape(hit.label), f"[green]{bar}[/green]", percent(hit.probability))
+        console.print(table)
+
+
+def percent(probability: float) -> str:
+    """A probability as people read it, small ones included.
+
+    >>> percent(0.3194), percent(0.0000325), percent(1.0)
+    ('31.94%', '0.0033%', '100.00%')
+    """
+    value = 100 * probability
+    return f"{value:.2f}%" if value >= 0.1 or value == 0 else f"{value:.2g}%"

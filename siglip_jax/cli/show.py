@@ -1,0 +1,95 @@
+"""Show one checkpoint: architecture, names, preprocessing, where its files are from.
+
+MODEL is any name of a released checkpoint, or a local file or folder, of which
+only headers are read. With --tree every parameter and its shape is listed: of a
+name as big_vision's model has them, of a file as they are stored.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from siglip_jax import checkpoints
+from siglip_jax.cli.description import describe, describe_config
+
+NAME = "show"
+HELP = "one checkpoint, by name or from a file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a name, a file, or a folder")
+    parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    facts, tree = _facts(args.model)
+    if args.tree:
+        facts["tree"] = tree
+    if args.json:
+        json.dump(facts, sys.stdout, indent=1)
+        print()
+        return 0
+    tree = facts.pop("tree", {})
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' '):{width}}  {_text(value)}")
+    width = max(map(len, tree), default=0)
+    for name, leaf in tree.items():
+        print(f"{name:{width}}  {leaf}")
+    return 0
+
+
+def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
+    from siglip_jax.weights.architecture import config_from_shapes
+    from siglip_jax.weights.layout import parameter_shapes
+    from siglip_jax.weights.source import open_source
+
+    path = Path(model).expanduser()
+    if not path.exists() and not path.with_name(f"{path.name}-LAST").is_file():
+        try:
+            checkpoint = checkpoints.find(model)
+        except ValueError:
+            if not _looks_like_a_path(model):
+                raise
+        else:
+            shapes = parameter_shapes(checkpoint.config)
+            return describe(checkpoint), {k: _shape(v) for k, v in shapes.items()}
+    if (path / "siglip_jax.json").is_file():
+        from siglip_jax.pretrained import find_model
+
+        path = Path(find_model(path).weights)
+    with open_source(path) as reader:
+        headers, ignored = reader.shapes, reader.ignored
+    facts: dict[str, Any] = {"path": str(path)}
+    facts["parameters"] = sum(math.prod(header.shape) for header in headers.values())
+    facts["bytes"] = sum(header.nbytes for header in headers.values())
+    facts["dtypes"] = ", ".join(sorted({str(header.dtype) for header in headers.values()}))
+    facts["ignored"] = list(ignored)
+    try:
+        config = config_from_shapes({name: header.shape for name, header in headers.items()})
+        released = [c.name for c in checkpoints.CHECKPOINTS if c.config == config]
+        facts |= {"released_as": released[0] if released else None, **describe_config(config)}
+    except ValueError as error:
+        facts["architecture"] = str(error)
+    tree = {name: f"{_shape(h.shape)} {h.dtype}" for name, h in sorted(headers.items())}
+    return facts, tree
+
+
+def _looks_like_a_path(model: str) -> bool:
+    return ":" in model or model.endswith((".npz", "/")) or model.startswith((".", "/", "~"))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else "none" if value is None else str(value)
