@@ -51,7 +51,7 @@ def test_equals_shared_goldens(name):
 
 def test_bfloat16_follows_big_vision():
     tiny = case("bfloat16")
-    zimg, ztxt, out = apply(tiny)
+    zimg, ztxt, out = apply(tiny, return_blocks=True)
     np.testing.assert_allclose(zimg, tiny.golden["zimg"], rtol=0, atol=BFLOAT16_EMBEDDING)
     # The text tower has no dtype_mm: it stays float32 whatever the image tower does.
     np.testing.assert_allclose(ztxt, tiny.golden["ztxt"], rtol=0, atol=EMBEDDING)
@@ -83,6 +83,21 @@ def test_one_tower_alone():
     np.testing.assert_array_equal(image_only[0], both[0])
     np.testing.assert_array_equal(text_only[1], both[1])
     np.testing.assert_allclose(both[2]["t"], jnp.exp(tiny.params["t"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["loop", "scan_crop14"])
+def test_blocks_are_returned_when_asked_for(name):
+    tiny = case(name)
+    _, _, out = apply(tiny)
+    assert out["img/encoder"]["block00"] == {}
+    _, _, out = apply(tiny, return_blocks=True)
+    for blocks in (out["img/encoder"], {k[4:]: v for k, v in out.items() if k[:4] == "txt/"}):
+        first, second = blocks["block00"], blocks["block01"]
+        np.testing.assert_allclose(first["+sa"] + first["mlp"], first["+mlp"], atol=1e-6)
+        np.testing.assert_allclose(first["+mlp"] + second["sa"], second["+sa"], atol=1e-6)
+    np.testing.assert_array_equal(
+        out["img/encoder"]["pre_ln"], out["img/encoder"]["block01"]["+mlp"]
+    )
 
 
 @pytest.mark.parametrize("name", ["loop", "naflex"])

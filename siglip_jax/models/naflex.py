@@ -113,7 +113,7 @@ class NaFlexVisionTower(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Patches, *, map_weights: bool = False
+        self, image: Patches, *, map_weights: bool = False, return_blocks: bool = False
     ) -> tuple[Float[Array, "b d"], Intermediates]:
         """Embeds patches; not yet normalised to length 1.
 
@@ -140,6 +140,7 @@ class NaFlexVisionTower(nn.Module):
             attention=run.attention,
             scan=run.scan_image,
             remat=run.remat,
+            return_blocks=return_blocks,
             name="Transformer",
         )(x, valid[:, :, None] & valid[:, None, :])
         out["encoded"] = x

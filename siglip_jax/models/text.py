@@ -20,7 +20,9 @@ class TextTower(nn.Module):
     execution: Execution = Execution()
 
     @nn.compact
-    def __call__(self, text: Int[Array, "b n"]) -> tuple[Float[Array, "b d"], Intermediates]:
+    def __call__(
+        self, text: Int[Array, "b n"], *, return_blocks: bool = False
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
         """Embeds token ids; not yet normalised to length 1.
 
         Ids must be padded to `config.length` and lie inside the vocabulary
@@ -51,6 +53,7 @@ class TextTower(nn.Module):
             attention=run.attention,
             scan=run.scan_text,
             remat=run.remat,
+            return_blocks=return_blocks,
             name="Encoder_0",
         )(x + posemb)  # big_vision: neither a causal nor a padding mask
         out |= {"transformed": x, **encoder}

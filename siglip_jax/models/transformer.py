@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from siglip_jax.config import Attention, Size
+from siglip_jax.models.activations import split_over_batch
 from siglip_jax.models.attention import attention, attention_weights
 
 Intermediates = dict[str, Any]
@@ -37,7 +38,7 @@ class Mlp(nn.Module):
                 name=name,
             )
 
-        hidden = dense(self.mlp_dim, "Dense_0")(x)
+        hidden = split_over_batch(dense(self.mlp_dim, "Dense_0")(x))
         hidden = nn.gelu(hidden, approximate=True)  # big_vision: tanh, in every tower
         return dense(x.shape[-1], "Dense_1")(hidden)
 
@@ -88,12 +89,15 @@ class Block(nn.Module):
     size: Size
     dtype: str = "float32"
     attention: Attention = "matmul"
+    return_blocks: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n d"], mask: Bool[Array, "#b #n n"] | None = None
     ) -> tuple[Float[Array, "b n d"], Intermediates]:
+        """Returns the tokens and, if `return_blocks`, what was added to them and the sums."""
         out: Intermediates = {}
+        x = split_over_batch(x)
         y = nn.LayerNorm(name="LayerNorm_0")(x)
         y, _ = MultiHeadAttention(
             num_heads=self.size.num_heads,
@@ -101,12 +105,13 @@ class Block(nn.Module):
             implementation=self.attention,
             name="MultiHeadDotProductAttention_0",
         )(y, y, mask)
-        out["sa"] = y
+        y = out["sa"] = split_over_batch(y)
         x = out["+sa"] = x + y
         y = nn.LayerNorm(name="LayerNorm_1")(x)
-        y = out["mlp"] = Mlp(mlp_dim=self.size.mlp_dim, dtype=self.dtype, name="MlpBlock_0")(y)
-        x = out["+mlp"] = x + y
-        return x, out
+        y = Mlp(mlp_dim=self.size.mlp_dim, dtype=self.dtype, name="MlpBlock_0")(y)
+        y = out["mlp"] = split_over_batch(y)
+        x = out["+mlp"] = split_over_batch(x + y)
+        return x, out if self.return_blocks else {}
 
 
 class Encoder(nn.Module):
@@ -121,6 +126,7 @@ class Encoder(nn.Module):
     attention: Attention = "matmul"
     scan: bool = False
     remat: str | None = None
+    return_blocks: bool = False
 
     @nn.compact
     def __call__(
@@ -131,7 +137,13 @@ class Encoder(nn.Module):
         if self.remat is not None:
             policy = remat_policy(self.remat)
             block = nn.remat(Block, prevent_cse=not self.scan, policy=policy)
-        kw = {"size": self.size, "dtype": self.dtype, "attention": self.attention}
+        kw = {
+            "size": self.size,
+            "dtype": self.dtype,
+            "attention": self.attention,
+            # A scan keeps what it returns for every layer, whether or not anyone looks.
+            "return_blocks": self.return_blocks,
+        }
         out: Intermediates = {}
         if self.scan:
             scanned = nn.scan(

@@ -64,6 +64,7 @@ class SiglipModel(nn.Module):
         text: Int[ArrayLike, "t n"] | None = None,
         *,
         map_weights: bool = False,
+        return_blocks: bool = False,
     ) -> tuple[Float[Array, "i d"] | None, Float[Array, "t d"] | None, Intermediates]:
         """Returns `zimg`, `ztxt` (rows of length one, None where not given) and `out`.
 
@@ -72,6 +73,8 @@ class SiglipModel(nn.Module):
           text: (b, length) token ids.
           map_weights: also return where the pooling head looked, as
             `out["img/map_weights"]` of shape (b, heads, n).
+          return_blocks: also return what every block computes, as big_vision does:
+            `out["img/encoder"]["block03"]["+mlp"]`, `out["txt/block03"]["sa"]`, ...
 
         `out` names intermediate values as big_vision does: `img/encoded` (dense
         features), `img/pre_logits`, `txt/transformed`, `img/norm`, `t` (already
@@ -81,12 +84,14 @@ class SiglipModel(nn.Module):
         zimg, ztxt, out = None, None, {}
         if image is not None:
             zimg, details = self._vision_tower()(
-                jax.tree.map(jnp.asarray, image), map_weights=map_weights
+                jax.tree.map(jnp.asarray, image),
+                map_weights=map_weights,
+                return_blocks=return_blocks,
             )
             zimg = _finish("img", zimg, details, out)
         if text is not None:
             ztxt, details = TextTower(self.config.text, self.execution, name="txt")(
-                jnp.asarray(text)
+                jnp.asarray(text), return_blocks=return_blocks
             )
             ztxt = _finish("txt", ztxt, details, out)
         t = self.param("t", nn.initializers.constant(jnp.log(self.temperature_init)), (1,))

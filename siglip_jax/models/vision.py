@@ -34,7 +34,11 @@ class VisionTower(nn.Module):
 
     @nn.compact
     def __call__(
-        self, image: Float[Array, "b h w 3"], *, map_weights: bool = False
+        self,
+        image: Float[Array, "b h w 3"],
+        *,
+        map_weights: bool = False,
+        return_blocks: bool = False,
     ) -> tuple[Float[Array, "b d"], Intermediates]:
         """Embeds images with values in [-1, 1]; not yet normalised to length 1.
 
@@ -69,6 +73,7 @@ class VisionTower(nn.Module):
             attention=run.attention,
             scan=run.scan_image,
             remat=run.remat,
+            return_blocks=return_blocks,
             name="Transformer",
         )(x)
         out["encoded"] = x

@@ -4,7 +4,8 @@ They hold no weights and touch no device until called, so that they can be lower
 and compiled ahead of time for shapes and meshes that are not present.
 """
 
-import functools
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.models import Patches, SiglipModel, abstract_inputs, logits, value_range
+from siglip_jax.models.activations import batches_split_by
 from siglip_jax.scoring.sharding import DATA, MODEL, REPLICATED, Rules, sharding_of
 
 
@@ -43,7 +45,8 @@ class Program:
     ) -> None:
         self.model, self.mesh = model, mesh
         place = sharding_of(mesh, rules)
-        tree = jax.eval_shape(model.init, jax.random.key(0), *abstract_inputs(model.config))
+        inputs = abstract_inputs(model.config)
+        tree = jax.eval_shape(lambda *xs: model.init(jax.random.key(0), *xs), *inputs)
         shapes = flatten_dict(tree["params"], sep="/")
         params = unflatten_dict({k: place(k, v.shape) for k, v in shapes.items()}, sep="/")
         self.params_sharding, self._params_shapes = params, tree["params"]
@@ -53,21 +56,25 @@ class Program:
         everywhere = self._named(PartitionSpec())
 
         # Precision is fixed when a function is traced, whatever is set at its call.
-        precise = functools.partial(jax.default_matmul_precision, model.execution.precision)
+        @contextlib.contextmanager
+        def tracing() -> Iterator[None]:
+            precision = jax.default_matmul_precision(model.execution.precision)
+            with precision, batches_split_by(self.batch_sharding):
+                yield
 
         def embed_images(params: Any, images: Any) -> jax.Array:
             # uint8 crosses to the device, a quarter of the bytes of float32.
             if not isinstance(images, Patches) and images.dtype == jnp.uint8:
                 images = value_range(images, *pixels)
-            with precise():
+            with tracing():
                 return model.apply({"params": params}, images)[0]
 
         def embed_texts(params: Any, texts: jax.Array) -> jax.Array:
-            with precise():
+            with tracing():
                 return model.apply({"params": params}, None, texts)[1]
 
         def score(params: Any, zimg: jax.Array, ztxt: jax.Array) -> jax.Array:
-            with precise():
+            with tracing():
                 return logits(zimg, ztxt, params["t"], params["b"])
 
         def jit(function: Any, *inputs: NamedSharding) -> Any:
