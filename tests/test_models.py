@@ -10,7 +10,7 @@ from tolerances import ACTIVATION_RELATIVE, BFLOAT16_EMBEDDING, EMBEDDING, LOGIT
 from towers import NAMES, SHARED, TOWERS, case
 
 from siglip_jax.config import Execution
-from siglip_jax.models import Patches, SiglipModel, check_patches, logits
+from siglip_jax.models import Patches, SiglipModel, check_patches, logits, normalize
 
 GOLDENS = SHARED / "goldens" / "big_vision"
 SHARED_NAMES = (
@@ -111,6 +111,12 @@ def test_map_weights_are_a_distribution_over_patches(name):
     if tiny.config.naflex:
         padding = np.asarray(tiny.images.type) == 0
         assert weights.transpose(0, 2, 1)[padding].max() == 0
+
+
+def test_the_norm_has_an_epsilon():
+    # A row shorter than the epsilon stays short, where clipping or no epsilon would give 1.
+    z = normalize(np.float32([[3e-9, 4e-9], [3, 4]]))
+    np.testing.assert_allclose(z, [[0.2, 4e-9 / 1.5e-8], [0.6, 0.8]], rtol=1e-5)
 
 
 def test_gelu_is_the_tanh_form():

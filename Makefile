@@ -1,0 +1,40 @@
+# `make` prints the targets. Everything installs into .venv first, once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help demo check test lint wheel parity readme clean
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED) ## score real photographs with a random model of the size of B/16
+	$(BIN)/python benchmarks/score_photographs.py
+
+check: lint test wheel ## everything that CI runs
+
+test: $(INSTALLED) ## the tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(INSTALLED) ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+wheel: $(INSTALLED) ## build the wheel, install it elsewhere, run the command from there
+	PYTHON=$(BIN)/python tests/wheel.sh
+
+parity: $(INSTALLED) ## compare with the live libraries; BIG_VISION=path/to/checkout adds big_vision
+	$(BIN)/python -m pip install --quiet --editable ".[dev,parity]"
+	PYTHONPATH=$(BIG_VISION) $(BIN)/python -m pytest tests/test_parity_*.py
+
+readme: $(INSTALLED) ## write the table of checkpoints into the README
+	$(BIN)/python tests/readme_table.py
+
+clean: ## remove .venv and what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
