@@ -9,6 +9,7 @@ from table 1 of arXiv 2502.14786, and for SigLIP B/16 i18n from arXiv
 import dataclasses
 import difflib
 import functools
+import os
 from typing import Literal
 
 from siglip_jax.config import SIZES, NaFlexVision, Siglip, Text, Vision
@@ -298,6 +299,10 @@ def _index() -> dict[str, Checkpoint]:
     }
 
 
+def _likeness(alias: str, key: str) -> float:
+    return round(difflib.SequenceMatcher(None, alias, key).ratio(), 3)
+
+
 def find(name: str) -> Checkpoint:
     """The released checkpoint called `name` by anyone.
 
@@ -313,13 +318,15 @@ def find(name: str) -> Checkpoint:
     >>> find("siglip_b16_225")
     Traceback (most recent call last):
       ...
-    ValueError: no released checkpoint is called 'siglip_b16_225'; did you mean ...
+    ValueError: no released checkpoint is called 'siglip_b16_225'; did you mean siglip_b16_224, ...?
     """
     key = name.strip().lower().removeprefix("hf-hub:").removeprefix("https://huggingface.co/")
     key = key.replace("gs://", f"{_STORAGE}/").removesuffix("/")
     if checkpoint := _index().get(key):
         return checkpoint
     near = difflib.get_close_matches(key, _index(), n=8, cutoff=0.6)
+    # Of names equally near, the one that goes wrong latest: 225 is 224 rather than 256.
+    near.sort(key=lambda alias: (-_likeness(alias, key), -len(os.path.commonprefix([alias, key]))))
     # Say each checkpoint once, in the spelling closest to what was typed.
     offers = {}
     for alias in near:

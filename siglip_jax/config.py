@@ -234,4 +234,5 @@ def from_dict(plain: dict[str, Any]) -> Siglip:
         )
     except (KeyError, TypeError) as error:
         message = re.sub(r"^.*__init__\(\) ", "", str(error))
+        message = f"there is no {message}" if isinstance(error, KeyError) else message
         raise ValueError(f"not a model configuration: {message}") from error

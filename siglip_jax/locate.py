@@ -1,21 +1,20 @@
 """Where weights and vocabularies lie on this machine, and how they get there.
 
-Looked at in this order: the folder of the weights themselves (vocabularies only),
-`$SIGLIP_JAX_HOME` (or `~/.cache/siglip_jax`), the cache of huggingface_hub; then
-the network: the hub, and big_vision's own storage as plain https.
+Looked at in this order: `$SIGLIP_JAX_HOME` (or `~/.cache/siglip_jax`), the cache of
+huggingface_hub; then the network: the hub, and big_vision's own storage as plain
+https. (`pretrained` looks for a vocabulary beside local weights before it asks here.)
 """
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
 
 # Bytes so far and bytes in all (0 if unknown).
 Progress = Callable[[int, int], None]
-_TOKENIZER_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model")
 
 
 def home() -> Path:
@@ -34,27 +33,18 @@ def locate_weights(checkpoint: Checkpoint, progress: Progress | None = None) -> 
         message names the file to fetch and where to put it.
     """
     hub = (checkpoint.hub_npz, checkpoint.file) if checkpoint.hub_npz else None
-    what = f"the weights of {checkpoint.name}"
+    what = f"the weight file of {checkpoint.name}"
     return _locate(what, checkpoint.file, hub, checkpoint.url, progress)
 
 
-def locate_vocabulary(vocabulary: Vocabulary, beside: Path | None = None) -> Path:
+def locate_vocabulary(vocabulary: Vocabulary) -> Path:
     """The sentencepiece file of a released vocabulary, downloaded if need be.
-
-    Args:
-      vocabulary: which one.
-      beside: a folder to look in first, that of the weights.
 
     Raises:
       ValueError: as `locate_weights`.
     """
-    file = f"{vocabulary.name}.model"
-    names = (file, *_TOKENIZER_FILES, vocabulary.hub[1], vocabulary.url.rpartition("/")[2])
-    for name in names if beside else ():
-        if (beside / name).is_file():
-            return beside / name
     what = f"the vocabulary {vocabulary.name}"
-    return _locate(what, file, vocabulary.hub, vocabulary.url, None)
+    return _locate(what, f"{vocabulary.name}.model", vocabulary.hub, vocabulary.url, None)
 
 
 def _locate(
@@ -74,7 +64,7 @@ def _locate(
     except OSError as error:
         failures.append(_first_line(error))
     raise ValueError(
-        f"{what} are not on this machine and could not be downloaded ({failures[-1]}); "
+        f"cannot find {what} on this machine, nor download it ({failures[-1]}); "
         f"fetch {url} and put it at {target}"
     )
 
@@ -94,31 +84,41 @@ def _from_hub(repository: str, file: str) -> Path:
 def _from_storage(url: str, target: Path, progress: Progress | None) -> Path:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise OSError("HF_HUB_OFFLINE is set")
-    import urllib.request  # here, because it doubles the start-up of --help
+    # Here, because they double the start-up of --help.
+    import http.client
+    import urllib.request
 
-    with urllib.request.urlopen(url, timeout=20) as response:
-        total = int(response.headers.get("Content-Length") or 0)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if total and total > (free := shutil.disk_usage(target.parent).free):
-            raise OSError(f"{total:,} bytes do not fit on the disk, {free:,} are free")
-        # A name of its own, so that two downloads do not write into each other.
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            done = 0
-            with os.fdopen(handle, "wb") as out:
-                while block := response.read(1 << 20):
-                    out.write(block)
-                    done += len(block)
-                    if progress is not None:
-                        progress(done, total)
-            if total and done != total:
-                raise OSError(f"the download ended after {done:,} of {total:,} bytes")
-            Path(partial).replace(target)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+    from siglip_jax.weights.staging import staged
+
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            total = int(response.headers.get("Content-Length") or 0)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if total and total > (free := shutil.disk_usage(target.parent).free):
+                raise OSError(f"{total:,} bytes do not fit on the disk, {free:,} are free")
+            with staged(target) as partial:
+                _copy(response, partial, total, progress)
+    except http.client.HTTPException as error:
+        raise OSError(f"the download failed: {type(error).__name__} {error}") from error
     return target
 
 
+def _copy(response: BinaryIO, partial: Path, total: int, progress: Progress | None) -> None:
+    done = 0
+    with partial.open("wb") as out:
+        while block := response.read(1 << 20):
+            out.write(block)
+            done += len(block)
+            if progress is not None:
+                progress(done, total)
+    if total and done != total:
+        raise OSError(f"the download ended after {done:,} of {total:,} bytes")
+
+
 def _first_line(error: Exception) -> str:
-    reason = str(error).strip().splitlines()
-    return reason[0].rstrip(".") if reason else type(error).__name__
+    text = str(error)
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, OSError):  # urllib wraps what happened in angle brackets
+        text = reason.strerror or str(reason)
+    lines = text.strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -9,24 +9,26 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
-from siglip_jax import checkpoints
-from siglip_jax.checkpoints import VOCABULARIES, Checkpoint, Vocabulary
-from siglip_jax.config import Execution, Siglip, from_dict, to_dict
-from siglip_jax.locate import Progress, locate_vocabulary, locate_weights
+from siglip_jax.checkpoints import VOCABULARIES, Checkpoint
+from siglip_jax.config import Execution, NaFlexVision, Siglip, to_dict
+from siglip_jax.found import CARD, TOKENIZER, find_model
+from siglip_jax.locate import Progress, locate_vocabulary
 from siglip_jax.models import SiglipModel
-from siglip_jax.preprocessing import Profile, Tokenizer, custom_profile, profile_for
+from siglip_jax.models.naflex import NaFlexVisionTower
+from siglip_jax.models.text import TextTower
+from siglip_jax.models.vision import VisionTower
+from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.scoring import REPLICATED, Scorer, sharding_of
 from siglip_jax.scoring.sharding import Mesh, Rules
-from siglip_jax.weights.architecture import config_from_shapes
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.save import save_params
-from siglip_jax.weights.source import open_source
+from siglip_jax.weights.source import Subtree
 
-CARD = "siglip_jax.json"
-_WEIGHTS, _TOKENIZER = "weights.npz", "tokenizer.model"
+_WEIGHTS = "weights.npz"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,8 @@ class Pretrained:
 
     Attributes:
       name: the checkpoint's name, or the path it came from.
-      model: the Flax module; `model.apply({"params": params}, image, text)`.
+      model: the Flax module; `model.apply({"params": params}, image, text)`. Of an
+        image or text tower alone, that tower's own module, which does not normalise.
       params: big_vision's tree of weights, on devices.
       profile: the preprocessing that belongs to it.
       checkpoint: the row of the table, if it is a released one.
@@ -44,7 +47,7 @@ class Pretrained:
     """
 
     name: str
-    model: SiglipModel
+    model: SiglipModel | VisionTower | NaFlexVisionTower | TextTower
     params: Any
     profile: Profile
     checkpoint: Checkpoint | None = None
@@ -53,7 +56,8 @@ class Pretrained:
     rules: Rules = REPLICATED
 
     @property
-    def config(self) -> Siglip:
+    def config(self) -> Any:
+        """The architecture: a `Siglip`, or a single tower's part of one."""
         return self.model.config
 
     def tokenizer(self) -> Tokenizer:
@@ -74,49 +78,45 @@ class Pretrained:
         """A `Scorer` for this model; `kw` as for `Scorer`.
 
         `tokenizer=False` leaves the vocabulary alone, for images only.
+
+        Raises:
+          ValueError: if this is a tower alone: scores take both.
         """
+        if not isinstance(self.model, SiglipModel):
+            raise ValueError(f"{self.name} is one tower; scores take an image and a text tower")
         if tokenizer:
             kw.setdefault("tokenizer", self.tokenizer())
         kw = {"profile": self.profile, "mesh": self.mesh, "rules": self.rules, **kw}
         return Scorer(self.model, self.params, **kw)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
-    """Where a model lies and what it is, before any weight is read."""
-
-    name: str
-    weights: Path | str
-    config: Siglip
-    profile: Profile
-    checkpoint: Checkpoint | None
-    vocabulary: Path | None
-
-
 def load(
     name: str | os.PathLike[str],
     *,
-    profile: str = "big_vision",
+    profile: str | Profile = "big_vision",
     res: int | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     config: Siglip | None = None,
+    revision: str | None = None,
     execution: Execution | None = None,
     dtype: str | None = None,
     mesh: Mesh | None = None,
     rules: Rules = REPLICATED,
     progress: Progress | None = None,
 ) -> Pretrained:
-    """Loads a released checkpoint by any of its names, or a local file or folder.
+    """Loads a released checkpoint by any of its names, a hub repository, or local weights.
 
     Args:
       name: `siglip_b16_224`, `ViT-B-16-SigLIP`, `google/siglip2-base-patch16-naflex`,
-        ...; a big_vision `.npz` or tensorstore folder; a folder written by `save`.
-      profile: "big_vision", "transformers" or "open_clip". A saved folder brings
-        its own, which this does not replace.
+        ...; any hub repository in such a format; a file or folder in any format of
+        `siglip_jax.converters`, or written by `save`.
+      profile: "big_vision", "transformers", "open_clip", or a `Profile` of your own. A
+        saved folder brings its own, which this does not replace.
       res: run a fixed-resolution model at another resolution: its position
         embedding is resampled as big_vision does.
       vocabulary: sentencepiece file, if it is not where it is looked for.
-      config: the architecture of a local file that is no released one.
+      config: the architecture of local weights that do not say it.
+      revision: of a hub repository: a branch, tag or commit.
       execution: dtype, scan, remat, attention (`Execution`).
       dtype: store the weights in this dtype; None leaves them as they are.
       mesh, rules: where weights go (`make_mesh`, `FSDP`); one device unless given.
@@ -125,23 +125,42 @@ def load(
     Raises:
       ValueError: if there is no such checkpoint (near names are offered), it
         cannot be had, or it does not fit its architecture.
+
+    See `save` for an example with weights.
+
+    >>> load("ViT-B-16-SigLP")
+    Traceback (most recent call last):
+      ...
+    ValueError: no released checkpoint is called 'ViT-B-16-SigLP'; did you mean ViT-B-16-SigLIP...
     """
-    found = find_model(name, profile=profile, vocabulary=vocabulary, config=config, res=res)
-    config, execution = found.config, execution or Execution()
-    place = sharding_of(mesh, rules) if mesh is not None else None
-    params = load_params(
-        found.weights,
-        config,
-        scan_image=execution.scan_image,
-        scan_text=execution.scan_text,
-        resize_posemb=res is not None,
-        dtype=dtype,
-        sharding=place,
+    found = find_model(
+        name,
+        profile=profile,
+        vocabulary=vocabulary,
+        config=config,
+        res=res,
+        revision=revision,
         progress=progress,
     )
+    for note in found.notes:
+        warnings.warn(f"{found.name}: {note}", stacklevel=2)
+    config, execution = found.config, execution or Execution()
+    place = sharding_of(mesh, rules) if mesh is not None else None
+    with found.open() as reader:
+        part = {"image": "img", "text": "txt"}.get(found.tower or "")
+        params = load_params(
+            Subtree(reader, part) if part else reader,
+            config,
+            scan_image=execution.scan_image,
+            scan_text=execution.scan_text,
+            resize_posemb=res is not None,
+            dtype=dtype,
+            sharding=place,
+            progress=progress,
+        )
     return Pretrained(
         name=found.name,
-        model=SiglipModel(config, execution),
+        model=_model(config, execution, found.tower),
         params=params,
         profile=found.profile,
         checkpoint=found.checkpoint,
@@ -151,133 +170,16 @@ def load(
     )
 
 
-def find_model(
-    name: str | os.PathLike[str],
-    *,
-    profile: str = "big_vision",
-    vocabulary: str | os.PathLike[str] | None = None,
-    config: Siglip | None = None,
-    res: int | None = None,
-    progress: Progress | None = None,
-) -> Found:
-    """What `load` would load. Reads headers only; downloads what is not here."""
-    path = Path(name).expanduser()
-    file = Path(vocabulary).expanduser() if vocabulary is not None else None
-    if (path / CARD).is_file():
-        found = _read_card(path, file)
-    elif path.exists() or path.with_name(f"{path.name}-LAST").is_file():
-        if path.is_dir() and len(inside := list(path.glob("*.npz"))) == 1:
-            path = inside[0]
-        found = _recognise(path, profile, file, config, res)
-    else:
-        found = _released(name, profile, file, progress)
-    if res is None or res == getattr(found.config.vision, "res", None):
-        return found
-    image = dataclasses.replace(found.profile.image, res=res)
-    return dataclasses.replace(
-        found,
-        config=found.config.at_resolution(res),
-        profile=dataclasses.replace(found.profile, image=image),
-    )
-
-
-def _released(
-    name: str | os.PathLike[str], profile: str, vocabulary: Path | None, progress: Progress | None
-) -> Found:
-    try:
-        checkpoint = checkpoints.find(os.fspath(name))
-    except ValueError:
-        # Something that looks like a path is one: say what lies near it instead.
-        if os.fspath(name).endswith((".npz", "/")) or os.fspath(name).startswith((".", "/", "~")):
-            open_source(Path(name).expanduser()).close()
-        raise
-    chosen = profile_for(checkpoint, profile)
-    return Found(
-        name=checkpoint.name,
-        weights=locate_weights(checkpoint, progress),
-        config=checkpoint.config,
-        profile=chosen,
-        checkpoint=checkpoint,
-        vocabulary=vocabulary,
-    )
-
-
-def _recognise(
-    path: Path, profile: str, vocabulary: Path | None, config: Siglip | None, res: int | None
-) -> Found:
-    """A bare checkpoint: its name or its shapes say what it is."""
-    if config is None:
-        with open_source(path) as reader:
-            shapes = {key: header.shape for key, header in reader.shapes.items()}
-        config = _config(path, shapes, res)
-    row = next((c for c in checkpoints.CHECKPOINTS if c.config == config), None)
-    known = row.vocabulary if row else _vocabulary(config)
-    beside = path.parent
-    if vocabulary is None and known is not None:
-        vocabulary = _beside(known, beside)
-    if row is not None:
-        chosen = profile_for(row, profile)
-    elif known is not None:
-        chosen = custom_profile(config, known.pad, profile, known.name)
-    else:
-        raise ValueError(
-            f"{path}: a token embedding of {config.text.vocab_size} rows belongs to no released "
-            "vocabulary, so how its texts are padded is unknown; save the model as a folder "
-            "with its profile (siglip_jax.save) and load that"
-        )
-    return Found(
-        name=row.name if row else str(path),
-        weights=path,
-        config=config,
-        profile=chosen,
-        checkpoint=row,
-        vocabulary=vocabulary,
-    )
-
-
-def _config(path: Path, shapes: dict[str, tuple[int, ...]], res: int | None) -> Siglip:
-    try:
-        # A released file keeps its name: then its row is what it must fit, tensor by tensor.
-        return checkpoints.find(path.name).config
-    except ValueError:
-        pass
-    try:
-        return config_from_shapes(shapes)
-    except ValueError as error:
-        if res is None:
-            raise ValueError(f"{path}: {error}") from error
-        return config_from_shapes(shapes, res=res)
-
-
-def _vocabulary(config: Siglip) -> Vocabulary | None:
-    rows = config.text.vocab_size
-    return next((v for v in VOCABULARIES.values() if v.rows == rows), None)
-
-
-def _beside(vocabulary: Vocabulary, folder: Path) -> Path | None:
-    names = (f"{vocabulary.name}.model", _TOKENIZER, "spiece.model", "sentencepiece.model")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _read_card(folder: Path, vocabulary: Path | None) -> Found:
-    try:
-        card = json.loads((folder / CARD).read_text())
-        config, profile = from_dict(card["config"]), Profile.from_dict(card["profile"])
-        weights, name = folder / card["weights"], card["name"]
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"there is no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{folder / CARD}: {reason}") from error
-    if vocabulary is None and (folder / _TOKENIZER).is_file():
-        vocabulary = folder / _TOKENIZER
-    row = next((c for c in checkpoints.CHECKPOINTS if c.name == name), None)
-    return Found(
-        name=str(name),
-        weights=weights,
-        config=config,
-        profile=profile,
-        checkpoint=row if row and row.config == config else None,
-        vocabulary=vocabulary,
-    )
+def _model(
+    config: Siglip, execution: Execution, tower: str | None
+) -> SiglipModel | VisionTower | NaFlexVisionTower | TextTower:
+    if tower is None:
+        return SiglipModel(config, execution)
+    if tower == "text":
+        return TextTower(config.text, execution)
+    if isinstance(config.vision, NaFlexVision):
+        return NaFlexVisionTower(config.vision, execution)
+    return VisionTower(config.vision, execution)
 
 
 def save(
@@ -299,6 +201,21 @@ def save(
 
     Raises:
       ValueError: if `folder` exists, or the vocabulary is not the profile's.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from siglip_jax.config import Size, Text, Vision
+    >>> from siglip_jax.preprocessing import custom_profile
+    >>> size = Size(width=8, depth=1, mlp_dim=16, num_heads=2)
+    >>> tiny = Siglip(vision=Vision(size=size, patch=8, res=16),
+    ...               text=Text(size=size, vocab_size=9, length=4, head=8))
+    >>> model = SiglipModel(tiny)
+    >>> params = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 4), int))
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     folder = save(f"{parent}/tiny", model, params["params"],
+    ...                   profile=custom_profile(tiny, pad=1))
+    ...     again = load(folder)
+    >>> again.name, again.config == tiny
+    ('tiny', True)
     """
     folder = Path(folder)
     if folder.exists():
@@ -317,7 +234,7 @@ def save(
         (partial / CARD).write_text(json.dumps(card, indent=1) + "\n")
         save_params(partial / _WEIGHTS, params)
         if vocabulary is not None:
-            shutil.copyfile(vocabulary, partial / _TOKENIZER)
+            shutil.copyfile(vocabulary, partial / TOKENIZER)
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:

@@ -11,7 +11,6 @@ read is reported and left out, and the exit code is 2.
 
 import argparse
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,18 @@ from siglip_jax.cli.picture_files import picture_files
 
 NAME = "embed"
 HELP = "images or texts into a .npz file"
+USAGE = (
+    "%(prog)s --images IMAGES... --model MODEL --out FILE.npz [options]\n"
+    "       %(prog)s --texts TEXT... --model MODEL --out FILE.npz [options]"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--images", nargs="+", metavar="IMAGES", help="files, folders, patterns, -")
-    what.add_argument("--texts", nargs="+", metavar="TEXT")
+    what.add_argument("--texts", nargs="+", metavar="TEXT", help="taken as they are")
     what.add_argument("--texts-file", metavar="FILE", help="one text a line, - for stdin")
-    parser.add_argument("--out", required=True, metavar="FILE.npz")
+    parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
     parser.add_argument("--force", action="store_true", help="replace FILE.npz if it exists")
     add_model_arguments(parser)
 
@@ -44,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out must end in .npz, got {args.out}")
     if not out.parent.is_dir():
         raise ValueError(f"--out {args.out}: the folder {out.parent} does not exist")
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {args.out}: the folder {out.parent} cannot be written to")
+    if out.is_dir():
+        raise ValueError(f"--out {args.out} is a folder")
     if out.exists() and not args.force:
         raise ValueError(f"{args.out} exists already; --force replaces it")
     files = picture_files(args.images) if args.images else []
@@ -51,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if not files and not texts:
         raise ValueError(f"{args.texts_file}: expected one text a line, got none")
 
-    model = load_model(args)
+    model = load_model(args, texts=bool(texts))
     sizes = batch_sizes(args, len(files), len(texts))
     scorer = model.scorer(tokenizer=bool(texts), **sizes)
     arrays: dict[str, Any] = describe_run(args, model)
@@ -61,23 +68,16 @@ def run(args: argparse.Namespace) -> int:
         from siglip_jax.cli.embedding import embed_files
 
         arrays["zimg"], good, errors = embed_files(scorer, files)
+        if not good:  # each is reported already
+            return 2
         arrays["images"] = good
     else:
         arrays["ztxt"], arrays["texts"] = scorer.embed_texts(texts), texts
-    write_npz(out, arrays)
-    return 2 if errors else 0
 
-
-def write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    """Writes a whole file or none."""
     import numpy as np
 
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    from siglip_jax.weights.staging import staged
+
+    with staged(out) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
+    return 2 if errors else 0

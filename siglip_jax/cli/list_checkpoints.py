@@ -4,11 +4,14 @@ import argparse
 import json
 import sys
 
-from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.checkpoints import CHECKPOINTS, Checkpoint
 from siglip_jax.cli.description import describe
 
 NAME = "list"
 HELP = "the released checkpoints"
+USAGE = "%(prog)s [--json]"
+_HEAD = ("NAME", "PARAMETERS", "INPUT", "TEXT", "IMAGENET")
+_RIGHT = (1, 4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,25 +23,49 @@ def run(args: argparse.Namespace) -> int:
         json.dump([describe(checkpoint) for checkpoint in CHECKPOINTS], sys.stdout, indent=1)
         print()
         return 0
-    rows = [("NAME", "PARAMETERS", "INPUT", "TEXT", "IMAGENET", "OTHER NAMES")]
-    for checkpoint in CHECKPOINTS:
-        facts = describe(checkpoint)
-        imagenet = checkpoint.accuracy.imagenet
-        rows.append(
-            (
-                checkpoint.name,
-                f"{checkpoint.params:,}",
-                f"{facts['res']} px" if facts["res"] else "any",
-                f"{checkpoint.config.text.length} {checkpoint.tokenizer}",
-                "" if imagenet is None else f"{imagenet:.1f}",
-                ", ".join(checkpoint.aliases),
-            )
+    rows = [_HEAD, *map(_row, CHECKPOINTS)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *lines = (
+        "  ".join(
+            cell.rjust(width) if i in _RIGHT else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows:
-        cells = [
-            cell.rjust(width) if i in (1, 4) else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ]
-        print("  ".join((*cells, row[5])).rstrip())
+        for row in rows
+    )
+    if sys.stdout.isatty():
+        _print_for_a_person(head, lines)
+        return 0
+    print(f"{head}  OTHER NAMES")
+    for line, checkpoint in zip(lines, CHECKPOINTS, strict=True):
+        print(f"{line}  {', '.join(checkpoint.aliases)}")
     return 0
+
+
+def _row(checkpoint: Checkpoint) -> tuple[str, ...]:
+    facts, imagenet = describe(checkpoint), checkpoint.accuracy.imagenet
+    return (
+        checkpoint.name,
+        f"{checkpoint.params:,}",
+        f"{facts['res']} px" if facts["res"] else "any",
+        f"{checkpoint.config.text.length} {checkpoint.tokenizer}",
+        "" if imagenet is None else f"{imagenet:.1f}",
+    )
+
+
+def _print_for_a_person(head: str, lines: list[str]) -> None:
+    """The other names below each row: beside it they would wrap into it."""
+    import textwrap
+
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(head, style="bold")
+    for line, checkpoint in zip(lines, CHECKPOINTS, strict=True):
+        console.print(line)
+        # Spaces inside a name are kept together, so that no name is torn in two.
+        names = ", ".join(alias.replace(" ", "\xa0") for alias in checkpoint.aliases)
+        folded = textwrap.wrap(
+            names, max(console.width - 3, 40), break_on_hyphens=False, break_long_words=False
+        )
+        for part in folded:
+            console.print(f"  {part}".replace("\xa0", " "), style="dim", soft_wrap=True)

@@ -3,11 +3,12 @@
 import argparse
 import difflib
 import importlib.metadata
+import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from siglip_jax.cli import embed, list_checkpoints, score, show
 from siglip_jax.locate import home
@@ -16,22 +17,42 @@ COMMANDS = (list_checkpoints, show, score, embed)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with one line for an error and near names for a misspelled command."""
+    """argparse, with one line for an error and near names for what is misspelled."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # First, because argparse would rather complain of what a misspelled option left out.
+        known = self._option_string_actions
+        for argument in sys.argv[1:] if args is None else args:
+            command = self._subparsers is not None and not argument.startswith("-")
+            if argument == "--" or command:
+                break  # what follows a command is for its own parser
+            name = argument.partition("=")[0]
+            # With a space it is no option but a value, such as the label "--- a dog".
+            if name.startswith("--") and name not in known and " " not in argument:
+                near = difflib.get_close_matches(name, [n for n in known if n[:2] == "--"], n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self.error(f"there is no option {name}{hint}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        if "invalid choice: " in message and "COMMAND" in message:
-            wrong = message.split("invalid choice: ")[1].split("'")[1]
-            names = [command.NAME for command in COMMANDS]
-            near = difflib.get_close_matches(wrong, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-            message = f"no command is called {wrong!r}; {hint}"
+        names = ", ".join(command.NAME for command in COMMANDS)
+        if message.startswith("argument COMMAND: invalid choice: "):
+            wrong = message.removeprefix("argument COMMAND: invalid choice: ").split(" (choose")[0]
+            near = difflib.get_close_matches(wrong.strip("'\""), names.split(", "), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {names}"
+            message = f"no command is called {wrong}; {hint}"
+        elif message.endswith("required: COMMAND"):
+            message = f"no command is given; there are {names}"
+        elif "required" in message and "IMAGES" in message:
+            message += ", and come before --labels, which takes all that follows it"
         fail(f"{message} (see {self.prog} --help)", self.prog)
         raise SystemExit(2)
 
 
 def fail(message: str, prog: str = "siglip-jax") -> None:
     """Prints an error as one line on stderr."""
-    print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
+    one_line = "; ".join(line.strip() for line in message.splitlines() if line.strip())
+    print(f"{prog}: error: {one_line}", file=sys.stderr)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(
             command.NAME,
             help=command.HELP,
+            usage=command.USAGE,
             description=command.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -58,28 +80,43 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns its exit code: 0, or 2 after bad input."""
+    """Runs a command line; returns its exit code: 0, 2 after bad input, 130 if interrupted."""
     args = make_parser().parse_args(argv)
     # Read by jax when a command imports it: programs compiled once stay compiled.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    warnings.showwarning = _warn
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names need not be valid Unicode; an escape in the output beats losing all of it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = args.run(args)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        # The reader (`head`) has what it wanted. Python would complain when it closes stdout.
-        sys.stdout = None
+        # The reader (`head`) has what it wanted; Python would complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         if args.debug:
             raise
         fail("interrupted")
         return 130
-    except (ValueError, OSError) as error:
-        if args.debug:
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if args.debug or not (message := _explained(error)):
             raise
-        fail(str(error))
+        fail(message)
         return 2
+
+
+def _explained(error: Exception) -> str | None:
+    """What to tell the user, None for an error that is our own."""
+    if isinstance(error, (ValueError, OSError)):
+        return str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "out of memory; try a smaller --batch-size, or --fsdp with several devices"
+    return None
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:

@@ -1,6 +1,7 @@
 """The options of every command that runs a model, and the model they ask for."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,10 @@ def positive(text: str) -> int:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", required=True, metavar="M", help="a checkpoint's name, a file, or a folder"
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a checkpoint's name (see siglip-jax list), a file, or a folder",
     )
     group.add_argument(
         "--profile",
@@ -40,7 +44,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--res", type=positive, metavar="PX", help="resample the position embedding for PX pixels"
     )
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the image tower")
-    group.add_argument("--attention", choices=ATTENTIONS, default="matmul")
+    group.add_argument(
+        "--attention", choices=ATTENTIONS, default="matmul", help="implementation; all agree"
+    )
     group.add_argument(
         "--fsdp", action="store_true", help="split the weights over the devices, not one copy each"
     )
@@ -49,24 +55,62 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(args: argparse.Namespace) -> "Pretrained":
-    """The model that the arguments ask for, on all devices."""
+def load_model(args: argparse.Namespace, *, texts: bool) -> "Pretrained":
+    """The model that the arguments ask for, on all devices.
+
+    With `texts` its vocabulary is looked for and checked first: it is small, and
+    reading the weights only to find it missing or wrong would cost a minute.
+    """
+    from siglip_jax.checkpoints import VOCABULARIES
     from siglip_jax.cli.progress import Bar
     from siglip_jax.config import Execution
-    from siglip_jax.pretrained import load
-    from siglip_jax.scoring import FSDP, REPLICATED, make_mesh
+    from siglip_jax.locate import locate_vocabulary
+    from siglip_jax.preprocessing import Tokenizer
+    from siglip_jax.pretrained import find_model, load
+    from siglip_jax.scoring import FSDP, REPLICATED
 
+    execution = Execution(dtype=args.dtype, attention=args.attention)
+    mesh = _mesh()
+    with Bar("downloading", unit="bytes") as bar:
+        found = find_model(
+            args.model,
+            profile=args.profile,
+            res=args.res,
+            vocabulary=args.vocabulary,
+            progress=bar.update,
+        )
+    vocabulary = found.vocabulary
+    if texts and (vocabulary or found.profile.text.vocabulary):
+        vocabulary = vocabulary or locate_vocabulary(VOCABULARIES[found.profile.text.vocabulary])
+        Tokenizer(vocabulary, found.profile.text)
     with Bar("loading weights", unit="bytes") as bar:
         return load(
             args.model,
             profile=args.profile,
             res=args.res,
-            vocabulary=args.vocabulary,
-            execution=Execution(dtype=args.dtype, attention=args.attention),
-            mesh=make_mesh(),
+            vocabulary=vocabulary,
+            execution=execution,
+            mesh=mesh,
             rules=FSDP if args.fsdp else REPLICATED,
             progress=bar.update,
         )
+
+
+def _mesh() -> Any:
+    from siglip_jax.scoring import make_mesh
+
+    try:
+        return make_mesh()
+    # jax raises several types, an AssertionError among them, when JAX_PLATFORMS names
+    # what this machine lacks or another process holds its TPU.
+    except Exception as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(
+            "jax cannot use a device"
+            + (f" (JAX_PLATFORMS is {asked!r})" if asked else "")
+            + (f": {reason}" if reason else "")
+        ) from error
 
 
 def batch_sizes(args: argparse.Namespace, images: int, texts: int) -> dict[str, int]:
@@ -90,10 +134,14 @@ def read_lines(path: str) -> list[str]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text") from error
+        raise ValueError(f"{_spoken(path)}: not UTF-8 text") from error
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror or error}") from error
+        raise ValueError(f"{_spoken(path)}: {error.strerror or error}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _spoken(path: str) -> str:
+    return "standard input" if path == "-" else path
 
 
 def describe_run(args: argparse.Namespace, model: Any) -> dict[str, Any]:

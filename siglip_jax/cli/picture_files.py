@@ -17,7 +17,7 @@ def picture_files(arguments: list[str]) -> list[str]:
     """Expands `arguments`, in their order; folders are searched to the bottom, sorted.
 
     Raises:
-      ValueError: if a file is missing, a folder holds no pictures, or a pattern
+      ValueError: if no file is there, a folder holds no pictures, or a pattern
         matches nothing.
     """
     found: list[str] = []
@@ -45,14 +45,19 @@ def picture_files(arguments: list[str]) -> list[str]:
             if not matches:
                 raise ValueError(f"{argument}: no file matches this pattern")
             found += matches
+    # One missing file of several is reported when its turn comes; if none is there, now,
+    # before the weights are read.
+    if not any(Path(file).exists() for file in found):
+        raise ValueError(f"{found[0]}: no such file{near_files(found[0])}")
     return found
 
 
 def near_files(path: str) -> str:
     """A hint for a file that does not exist: what is called nearly so beside it."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        return ""
-    names = [entry.name for entry in folder.iterdir()]
-    near = difflib.get_close_matches(Path(path).name, names, n=1)
-    return f"; did you mean {folder / near[0]}?" if near else ""
+    missing = Path(path)
+    if not missing.parent.is_dir():
+        return f"; there is no folder {missing.parent}"
+    # By stem: all pictures of a folder end alike, which makes any two names look near.
+    names = {entry.stem: entry.name for entry in missing.parent.iterdir() if entry.is_file()}
+    near = difflib.get_close_matches(missing.stem, names, n=1, cutoff=0.7)
+    return f"; did you mean {missing.with_name(names[near[0]])}?" if near else ""

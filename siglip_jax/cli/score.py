@@ -12,6 +12,7 @@ the exit code is 2.
 """
 
 import argparse
+import csv
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -31,21 +32,22 @@ if TYPE_CHECKING:
 
 NAME = "score"
 HELP = "images against labels"
+USAGE = "%(prog)s IMAGES... --model MODEL --labels LABEL... [options]"
 _BAR = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, patterns, -")
-    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL")
-    parser.add_argument("--labels-file", metavar="FILE", help="one label a line")
+    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL", help="what to look for")
+    parser.add_argument("--labels-file", metavar="FILE", help="one label a line, - for stdin")
     parser.add_argument(
         "--template",
         action="append",
-        metavar="T",
+        metavar="TEMPLATE",
         help="sentence with {} for the label, such as 'a photo of a {}.'; several are averaged",
     )
     parser.add_argument("--top", type=positive, metavar="K", help="only the K best labels")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="the result for programs")
     add_model_arguments(parser)
 
 
@@ -56,15 +58,14 @@ def run(args: argparse.Namespace) -> int:
     files = picture_files(args.images)
 
     from siglip_jax.cli.embedding import embed_files
+    from siglip_jax.scoring import Scores
+    from siglip_jax.scoring.prompts import check_templates
 
-    templates = args.template or ["{}"]
-    model = load_model(args)
+    templates = check_templates(args.template or ["{}"])
+    model = load_model(args, texts=True)
     scorer = model.scorer(**batch_sizes(args, len(files), len(labels) * len(templates)))
     ztxt = scorer.embed_labels(labels, templates)
     zimg, good, errors = embed_files(scorer, files)
-
-    from siglip_jax.scoring import Scores
-
     scores = Scores(scorer.logits(zimg, ztxt), tuple(labels))
     ranked = list(zip(good, scores.top(args.top), strict=True))
     if args.json:
@@ -80,35 +81,56 @@ def run(args: argparse.Namespace) -> int:
     elif sys.stdout.isatty():
         _print_table(ranked)
     else:
-        print("image\tlabel\tprobability\tlogit")
+        # A tab or a line break inside a label is quoted.
+        lines = csv.writer(sys.stdout, dialect="excel-tab", lineterminator="\n")
+        lines.writerow(["image", "label", "probability", "logit"])
         for file, hits in ranked:
             for hit in hits:
-                print(f"{file}\t{hit.label}\t{hit.probability:.6g}\t{hit.logit:.6g}")
+                lines.writerow([file, hit.label, f"{hit.probability:.6g}", f"{hit.logit:.6g}"])
     return 2 if errors else 0
 
 
 def _print_table(ranked: "list[tuple[str, list[Hit]]]") -> None:
+    from rich.cells import cell_len
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
-    for file, hits in ranked:
-        table = Table(title=escape(file), title_justify="left", show_header=False, box=None)
-        table.add_column(overflow="fold")
+    console = Console(highlight=False)
+    # One width for all pictures, so that bars can be compared down the screen.
+    room = max(console.width - _BAR - len("  100.00%") - 6, 10)
+    longest = max((cell_len(hit.label) for _, hits in ranked for hit in hits), default=0)
+    width = min(longest, room)
+    for i, (file, hits) in enumerate(ranked):
+        if i:
+            console.print()
+        console.print(Text(file, style="bold"), soft_wrap=True)
+        table = Table(show_header=False, box=None, padding=(0, 0, 0, 2))
+        table.add_column(width=width, overflow="fold")
         table.add_column(width=_BAR)
         table.add_column(justify="right")
         for hit in hits:
-            bar = "█" * round(hit.probability * _BAR)
-            table.add_row(escape(hit.label), f"[green]{bar}[/green]", percent(hit.probability))
+            table.add_row(
+                Text(hit.label), Text(bar(hit.probability), "green"), percent(hit.probability)
+            )
         console.print(table)
+
+
+def bar(probability: float, width: int = _BAR) -> str:
+    """A bar of blocks, to an eighth of a block.
+
+    >>> bar(0.5, 4), bar(0.3, 4), bar(1.0, 4), bar(0.0001, 4)
+    ('██', '█▎', '████', '')
+    """
+    whole, eighths = divmod(round(probability * width * 8), 8)
+    return "█" * whole + " ▏▎▍▌▋▊▉"[eighths].strip()
 
 
 def percent(probability: float) -> str:
     """A probability as people read it, small ones included.
 
-    >>> percent(0.3194), percent(0.0000325), percent(1.0)
-    ('31.94%', '0.0033%', '100.00%')
+    >>> percent(0.3194), percent(0.0000326), percent(0.00005), percent(1.0)
+    ('31.94%', '0.0033%', '0.0050%', '100.00%')
     """
     value = 100 * probability
-    return f"{value:.2f}%" if value >= 0.1 or value == 0 else f"{value:.2g}%"
+    return f"{value:.2f}%" if value >= 0.1 or value == 0 else f"{value:#.2g}%"

@@ -14,9 +14,11 @@ from typing import Any
 
 from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config
+from siglip_jax.config import Siglip, from_dict
 
 NAME = "show"
 HELP = "one checkpoint, by name or from a file"
+USAGE = "%(prog)s MODEL [--tree] [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,34 +59,43 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
                 raise
         else:
             shapes = parameter_shapes(checkpoint.config)
-            return describe(checkpoint), {k: _shape(v) for k, v in shapes.items()}
-    if (path / "siglip_jax.json").is_file():
-        from siglip_jax.pretrained import find_model
-
-        path = Path(find_model(path).weights)
-    with open_source(path) as reader:
+            return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
+    weights, config = _weights(path)
+    with open_source(weights) as reader:
         headers, ignored = reader.shapes, reader.ignored
-    facts: dict[str, Any] = {"path": str(path)}
+    facts: dict[str, Any] = {"path": reader.path}
     facts["parameters"] = sum(math.prod(header.shape) for header in headers.values())
     facts["bytes"] = sum(header.nbytes for header in headers.values())
     facts["dtypes"] = ", ".join(sorted({str(header.dtype) for header in headers.values()}))
     facts["ignored"] = list(ignored)
     try:
-        config = config_from_shapes({name: header.shape for name, header in headers.items()})
+        shapes = {name: header.shape for name, header in headers.items()}
+        config = config or config_from_shapes(shapes)
         released = [c.name for c in checkpoints.CHECKPOINTS if c.config == config]
         facts |= {"released_as": released[0] if released else None, **describe_config(config)}
     except ValueError as error:
         facts["architecture"] = str(error)
-    tree = {name: f"{_shape(h.shape)} {h.dtype}" for name, h in sorted(headers.items())}
+    tree = {name: f"{h.shape} {h.dtype}" for name, h in sorted(headers.items())}
     return facts, tree
+
+
+def _weights(path: Path) -> tuple[Path, Siglip | None]:
+    """The weights that `siglip_jax.load` takes from `path`, and what a saved folder says they are.
+
+    As `pretrained.find_model`, but without importing jax.
+    """
+    if (path / "siglip_jax.json").is_file():
+        try:
+            card = json.loads((path / "siglip_jax.json").read_text())
+            return path / card["weights"], from_dict(card["config"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path / 'siglip_jax.json'}: {error}") from error
+    inside = list(path.glob("*.npz")) if path.is_dir() else []
+    return inside[0] if len(inside) == 1 else path, None
 
 
 def _looks_like_a_path(model: str) -> bool:
     return ":" in model or model.endswith((".npz", "/")) or model.startswith((".", "/", "~"))
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, shape))})"
 
 
 def _text(value: Any) -> str:

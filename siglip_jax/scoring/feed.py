@@ -58,7 +58,7 @@ def batches(examples: Any, size: int) -> Iterator[tuple[Any, int]]:
         iterator of single examples.
 
     >>> [(b.tolist(), n) for b, n in batches(np.arange(3), 2)]
-    [([0, 1], 2), ([2, 0], 1)]
+    [([0, 1], 2), ([2, 2], 1)]
     """
     if isinstance(examples, Iterator):
         while chunk := list(itertools.islice(examples, size)):

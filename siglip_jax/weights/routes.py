@@ -124,7 +124,7 @@ def strict_routes(
         special[_IMAGE_POSEMB] = Route((_IMAGE_POSEMB,), (_IMAGE_POSEMB,), "resample")
         wanted[_IMAGE_POSEMB] = shapes[_IMAGE_POSEMB]
 
-    problems = _differences(shapes, wanted, hint=_IMAGE_POSEMB if resizable else None)
+    problems = differences(shapes, wanted, hint=_IMAGE_POSEMB if resizable else None)
     allowed = FLOATS if convert else FLOATS[:3]
     problems["wrong dtype"] = [
         f"{name} is {header.dtype}, expected "
@@ -132,11 +132,7 @@ def strict_routes(
         for name, header in found.items()
         if name in wanted and header.dtype not in allowed
     ]
-    if count := sum(map(len, problems.values())):
-        raise ValueError(
-            f"{path} does not fit the model: {count} problem{'s' if count > 1 else ''}"
-            + "".join(_listed(kind, lines) for kind, lines in problems.items())
-        )
+    refuse(path, problems)
     routes = reform(shapes, scan_image=scan_image, scan_text=scan_text)
     summed = {source for route in special.values() for source in route.sources}
     return [r for r in routes if r.sources[0] not in summed] + list(special.values())
@@ -151,12 +147,16 @@ def _resizable(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     )
 
 
-def _differences(
+def differences(
     found: Mapping[str, tuple[int, ...]],
     wanted: Mapping[str, tuple[int, ...]],
     *,
-    hint: str | None,
+    hint: str | None = None,
 ) -> dict[str, list[str]]:
+    """Lines about what is missing, unexpected and of a wrong shape, by kind.
+
+    `hint` is a name whose shape `resize_posemb` would mend.
+    """
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
     shapes = []
@@ -169,6 +169,15 @@ def _differences(
         "unexpected": _with_near(unexpected, found, missing),
         "wrong shape": shapes,
     }
+
+
+def refuse(path: str, problems: Mapping[str, list[str]]) -> None:
+    """Raises a ValueError that lists all problems, by kind, if there is any."""
+    if count := sum(map(len, problems.values())):
+        raise ValueError(
+            f"{path} does not fit the model: {count} problem{'s' if count > 1 else ''}"
+            + "".join(_listed(kind, lines) for kind, lines in problems.items())
+        )
 
 
 def _with_near(

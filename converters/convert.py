@@ -1,0 +1,287 @@
+"""`convert`: any checkpoint into any format, tensor by tensor, proved bit for bit.
+
+No more is in memory than the tensor at hand (of a stacked checkpoint: the stacks that
+are being taken apart). The output appears whole or not at all; before it does, it is
+read back and compared with what was read.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from siglip_jax.config import Siglip
+from siglip_jax.preprocessing.profiles import custom_profile
+from siglip_jax.preprocessing.text import Tokenizer
+from siglip_jax.weights.npz import write_npz
+from siglip_jax.weights.tensorstore_folder import write_folder
+
+from .destination import replacing
+from .detect import FORMATS, SYSTEMS, open_checkpoint
+from .looped import Looped
+from .plan import Output, PlanStep, check, describe, outputs
+from .record import Record, file_digests, tensor_digest
+from .safetensors_file import SafetensorsWriter
+from .source import Source, Tower, released_vocabulary, tower_shapes
+
+Progress = Callable[[int, int], None]
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def plan(
+    source: str | Path | Source,
+    to: str,
+    *,
+    dtype: str | None = None,
+    tower: Tower | None = None,
+    scan_image: bool | None = None,
+    scan_text: bool | None = None,
+    config: Siglip | None = None,
+    res: int | None = None,
+) -> list[PlanStep]:
+    """What `convert` would write. Reads headers only; arguments as for `convert`."""
+    with _opened(source, config, res) as opened:
+        tower = _tower(opened, to, tower)
+        return describe(opened, _outputs(opened, to, tower, dtype, scan_image, scan_text))
+
+
+def convert(
+    source: str | Path | Source,
+    destination: str | Path,
+    *,
+    to: str,
+    dtype: str | None = None,
+    tower: Tower | None = None,
+    scan_image: bool | None = None,
+    scan_text: bool | None = None,
+    config: Siglip | None = None,
+    res: int | None = None,
+    pad: int | None = None,
+    vocabulary: str | Path | None = None,
+    name: str | None = None,
+    verify: bool = True,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Record:
+    """Converts a checkpoint and returns what was done.
+
+    Args:
+      source: a file or folder of any format, or an open `Source`, which is left open.
+      destination: a `.npz` file; the common name of a tensorstore checkpoint; else a
+        folder.
+      to: one of `FORMATS`.
+      dtype: of every tensor written, one of `DTYPES`; None leaves them as they are.
+      tower: "image" or "text" alone; timm has only the image tower.
+      scan_image, scan_text: form of each tower's blocks in big_vision's formats and our
+        own folder: stacked, one tensor a layer, or (None) as they are.
+      config, res: what the source does not say itself; see `open_checkpoint`.
+      pad: padding id of texts, 1 as SigLIP or 0 as SigLIP 2, if the source does not say.
+      vocabulary: sentencepiece file; else the one beside the source, if there is any.
+      name: what to call the model.
+      verify: read the output back and compare every bit before it appears.
+      force: replace `destination` if it exists.
+      progress: called with bytes done and bytes in all.
+
+    Raises:
+      ValueError: if the source cannot be read or is no SigLIP, the format cannot hold
+        it, something must be told, or `destination` exists.
+    """
+    destination = Path(destination)
+    with _opened(source, config, res) as opened:
+        tower = _tower(opened, to, tower)
+        made = _outputs(opened, to, tower, dtype, scan_image, scan_text)
+        settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name)
+        tensors: dict[str, str] = {}
+        reader = Looped(opened.reader)
+        nbytes = sum(output.header.nbytes for output in made)
+        count = _Counter(nbytes * (2 if verify else 1), progress)
+
+        def digest(part: str, array: np.ndarray) -> None:
+            tensors[part] = tensor_digest(array)
+
+        items = ((output.name, count(output.make(reader, digest))) for output in made)
+        with replacing(destination, source=opened.path, force=force) as temporary:
+            _write(temporary, to, opened.config, tower, made, items, settings)
+            if verify:
+                _verify(temporary, to, opened.config, tower, tensors, count)
+            written = sorted(p for p in temporary.parent.rglob("*") if p.is_file())
+            target_files = file_digests(written, temporary.parent)
+        source_files = file_digests(opened.files, _base(opened))
+        left = [n for n in reader.shapes if n not in tensors]
+        return Record(
+            source={"format": opened.format, "path": str(opened.path), "files": source_files},
+            target={"format": to, "path": str(destination), "files": target_files},
+            config=opened.config,
+            tower=tower,
+            plan=describe(opened, made),
+            dropped={**opened.dropped, **dict.fromkeys(left, f"not in the {tower} tower")},
+            added={o.name: o.step.constant for o in made if o.step and o.step.constant},
+            parameters=sum(map(math.prod, tower_shapes(opened.config, tower).values())),
+            tensors=dict(sorted(tensors.items())),
+            exact=all(reader.dtype(n) == o.header.dtype for o in made for n in o.parts),
+            verified=verify,
+            notes=(*opened.notes, *settings["notes"]),
+        )
+
+
+def _opened(
+    source: str | Path | Source, config: Siglip | None, res: int | None
+) -> contextlib.AbstractContextManager[Source]:
+    if isinstance(source, Source):
+        return contextlib.nullcontext(source)
+    return open_checkpoint(source, config=config, res=res)
+
+
+def _tower(source: Source, to: str, tower: Tower | None) -> Tower | None:
+    """The tower to convert: the one asked for, the only one there is, or the only one
+    that the format holds.
+
+    Raises:
+      ValueError: if these disagree.
+    """
+    if to not in FORMATS:
+        raise ValueError(f"unknown format {to!r}; expected one of {', '.join(FORMATS)}")
+    allowed = SYSTEMS[to].TOWERS if to in SYSTEMS else (None, "image", "text")
+    chosen = tower or source.tower or (allowed[0] if len(allowed) == 1 else None)
+    if source.tower not in (None, chosen):
+        raise ValueError(f"{source.path} has only the {source.tower} tower, not the {chosen} tower")
+    if chosen not in allowed:
+        what = f"the {chosen} tower alone" if chosen else "a whole model"
+        raise ValueError(f"{to} has no format for {what}; transformers and siglip_jax have")
+    return chosen
+
+
+def _outputs(
+    source: Source,
+    to: str,
+    tower: Tower | None,
+    dtype: str | None,
+    scan_image: bool | None,
+    scan_text: bool | None,
+) -> list[Output]:
+    check(source)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    steps = SYSTEMS[to].steps(source.config, tower) if hasattr(SYSTEMS.get(to), "steps") else None
+    if steps is not None and (scan_image or scan_text):
+        raise ValueError(f"{to} stores each layer by itself; scan_image and scan_text are for npz")
+    return outputs(
+        source,
+        steps,
+        tower=tower,
+        dtype=np.dtype(dtype) if dtype else None,
+        scan_image=scan_image,
+        scan_text=scan_text,
+    )
+
+
+def _settings(
+    source: Source,
+    to: str,
+    tower: Tower | None,
+    made: list[Output],
+    destination: Path,
+    pad: int | None,
+    vocabulary: str | Path | None,
+    name: str | None,
+) -> dict[str, Any]:
+    """What the files beside the weights need to know."""
+    if to == "npz" and destination.suffix != ".npz":
+        raise ValueError(f"{destination}: a file of format npz must be named .npz")
+    row, config, notes = source.checkpoint, source.config, ()
+    profile = source.profile if pad is None else None
+    pad = source.pad if pad is None else pad
+    path = Path(vocabulary) if vocabulary is not None else source.vocabulary
+    if to in ("npz", "tensorstore", "timm") or tower == "image":
+        path = None
+    elif path is None:
+        notes = ("no vocabulary was found, so that no tokenizer files were written",)
+    resized_by_pad = to == "transformers" and not config.naflex
+    texts = tower != "image" and (to in ("transformers", "siglip_jax") or path is not None)
+    if pad is None and (texts or resized_by_pad) and to in SYSTEMS and to != "timm":
+        raise ValueError(
+            f"{source.path} does not say how its texts are padded: "
+            "give pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)"
+        )
+    if path is not None:
+        known = released_vocabulary(config)
+        text = custom_profile(config, pad, vocabulary=known.name if known else None).text
+        Tokenizer(path, text)
+    chosen = name or source.name or (row.name if row else destination.name)
+    return {
+        "pad": pad,
+        "profile": profile,
+        "vocabulary": path,
+        "name": chosen,
+        "tokenizer_name": f"timm/{row.open_clip[0]}" if row else chosen,
+        "dtype": np.result_type(*(output.header.dtype for output in made)).name,
+        "destination": destination,
+        "notes": notes,
+    }
+
+
+def _write(
+    path: Path,
+    to: str,
+    config: Siglip,
+    tower: Tower | None,
+    made: list[Output],
+    items: Iterator[tuple[str, np.ndarray]],
+    settings: dict[str, Any],
+) -> None:
+    if to == "npz":
+        write_npz(path, items)
+    elif to == "tensorstore":
+        write_folder(path, items)
+    else:
+        system = SYSTEMS[to]
+        path.mkdir()
+        headers = {output.name: output.header for output in made}
+        limit = system.SHARD_BYTES or sum(header.nbytes for header in headers.values())
+        with SafetensorsWriter(path / system.WEIGHTS, headers, shard_bytes=limit) as writer:
+            for name, array in items:
+                writer.write(name, array)
+        system.write_files(path, config, tower, **settings)
+
+
+def _verify(
+    path: Path,
+    to: str,
+    config: Siglip,
+    tower: Tower | None,
+    tensors: dict[str, str],
+    count: "_Counter",
+) -> None:
+    """Raises unless what was written is read back as what was read, configuration included."""
+    # big_vision's formats do not state everything; the others have to.
+    known = config if to in ("npz", "tensorstore") else None
+    with open_checkpoint(path, config=known) as written:
+        for part in ("vision",) if tower == "image" else ("text",) if tower else ("vision", "text"):
+            if getattr(written.config, part) != getattr(config, part):
+                raise RuntimeError(f"{path} is read back as {written.config}, not {config}")
+        check(written)
+        reader = Looped(written.reader)
+        again = {name: tensor_digest(count(reader.read(name))) for name in reader.shapes}
+    if wrong := sorted(n for n in {*again, *tensors} if again.get(n) != tensors.get(n)):
+        raise RuntimeError(f"{path} is read back with other numbers in {', '.join(wrong[:5])}")
+
+
+def _base(source: Source) -> Path:
+    """The folder that the names of the source's files are relative to."""
+    return source.path if source.path.is_dir() else source.path.parent
+
+
+class _Counter:
+    """Passes tensors on and tells how many bytes there were."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress, self._done = total, progress, 0
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        self._done += array.nbytes
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        return array

@@ -1,0 +1,50 @@
+"""Where a conversion goes: nothing is there until everything is."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(destination: Path, *, source: Path, force: bool) -> Iterator[Path]:
+    """A path to write to in place of `destination`, moved there when the block succeeds.
+
+    The block may write several entries whose names begin with that path's, as a
+    tensorstore checkpoint has. If it fails, what it wrote is removed, and what was
+    there before is untouched.
+
+    Raises:
+      ValueError: if `destination` exists and `force` is not given, is the source, or
+        its folder does not exist.
+    """
+    parent = destination.parent
+    if not parent.is_dir():
+        raise ValueError(f"cannot write {destination}: the folder {parent} does not exist")
+    old = [destination, *parent.glob(f"{destination.name}-LAST")]
+    old += [entry for entry in parent.glob(f"{destination.name}-*") if entry.name[-9:].isdigit()]
+    old = [entry for entry in old if entry.exists()]
+    if old and not force:
+        raise ValueError(f"{old[0]} exists already; choose another name, or force to replace it")
+    inside = source.resolve()
+    if any(entry.resolve() in (inside, *inside.parents) for entry in old):
+        raise ValueError(f"{destination} is what is to be converted; choose another name")
+    work = Path(tempfile.mkdtemp(dir=parent, prefix=f".{destination.name}."))
+    moved: list[tuple[Path, Path]] = []
+    try:
+        new, aside = work / "new", work / "old"
+        new.mkdir()
+        aside.mkdir()
+        yield new / destination.name
+        pairs = [(entry, aside / entry.name) for entry in old]
+        pairs += [(entry, parent / entry.name) for entry in sorted(new.iterdir())]
+        for here, there in pairs:
+            here.rename(there)
+            moved.append((here, there))
+    except BaseException:
+        for here, there in reversed(moved):
+            there.rename(here)
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

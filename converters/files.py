@@ -1,0 +1,49 @@
+"""Opening a file of weights, whatever it is called, by what it begins with."""
+
+import difflib
+from pathlib import Path
+
+from siglip_jax.weights.npz import NpzReader
+from siglip_jax.weights.reader import Reader
+
+from .safetensors_file import SafetensorsReader, is_safetensors
+from .shards import INDEX, ShardsReader
+from .torch_file import TorchReader
+
+
+def open_file(path: str | Path) -> Reader:
+    """Opens safetensors, a PyTorch file, an index of shards of either, or a `.npz`.
+
+    Raises:
+      ValueError: if it is missing, none of these, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{path} does not exist{hint}")
+    if path.name.endswith(INDEX):
+        return ShardsReader(path, open_file)
+    if path.suffix == ".safetensors":
+        return SafetensorsReader(path)
+    if path.suffix == ".npz":
+        return NpzReader(path)
+    return SafetensorsReader(path) if is_safetensors(path) else TorchReader(path)
+
+
+def find_weights(folder: Path, names: tuple[str, ...]) -> Path:
+    """The first of `names` that is in `folder`, as it is or as an index of shards.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    for name in names:
+        for candidate in (folder / name, folder / f"{name}{INDEX}"):
+            if candidate.is_file():
+                return candidate
+    there = ", ".join(_names(folder)[:8]) or "nothing"
+    raise ValueError(f"{folder} has no weights: expected {' or '.join(names)}, found {there}")
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

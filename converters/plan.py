@@ -1,0 +1,172 @@
+"""What a conversion writes, tensor by tensor, before any of it is read."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from siglip_jax.weights.layout import block_name, split_block_name
+from siglip_jax.weights.reader import Header
+from siglip_jax.weights.routes import differences, reform, refuse
+
+from .looped import Looped
+from .rules import Shape, Step
+from .source import PREFIX, Source, Tower, tower_shapes
+from .translated import Translated
+
+Digest = Callable[[str, np.ndarray], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanStep:
+    """One row of a plan: stored tensors, the tensor made of them, and how.
+
+    Attributes:
+      sources: names in the source's own files; none for a constant.
+      source_shapes: their shapes there.
+      target: name in the files written.
+      shape, dtype: of that tensor.
+      operation: in a few words; "copy" if nothing changes.
+    """
+
+    sources: tuple[str, ...]
+    source_shapes: tuple[Shape, ...]
+    target: str
+    shape: Shape
+    dtype: str
+    operation: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """A tensor to be written: `parts` are big_vision's, read from a `Looped`."""
+
+    name: str
+    header: Header
+    parts: tuple[str, ...]
+    step: Step | None = None
+    stacked: bool = False
+
+    def make(self, reader: Looped, digest: Digest) -> np.ndarray:
+        """Reads and arranges it. `digest` is shown each of big_vision's tensors."""
+        if self.stacked:
+            array = np.empty(*self.header)
+            for layer, name in enumerate(self.parts):
+                array[layer] = self._read(reader, name, digest)
+            return array
+        arrays = [self._read(reader, name, digest) for name in self.parts]
+        if self.step is None:
+            return arrays[0]
+        return self.step.forward(arrays, self.header.dtype)
+
+    def _read(self, reader: Looped, name: str, digest: Digest) -> np.ndarray:
+        array = reader.read(name).astype(self.header.dtype, copy=False)
+        block = split_block_name(name)
+        if block is not None and block.layer is None:
+            for layer, part in enumerate(array):
+                digest(block_name(block.encoder, layer, block.leaf), part)
+        else:
+            digest(name, array)
+        return array
+
+
+def check(source: Source) -> None:
+    """Raises a ValueError unless the source's tensors are exactly those of its configuration."""
+    looped = Looped(source.reader)
+    found = {name: header.shape for name, header in looped.shapes.items()}
+    refuse(str(source.path), differences(found, tower_shapes(source.config, source.tower)))
+
+
+def outputs(
+    source: Source,
+    steps: list[Step] | None,
+    *,
+    tower: Tower | None = None,
+    dtype: np.dtype | None = None,
+    scan_image: bool | None = None,
+    scan_text: bool | None = None,
+) -> list[Output]:
+    """Every tensor to be written, those of one stacked tensor together.
+
+    Args:
+      source: where they come from.
+      steps: of the other system; None for big_vision's own names.
+      tower: the one to convert, or None for all there is.
+      dtype: of everything written, or None to leave it.
+      scan_image, scan_text: form of each tower, for big_vision's own names.
+    """
+    if steps is not None:
+        headers = Looped(source.reader).shapes
+        # A constant is made in the dtype that the rest has.
+        rest = dtype or _common(headers[name].dtype for step in steps for name in step.ours)
+        return [
+            Output(
+                step.theirs,
+                Header(step.shape, dtype or _common(headers[n].dtype for n in step.ours) or rest),
+                step.ours,
+                step,
+            )
+            for step in steps
+        ]
+    headers = source.reader.shapes
+    inside = PREFIX[tower] if tower else ""
+    shapes = {name: header.shape for name, header in headers.items() if name.startswith(inside)}
+    made = []
+    for route in reform(shapes, scan_image=scan_image, scan_text=scan_text):
+        found = dtype or _common(headers[name].dtype for name in route.sources)
+        shape = shapes[route.sources[0]]
+        if route.how == "stack":
+            header = Header((len(route.sources), *shape), found)
+            made.append(Output(route.targets[0], header, route.sources, stacked=True))
+        else:
+            header = Header(shape[1:] if route.how == "unstack" else shape, found)
+            made += [Output(target, header, (target,)) for target in route.targets]
+    return made
+
+
+def describe(source: Source, made: Iterable[Output]) -> list[PlanStep]:
+    """The plan as people read it: the names that are in the files on both sides."""
+    looped = Looped(source.reader)
+    return [_describe(source, looped, output) for output in made]
+
+
+def _describe(source: Source, looped: Looped, output: Output) -> PlanStep:
+    stored: dict[str, Shape] = {}
+    before: list[str] = []
+    after = [f"stack {len(output.parts)} layers"] if output.stacked else []
+    theirs = output.step
+    if theirs is not None:
+        after.append(theirs.describe())
+    for name in output.parts:
+        if isinstance(source.reader, Translated):
+            step = source.reader.steps[name]
+            stored[step.theirs] = source.reader.stored_shape(step.theirs)
+            before = [] if step.op.reverse == "copy" else [step.op.reverse]
+            if theirs is not None and theirs.op == step.op:
+                # There and back again.
+                before = []
+                after = [f"join {len(theirs.ours)}"] if len(theirs.ours) > 1 else []
+            if len(step.ours) > 1 and output.parts == step.ours:
+                after = []
+            elif len(step.ours) > 1:
+                places = [step.ours.index(part) + 1 for part in output.parts if part in step.ours]
+                before.insert(0, f"take part {' and '.join(map(str, places))} of {len(step.ours)}")
+        else:
+            whole, layer = looped.origin(name)
+            stored[whole] = source.reader.shapes[whole].shape
+            before = [] if layer is None else [f"take layer {layer}"]
+    words = [word for word in (*before, *after) if word != "copy"]
+    return PlanStep(
+        sources=tuple(stored),
+        source_shapes=tuple(stored.values()),
+        target=output.name,
+        shape=output.header.shape,
+        dtype=output.header.dtype.name,
+        operation=", ".join(words) or "copy",
+    )
+
+
+def _common(dtypes: Iterable[np.dtype]) -> np.dtype | None:
+    """The dtype that holds all of them without loss; None for none."""
+    found = set(dtypes)
+    return np.result_type(*found) if found else None

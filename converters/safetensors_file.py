@@ -1,0 +1,230 @@
+"""safetensors, read and written one tensor at a time.
+
+A file is eight bytes of header length, a JSON header with the dtype, shape and
+place of each tensor, and the tensors. The library `safetensors` gives numpy no
+bfloat16, writes only what is in memory at once, and says little about a bad file.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import ml_dtypes
+import numpy as np
+
+from siglip_jax.weights.reader import Header, empty_aligned
+
+SHARD_BYTES = 5_000_000_000  # transformers' default, in decimal gigabytes
+
+_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_HEADER_LIMIT = 100_000_000  # as in safetensors itself
+
+
+class SafetensorsReader:
+    """One open safetensors file (see `weights.reader.Reader`).
+
+    Raises:
+      ValueError: if it is missing, cut short, damaged or something else.
+    """
+
+    subtree = ""
+    ignored: tuple[str, ...] = ()
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.files = (Path(path),)
+        self.shapes: dict[str, Header] = {}
+        self._offsets: dict[str, int] = {}
+        try:
+            self._file = Path(path).open("rb")  # noqa: SIM115  (close() closes it)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        try:
+            self._read_header(Path(path).stat().st_size)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor `name`.
+
+        Raises:
+          ValueError: if the file has shrunk since it was opened.
+        """
+        array = empty_aligned(*self.shapes[name])
+        if array.size:
+            self._file.seek(self._offsets[name])
+            into = memoryview(array.reshape(-1).view(np.uint8))
+            if self._file.readinto(into) != len(into):
+                raise ValueError(f"{self.path} ends in the middle of {name}; fetch it again")
+        return array
+
+    def _read_header(self, size: int) -> None:
+        length = _header_length(self._file.read(8), size)
+        try:
+            header = json.loads(self._file.read(length)) if length is not None else None
+        except ValueError as error:
+            raise ValueError(f"{self.path}: its header is damaged; fetch it again") from error
+        if length is None or not isinstance(header, dict):
+            raise ValueError(_why_not_safetensors(Path(self.path)))
+        header.pop("__metadata__", None)
+        data, end = 8 + length, 0
+        for name, entry in header.items():
+            try:
+                found = Header(tuple(entry["shape"]), _DTYPES[entry["dtype"]])
+                start, stop = entry["data_offsets"]
+                sound = stop - start == found.nbytes and start >= 0
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{self.path}: the header of {name} cannot be understood: {entry}"
+                ) from error
+            if not sound:
+                raise ValueError(f"{self.path}: {name} is damaged; fetch the file again")
+            self.shapes[name] = found
+            self._offsets[name] = data + start
+            end = max(end, stop)
+        if data + end != size:
+            what = "cut short" if data + end > size else "longer than its header says"
+            raise ValueError(
+                f"{self.path} is {what}: {size:,} bytes, not {data + end:,}; fetch it again"
+            )
+
+
+def _header_length(start: bytes, size: int) -> int | None:
+    if len(start) < 8:
+        return None
+    (length,) = struct.unpack("<Q", start)
+    return length if 2 <= length <= min(size - 8, _HEADER_LIMIT) else None
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file begins as safetensors do."""
+    with path.open("rb") as file:
+        return _header_length(file.read(8), path.stat().st_size) is not None and (
+            file.read(1) == b"{"
+        )
+
+
+def _why_not_safetensors(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return f"{path} is empty; fetch it again"
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull`"
+    if start[8:10] == b'{"':
+        return f"{path} is cut short: not even its header is whole; fetch it again"
+    return f"{path} is not a safetensors file: it begins with {start[:16]!r}"
+
+
+class SafetensorsWriter:
+    """Writes tensors, whose shapes and dtypes are known, in any order; a context manager.
+
+    Args:
+      path: the file, such as `model.safetensors`. If the tensors are more than
+        `shard_bytes`, files `model-00001-of-00002.safetensors`, ... and
+        `model.safetensors.index.json` are written in its place.
+      headers: of all tensors.
+
+    Leaving the `with` block checks that every tensor was written. Nothing is renamed
+    here: write into a folder that is (`weights.staging`).
+    """
+
+    def __init__(
+        self, path: Path, headers: Mapping[str, Header], *, shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        self._headers = dict(headers)
+        self._left = set(self._headers)
+        self._places: dict[str, tuple[BinaryIO, int]] = {}
+        shards = _shards(self._headers, shard_bytes)
+        if len(shards) == 1:
+            self._start(path, shards[0])
+            return
+        names = {}
+        for k, shard in enumerate(shards):
+            part = path.with_name(f"{path.stem}-{k + 1:05d}-of-{len(shards):05d}{path.suffix}")
+            self._start(part, shard)
+            names |= dict.fromkeys(shard, part.name)
+        total = sum(header.nbytes for header in self._headers.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(names.items()))}
+        path.with_name(f"{path.name}.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        for file in {file for file, _ in self._places.values()}:
+            file.close()
+        if kind is None and self._left:
+            raise ValueError(f"not written: {', '.join(sorted(self._left))}")
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Writes one tensor, once."""
+        header = self._headers[name]
+        if (array.shape, array.dtype) != header or name not in self._left:
+            raise ValueError(f"{name}: expected {header} once, got {array.shape} {array.dtype}")
+        self._left.remove(name)
+        if array.size:
+            file, offset = self._places[name]
+            file.seek(offset)
+            file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+
+    def _start(self, path: Path, shard: dict[str, Header]) -> None:
+        # As the library does: wider dtypes first, so that every tensor is aligned.
+        names = sorted(shard, key=lambda name: (-shard[name].dtype.itemsize, name))
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name in names:
+            shape, dtype = shard[name]
+            end = offset + shard[name].nbytes
+            header[name] = {
+                "dtype": _NAMES[dtype],
+                "shape": list(shape),
+                "data_offsets": [offset, end],
+            }
+            offset = end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        file = path.open("wb")
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + offset)
+        start = 8 + len(text)
+        for name in names:
+            self._places[name] = (file, start + header[name]["data_offsets"][0])
+
+
+def _shards(headers: Mapping[str, Header], limit: int) -> list[dict[str, Header]]:
+    shards: list[dict[str, Header]] = [{}]
+    size = 0
+    for name, header in headers.items():
+        if shards[-1] and size + header.nbytes > limit:
+            shards.append({})
+            size = 0
+        shards[-1][name] = header
+        size += header.nbytes
+    return shards

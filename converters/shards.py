@@ -1,0 +1,78 @@
+"""Weights in several files, with an index that says which tensor is in which."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from siglip_jax.weights.reader import Header, Reader
+
+INDEX = ".index.json"
+_MAP = "weight_map"
+
+
+class ShardsReader:
+    """An open index and its shards (see `weights.reader.Reader`).
+
+    Args:
+      path: the index, such as `model.safetensors.index.json`.
+      opener: opens one shard.
+
+    Raises:
+      ValueError: if a shard is missing or damaged, or does not hold what the index says.
+    """
+
+    subtree = ""
+    ignored: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, opener: Callable[[Path], Reader]) -> None:
+        self.path = str(path)
+        try:
+            shards = {n: path.with_name(f) for n, f in json.loads(path.read_text())[_MAP].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not an index of shards") from error
+        self.files = tuple(sorted(set(shards.values())))
+        if missing := [file.name for file in self.files if not file.is_file()]:
+            raise ValueError(f"{path} names shards that are not there: {', '.join(missing)}")
+        self._readers: dict[Path, Reader] = {}
+        try:
+            for file in self.files:
+                self._readers[file] = opener(file)
+            self._check(shards)
+        except BaseException:
+            self.close()
+            raise
+        self._shards = shards
+        self.shapes: dict[str, Header] = {
+            name: self._readers[file].shapes[name] for name, file in shards.items()
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor `name`; raises as the shard's own reader does."""
+        return self._readers[self._shards[name]].read(name)
+
+    def _check(self, shards: dict[str, Path]) -> None:
+        inside = {(name, file) for file, reader in self._readers.items() for name in reader.shapes}
+        listed = set(shards.items())
+        for wrong, what in (
+            (listed - inside, "are not where it says"),
+            (inside - listed, "it does not list"),
+        ):
+            if wrong:
+                name, file = min(wrong)
+                raise ValueError(
+                    f"{self.path} does not match its shards: {len(wrong)} tensors {what}, "
+                    f"{name} ({file.name}) for one"
+                )

@@ -1,0 +1,246 @@
+"""timm: the image tower alone, `VisionTransformer` with a MAP head, or `NaFlexVit`.
+
+Names and defaults are those of timm 1.0.31. A registered architecture states all
+sizes, and `model_args` beside it what differs. Several of timm's SigLIP
+architectures compute the exact GELU where big_vision computes its tanh
+approximation; the configuration written here says tanh.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+from siglip_jax import checkpoints
+from siglip_jax.config import NaFlexVision, Siglip, Vision
+
+from .files import find_weights, open_file
+from .json_file import Settings, read_settings, write_json
+from .rules import CONV, Op, Rule, Step, dense, expand, heads, heads_out, norm
+from .source import Source, Tower, image_only, tower_shapes
+from .translated import translate
+
+FORMAT = "timm"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+TOWERS: tuple[Tower | None, ...] = ("image",)
+SHARD_BYTES = None  # timm reads one file only
+_PYTORCH = ("pytorch_model.bin", "pytorch_model.pth", "model.pth")
+
+# Architectures whose activation is the exact GELU unless told otherwise.
+_EXACT_GELU = ("vit_base_patch16_", "vit_large_patch16_siglip_2", "vit_large_patch16_siglip_3",
+               "vit_so400m_patch14_")  # fmt: skip
+# Arguments that change neither weights nor numbers.
+_HARMLESS = {
+    "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate",
+    "drop_path_rate", "weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad",
+    "strict_img_size", "in_chans", "num_classes",
+}  # fmt: skip
+_SIZES = {"embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "img_size"}
+_FIXED = {
+    "act_layer": ("gelu_tanh", "gelu"),
+    "global_pool": ("map",),
+    "class_token": (False,),
+    "pos_embed_grid_size": None,
+    "pos_embed_interp_mode": ("bilinear",),
+    "pos_embed_antialias": (True,),
+}
+
+
+def rules(naflex: bool, prefix: str = "") -> list[Rule]:
+    """The table for an image tower; open_clip has it behind a `prefix`."""
+    block, layer = "img/Transformer/encoderblock_{i}", f"{prefix}blocks.{{i}}"
+    attention, every = f"{block}/MultiHeadDotProductAttention_0", ("query", "key", "value")
+    ours, pool = "img/MAPHead_0", f"{prefix}attn_pool"
+    if naflex:
+        stem = [
+            *dense("img/embedding", f"{prefix}embeds.proj"),
+            Rule(("img/pos_embedding",), f"{prefix}embeds.pos_embed", Op("y x d -> 1 y x d")),
+        ]
+    else:
+        stem = [
+            *dense("img/embedding", f"{prefix}patch_embed.proj", CONV),
+            Rule(("img/pos_embedding",), f"{prefix}pos_embed", Op("1 n d -> 1 n d")),
+        ]
+    return [
+        *stem,
+        *norm(f"{block}/LayerNorm_0", f"{layer}.norm1"),
+        *heads(attention, every, f"{layer}.attn.qkv."),
+        *heads_out(attention, f"{layer}.attn.proj"),
+        *norm(f"{block}/LayerNorm_1", f"{layer}.norm2"),
+        *dense(f"{block}/MlpBlock_0/Dense_0", f"{layer}.mlp.fc1"),
+        *dense(f"{block}/MlpBlock_0/Dense_1", f"{layer}.mlp.fc2"),
+        *norm("img/Transformer/encoder_norm", f"{prefix}norm"),
+        Rule((f"{ours}/probe",), f"{pool}.latent", Op("1 1 d -> 1 1 d")),
+        *heads(f"{ours}/MultiHeadDotProductAttention_0", ("query",), f"{pool}.q."),
+        *heads(f"{ours}/MultiHeadDotProductAttention_0", ("key", "value"), f"{pool}.kv."),
+        *heads_out(f"{ours}/MultiHeadDotProductAttention_0", f"{pool}.proj"),
+        *norm(f"{ours}/LayerNorm_0", f"{pool}.norm"),
+        *dense(f"{ours}/MlpBlock_0/Dense_0", f"{pool}.mlp.fc1"),
+        *dense(f"{ours}/MlpBlock_0/Dense_1", f"{pool}.mlp.fc2"),
+    ]
+
+
+def steps(config: Siglip, tower: Tower | None = "image") -> list[Step]:
+    """The steps from big_vision's image tower to timm's."""
+    return expand(rules(config.naflex), tower_shapes(config, "image"))
+
+
+@functools.cache
+def architectures() -> dict[str, Vision | NaFlexVision]:
+    """timm's names of the released image towers."""
+    return {row.timm.split(".")[0]: row.config.vision for row in reversed(checkpoints.CHECKPOINTS)}
+
+
+def exact_gelu(architecture: str) -> bool:
+    """Whether timm computes the exact GELU for this architecture unless told otherwise."""
+    return architecture.startswith(_EXACT_GELU)
+
+
+def architecture_of(vision: Vision | NaFlexVision) -> tuple[str, dict[str, Any]]:
+    """An architecture and the arguments that make it `vision`."""
+    for name, known in architectures().items():
+        if known == vision:
+            return name, {"act_layer": "gelu_tanh"}
+    size = vision.size
+    arguments = {
+        "patch_size": vision.patch,
+        "embed_dim": size.width,
+        "depth": size.depth,
+        "num_heads": size.num_heads,
+        "mlp_ratio": mlp_ratio(size.width, size.mlp_dim),
+        "act_layer": "gelu_tanh",
+    }
+    if isinstance(vision, Vision):
+        return "vit_base_patch16_siglip_224", {**arguments, "img_size": vision.res}
+    grid = [vision.posemb_grid] * 2
+    return "naflexvit_base_patch16_siglip", {**arguments, "pos_embed_grid_size": grid}
+
+
+def mlp_ratio(width: int, mlp_dim: int) -> float:
+    """The ratio whose product with `width`, rounded down as PyTorch code does, is `mlp_dim`.
+
+    >>> int(1152 * mlp_ratio(1152, 4304))
+    4304
+    """
+    ratio = mlp_dim / width
+    return ratio if int(width * ratio) == mlp_dim else math.nextafter(ratio, math.inf)
+
+
+def write_files(folder: Path, config: Siglip, tower: Tower | None, **unused: Any) -> None:
+    """The configuration."""
+    write_json(folder / CONFIG, card(config.vision))
+
+
+def card(vision: Vision | NaFlexVision) -> dict[str, Any]:
+    """What `config.json` says."""
+    name, arguments = architecture_of(vision)
+    side = vision.res if isinstance(vision, Vision) else vision.posemb_grid * vision.patch
+    naflex = isinstance(vision, NaFlexVision)
+    return {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": vision.size.width,
+        "global_pool": "map",
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": [3, side, side],
+            "fixed_input_size": not naflex,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": "embeds.proj" if naflex else "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+
+
+def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | None = None) -> Source:
+    """Opens a folder of timm.
+
+    Raises:
+      ValueError: if it holds another architecture or is damaged.
+    """
+    notes: tuple[str, ...] = ()
+    if config is None:
+        vision, notes = read_card(read_settings(path / CONFIG))
+        config = image_only(vision)
+    stored = open_file(weights or find_weights(path, (WEIGHTS, *_PYTORCH)))
+    reader, dropped = translate(stored, steps(config))
+    return Source(
+        format=FORMAT,
+        path=path,
+        reader=reader,
+        files=stored.files,
+        config=config,
+        tower="image",
+        dropped=dropped,
+        notes=notes,
+    )
+
+
+def read_card(settings: Settings) -> tuple[Vision | NaFlexVision, tuple[str, ...]]:
+    """The image tower that a `config.json` states, and notes about it.
+
+    Raises:
+      ValueError: if it is not one of SigLIP's, or has arguments that are unknown here.
+    """
+    name = settings.get("architecture")
+    vision, notes = read_architecture(str(name), settings.where, settings.part("model_args"))
+    return vision, notes
+
+
+def read_architecture(
+    name: str, where: str, arguments: Settings
+) -> tuple[Vision | NaFlexVision, tuple[str, ...]]:
+    """The image tower of timm's architecture `name` with `arguments`; see `read_card`."""
+    name = name.split(".")[0]
+    known = architectures() | {"vit_so400m_patch14_siglip_378": _so400m14()}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"{where}: timm's {name!r} is not an image tower of SigLIP{hint}")
+    if unknown := sorted(set(arguments.values) - _HARMLESS - _SIZES - set(_FIXED)):
+        raise ValueError(f"{arguments.where}: {unknown[0]} is not a setting that SigLIP has")
+    for key, allowed in _FIXED.items():
+        if allowed is not None:
+            arguments.require(key, allowed, allowed[0], f"SigLIP has {allowed[0]}")
+    vision = _with_arguments(known[name], arguments)
+    notes: tuple[str, ...] = ()
+    if arguments.get("act_layer", "gelu" if exact_gelu(name) else "gelu_tanh") == "gelu":
+        notes = (
+            f"timm computes the exact GELU in the image tower ({name}); "
+            "big_vision and siglip_jax its tanh approximation",
+        )
+    return vision, notes
+
+
+def _with_arguments(vision: Vision | NaFlexVision, arguments: Settings) -> Vision | NaFlexVision:
+    size = vision.size
+    width = arguments.number("embed_dim", size.width)
+    ratio = arguments.get("mlp_ratio", mlp_ratio(size.width, size.mlp_dim))
+    changed = dataclasses.replace(
+        size,
+        width=width,
+        depth=arguments.number("depth", size.depth),
+        num_heads=arguments.number("num_heads", size.num_heads),
+        mlp_dim=int(width * ratio),
+    )
+    patch = arguments.number("patch_size", vision.patch)
+    if isinstance(vision, NaFlexVision):
+        grid = arguments.number("pos_embed_grid_size", vision.posemb_grid)
+        return dataclasses.replace(vision, size=changed, patch=patch, posemb_grid=grid)
+    res = arguments.number("img_size", vision.res)
+    if (res // patch, patch) == (vision.grid, vision.patch):
+        res = vision.res  # 378 and 384 are the same 27 patches of 14 px
+    return Vision(size=changed, patch=patch, res=res)
+
+
+def _so400m14() -> Vision | NaFlexVision:
+    return checkpoints.find("siglip_so400m14_384").config.vision

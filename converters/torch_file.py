@@ -1,0 +1,222 @@
+"""PyTorch's `.pt`, `.pth` and `.bin` files, read without PyTorch and without running them.
+
+Such a file is a zip archive with a pickle that names the tensors and one member for
+the bytes of each storage. A pickle may call any function. This reader lets it make
+tensors, dictionaries and plain values, and refuses anything else.
+"""
+
+import collections
+import math
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import ml_dtypes
+import numpy as np
+
+from siglip_jax.weights.reader import Header, empty_aligned
+
+_STORAGES = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+# Where training loops keep the weights, beside the optimizer and the epoch.
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "module")
+# Wrappers for several devices put this before each name.
+_PREFIX = "module."
+_CHUNK = 4 << 20
+
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: np.dtype
+    size: int
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *rest: Any) -> _Tensor:
+    return _Tensor(storage, offset, tuple(size), tuple(stride))
+
+
+def _rebuild_parameter(data: _Tensor, *rest: Any) -> _Tensor:
+    return data
+
+
+_ALLOWED = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+}
+
+
+class _Refused(Exception):
+    pass
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, size = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            raise _Refused(str(pid))
+        return _Storage(str(key), dtype, int(size))
+
+
+class TorchReader:
+    """An open PyTorch file (see `weights.reader.Reader`).
+
+    Either a dictionary of tensors or a training checkpoint that has one under
+    `state_dict`, `model_state_dict`, `model` or `module`; other entries are in
+    `ignored`. A `module.` before every name is dropped.
+
+    Raises:
+      ValueError: if the file is missing, damaged, of the format before PyTorch 1.6,
+        a TorchScript program, holds no tensors, or its pickle calls for anything but
+        tensors and plain values.
+    """
+
+    subtree = ""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.files = (Path(path),)
+        self._zip = _open_zip(Path(path))
+        try:
+            names = self._zip.namelist()
+            pickles = [name for name in names if name.endswith("/data.pkl")]
+            if len(pickles) != 1 or any(name.endswith("/constants.pkl") for name in names):
+                what = "a TorchScript program" if len(pickles) == 1 else "another zip archive"
+                raise ValueError(
+                    f"{path} is {what}, not the weights of a model; "
+                    "save its state_dict() with torch.save"
+                )
+            self._root = pickles[0].removesuffix("data.pkl")
+            order = f"{self._root}byteorder"
+            if order in names and self._zip.read(order) != b"little":
+                raise ValueError(f"{path} was written on a big-endian machine, which is not read")
+            tensors, self.ignored = _weights(self.path, self._unpickle(pickles[0]))
+            self._tensors = {name: self._check(name, t, names) for name, t in tensors.items()}
+        except BaseException:
+            self.close()
+            raise
+        self.shapes = {n: Header(t.shape, t.storage.dtype) for n, t in self._tensors.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._zip.close()
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor `name`.
+
+        Raises:
+          ValueError: if the file is damaged there.
+        """
+        storage, offset, shape, stride = self._tensors[name]
+        whole = empty_aligned((storage.size,), storage.dtype)
+        into = memoryview(whole.view(np.uint8)) if whole.size else memoryview(b"")
+        try:
+            with self._zip.open(f"{self._root}data/{storage.key}") as file:
+                for start in range(0, len(into), _CHUNK):
+                    piece = into[start : start + _CHUNK]
+                    if file.readinto(piece) != len(piece):
+                        raise EOFError("it ends early")
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+            raise ValueError(f"{self.path}: {name} is damaged ({error}); copy it again") from error
+        strides = tuple(step * storage.dtype.itemsize for step in stride)
+        view = np.lib.stride_tricks.as_strided(whole[offset:], shape, strides)
+        return np.ascontiguousarray(view).reshape(shape)
+
+    def _unpickle(self, member: str) -> Any:
+        try:
+            with self._zip.open(member) as file:
+                return _Unpickler(file).load()
+        except _Refused as error:
+            raise ValueError(
+                f"{self.path} holds code, not only weights: its pickle asks for {error}; "
+                "refused. Save the model's state_dict() alone, best as safetensors"
+            ) from error
+        except Exception as error:  # A damaged pickle raises anything.
+            raise ValueError(f"{self.path}: its list of tensors is damaged ({error})") from error
+
+    def _check(self, name: str, tensor: _Tensor, members: list[str]) -> _Tensor:
+        storage, offset, shape, stride = tensor
+        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+        member = f"{self._root}data/{storage.key}"
+        sound = (
+            all(type(n) is int and n >= 0 for n in (offset, *shape, *stride))
+            and (math.prod(shape) == 0 or last < storage.size)
+            and member in members
+            and self._zip.getinfo(member).file_size == storage.size * storage.dtype.itemsize
+        )
+        if not sound:
+            raise ValueError(f"{self.path}: {name} is damaged or incomplete; copy the file again")
+        return tensor
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except zipfile.BadZipFile as error:
+        with path.open("rb") as file:
+            start = file.read(32)
+        if start[:1] == b"\x80" and start[2:3] in (b"\x8a", b"}", b"c"):
+            raise ValueError(
+                f"{path} is a bare pickle, as PyTorch wrote before 1.6; load it there and save "
+                "its state_dict() again with torch.save"
+            ) from error
+        if start.startswith(b"PK"):
+            raise ValueError(f"{path} is cut short or damaged; copy it again") from error
+        raise ValueError(f"{path} is not a PyTorch file: it begins with {start[:16]!r}") from error
+
+
+def _weights(path: str, loaded: Any) -> tuple[dict[str, _Tensor], tuple[str, ...]]:
+    ignored: tuple[str, ...] = ()
+    if isinstance(loaded, Mapping):
+        for key in _WEIGHTS:
+            if isinstance(loaded.get(key), Mapping):
+                ignored = tuple(sorted(str(other) for other in loaded if other != key))
+                loaded = loaded[key]
+                break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise ValueError(f"{path} holds {type(loaded).__name__}, not a dictionary of tensors")
+    wrong = [str(name) for name, value in loaded.items() if not isinstance(value, _Tensor)]
+    if wrong:
+        raise ValueError(
+            f"{path} is not a dictionary of tensors: {', '.join(wrong[:3])} is none; "
+            f"expected weights, or {', '.join(_WEIGHTS)} with weights"
+        )
+    names = [str(name) for name in loaded]
+    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in names) else ""
+    tensors = zip(names, loaded.values(), strict=True)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors}, ignored

@@ -1,0 +1,253 @@
+"""What each module is for and what it may import: the architecture document, kept true.
+
+Dependencies go down this list and never up:
+
+    config, checkpoints, locate
+    weights (files <-> tensors), preprocessing, models
+    scoring
+    converters (other systems' files; numpy only, never a model)
+    hub, found (which model a name or a path means; reach converters only when a file needs them)
+    pretrained (puts them together)
+    cli
+
+A new module needs a row here. `jax=True` says that importing the module imports jax;
+everything else must be importable without it, so that `--help` is quick and tables,
+preprocessing and conversions work where there is no accelerator stack at all.
+"""
+
+import ast
+import fnmatch
+import functools
+import graphlib
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+# Where the packages lie; setuptools is told the same in pyproject.toml.
+ROOTS = {"siglip_jax": REPO / "siglip_jax", "siglip_jax.converters": REPO / "converters"}
+
+
+class Row(NamedTuple):
+    """`imports`: modules or packages of this project, beside those of the own package."""
+
+    purpose: str
+    imports: str = ""
+    jax: bool = False
+
+
+# fmt: off
+MODULES = {
+    "siglip_jax": Row("the public names, nothing else", "checkpoints config"),
+    "config": Row("architecture of a model, and how to execute it, as dataclasses"),
+    "checkpoints": Row("the table of released checkpoints, lookup by any name", "config"),
+    "locate": Row("where files lie on this machine; downloads", "checkpoints weights.staging"),
+    "hub": Row("repositories of the hub that hold a model", "checkpoints locate"),
+    "found": Row("what load would load: where, in which format, which model",
+                 "checkpoints config converters hub locate preprocessing weights"),
+    "pretrained": Row("load and save: a model with all its scores depend on",
+                      "checkpoints config converters found locate models preprocessing "
+                      "scoring weights", jax=True),
+
+    "weights": Row("empty, so that its modules are imported one by one"),
+    "weights.reader": Row("what an open checkpoint offers; which entries are parameters"),
+    "weights.staging": Row("outputs that appear whole or not at all"),
+    "weights.npz": Row("big_vision's .npz files, a tensor at a time"),
+    "weights.tensorstore_folder": Row("big_vision's tensorstore folders, a tensor at a time"),
+    "weights.source": Row("opens either, or a part of it"),
+    "weights.layout": Row("names and shapes of every parameter of a model", "config"),
+    "weights.architecture": Row("the model that a checkpoint's shapes state", "checkpoints config"),
+    "weights.routes": Row("which stored tensors make which parameter; strict", "config"),
+    "weights.posemb": Row("position embeddings for another resolution"),
+    "weights.load": Row("from a checkpoint onto devices", "config", jax=True),
+    "weights.save": Row("from devices into a checkpoint", jax=True),
+
+    "preprocessing": Row("the names to import"),
+    "preprocessing.profiles": Row("what changes scores before the model", "checkpoints config"),
+    "preprocessing.decode": Row("files to uint8 RGB pixels"),
+    "preprocessing.resize": Row("tf.image.resize in numpy"),
+    "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
+    "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
+    "preprocessing.text": Row("strings to token ids", "checkpoints"),
+    "preprocessing.device_resize": Row("the same resize on a device", jax=True),
+
+    "models": Row("the names to import", jax=True),
+    "models.attention": Row("one function, several implementations", "config", jax=True),
+    "models.activations": Row("where activations lie on a mesh", jax=True),
+    "models.transformer": Row("the block that all towers share", "config", jax=True),
+    "models.vision": Row("image tower of a fixed resolution", "config", jax=True),
+    "models.naflex": Row("image tower for any aspect ratio", "config", jax=True),
+    "models.text": Row("text tower", "config", jax=True),
+    "models.two_towers": Row("both towers, temperature and bias", "config", jax=True),
+
+    "scoring": Row("the names to import", jax=True),
+    "scoring.scores": Row("logits, probabilities, ranking"),
+    "scoring.prompts": Row("templates and their average"),
+    "scoring.sharding": Row("meshes, and rules that lay weights on them", jax=True),
+    "scoring.feed": Row("decoding ahead; batches of one fixed shape", jax=True),
+    "scoring.program": Row("the compiled functions, without weights", "config models", jax=True),
+    "scoring.scorer": Row("pictures and labels in, scores out",
+                          "config models preprocessing", jax=True),
+
+    "cli": Row("empty"),
+    "cli.main": Row("the command, its errors and exit codes", "locate"),
+    "cli.description": Row("a checkpoint's facts as plain JSON types", "checkpoints config"),
+    "cli.list_checkpoints": Row("siglip-jax list", "checkpoints"),
+    "cli.show": Row("siglip-jax show", "checkpoints config found weights"),
+    "cli.score": Row("siglip-jax score", "scoring"),
+    "cli.embed": Row("siglip-jax embed", "scoring weights.staging"),
+    "cli.model_arguments": Row("options of all commands that run a model; loads it",
+                               "checkpoints config found locate preprocessing pretrained scoring"),
+    "cli.picture_files": Row("files, folders, patterns, a list on stdin"),
+    "cli.embedding": Row("picture files to embeddings, bad ones reported", "scoring", jax=True),
+    "cli.progress": Row("a bar on stderr, for a person"),
+    # One subcommand each.
+    "cli.*": Row("siglip-jax convert, verify, ...",
+                 "checkpoints config converters found locate pretrained scoring weights"),
+
+    "converters": Row("the names to import"),
+    # One row each once their number has settled.
+    "converters.*": Row("other systems' files and ours, by tables of rules",
+                        "checkpoints config weights preprocessing.profiles preprocessing.text"),
+}
+# fmt: on
+FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
+NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
+
+
+class Import(NamedTuple):
+    name: str
+    line: int
+    lazy: bool
+
+
+def short(name):
+    return name.removeprefix("siglip_jax.")
+
+
+@functools.cache
+def files():
+    """Full module name to file."""
+    found = {}
+    for package, root in ROOTS.items():
+        for path in sorted(root.rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join((package, *parts)).removesuffix(".__init__")
+            found[name] = path
+    return found
+
+
+@functools.cache
+def imports(module):
+    """All imports of a module but those for type checkers only, with full names."""
+    path = files()[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = []
+
+    def add(name, node, lazy):
+        found.append(Import(name, node.lineno, lazy))
+
+    def visit(node, lazy):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                add(alias.name, node, lazy)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base]).rstrip(".")
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                add(whole if whole in files() else base, node, lazy)
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, lazy)
+
+    visit(ast.parse(path.read_text("utf-8")), False)
+    return tuple(found)
+
+
+def row(module):
+    name = short(module)
+    if name in MODULES:
+        return MODULES[name]
+    return next((r for p, r in MODULES.items() if "*" in p and fnmatch.fnmatch(name, p)), None)
+
+
+def inside(name, allowed):
+    return any(name == a or name.startswith(f"{a}.") for a in allowed)
+
+
+def at_import(module):
+    """Every module of ours that importing `module` imports, and which of those wants jax."""
+    seen, jax = set(), {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        # `import a.b` runs a/__init__.py first.
+        waiting += [p for p in files() if name.startswith(f"{p}.")]
+        for found in imports(name):
+            if found.lazy:
+                continue
+            if found.name.split(".")[0] in FRAMEWORKS:
+                jax[name] = found
+            if found.name in files():
+                waiting.append(found.name)
+    return jax
+
+
+def test_every_module_has_a_row_and_every_row_a_module():
+    names = [short(module) for module in files()]
+    assert [name for name in names if row(name) is None] == []
+    assert [name for name in MODULES if "*" not in name and name not in names] == []
+    banned = {"utils", "util", "common", "helpers", "misc"}
+    assert [name for name in names if name.rpartition(".")[2] in banned] == []
+
+
+@pytest.mark.parametrize("module", files(), ids=short)
+def test_a_module_imports_what_its_row_allows(module):
+    own = module.rpartition(".")[0] if files()[module].name != "__init__.py" else module
+    allowed = row(module).imports.split()
+    wrong = []
+    for found in imports(module):
+        ours = found.name in files() and found.name != "siglip_jax"
+        mine = own != "siglip_jax" and inside(found.name, [own])
+        if ours and not mine and not inside(short(found.name), allowed):
+            wrong.append(f"line {found.line}: {short(found.name)}")
+        if found.name.split(".")[0] in NEVER:
+            wrong.append(f"line {found.line}: {found.name}, which no one needs at run time")
+    assert wrong == [], f"{short(module)} may import {allowed}"
+
+
+@pytest.mark.parametrize("module", files(), ids=short)
+def test_jax_is_imported_only_where_the_table_says(module):
+    # scoring/__init__.py names what needs jax, so that its jax-free modules bring it too.
+    parents = {p for p in files() if module.startswith(f"{p}.")}
+    reasons = {name: f for name, f in at_import(module).items() if not row(module).jax}
+    if any(row(parent).jax for parent in parents):
+        reasons = {name: f for name, f in reasons.items() if name == module}
+    assert reasons == {}, f"{short(module)} must be importable without jax"
+
+
+def test_there_is_no_circle():
+    graph = {
+        module: {f.name for f in imports(module) if f.name in files() and not f.lazy}
+        # A package names its modules; a module that asks its package for another is no circle.
+        - {module.rpartition(".")[0], "siglip_jax"}
+        for module in files()
+    }
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_the_packages_are_those_that_setuptools_is_told():
+    import tomllib
+
+    told = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = {name for name, path in files().items() if path.name == "__init__.py"}
+    assert packages == set(told)
