@@ -9,7 +9,7 @@ from table 1 of arXiv 2502.14786, and for SigLIP B/16 i18n from arXiv
 import dataclasses
 import difflib
 import functools
-import os
+import itertools
 from typing import Literal
 
 from siglip_jax.config import SIZES, NaFlexVision, Siglip, Text, Vision
@@ -299,8 +299,10 @@ def _index() -> dict[str, Checkpoint]:
     }
 
 
-def _likeness(alias: str, key: str) -> float:
-    return round(difflib.SequenceMatcher(None, alias, key).ratio(), 3)
+def _likeness(alias: str, key: str) -> tuple[float, int]:
+    """How near two names are, and of names equally near which goes wrong latest."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(alias, key, strict=False))
+    return round(difflib.SequenceMatcher(None, alias, key).ratio(), 3), len(list(same))
 
 
 def find(name: str) -> Checkpoint:
@@ -325,8 +327,7 @@ def find(name: str) -> Checkpoint:
     if checkpoint := _index().get(key):
         return checkpoint
     near = difflib.get_close_matches(key, _index(), n=8, cutoff=0.6)
-    # Of names equally near, the one that goes wrong latest: 225 is 224 rather than 256.
-    near.sort(key=lambda alias: (-_likeness(alias, key), -len(os.path.commonprefix([alias, key]))))
+    near.sort(key=lambda alias: _likeness(alias, key), reverse=True)
     # Say each checkpoint once, in the spelling closest to what was typed.
     offers = {}
     for alias in near:
