@@ -2,7 +2,7 @@
 
 No more is in memory than the tensor at hand (of a stacked checkpoint: the stacks that
 are being taken apart). The output appears whole or not at all; before it does, it is
-read back and compared with what was read.
+read back and compared with what was read, and a certificate is laid beside it.
 """
 
 import contextlib
@@ -19,10 +19,11 @@ from siglip_jax.preprocessing.text import Tokenizer
 from siglip_jax.weights.npz import write_npz
 from siglip_jax.weights.tensorstore_folder import write_folder
 
+from .certificate import certificate_path, make_certificate, write_certificate
 from .destination import replacing
 from .detect import FORMATS, SYSTEMS, open_checkpoint
 from .looped import Looped
-from .plan import Output, PlanStep, check, describe, outputs
+from .plan import Output, PlanStep, check, describe, outputs, stored_names
 from .record import Record, file_digests, tensor_digest
 from .safetensors_file import SafetensorsWriter
 from .source import Source, Tower, released_vocabulary, tower_shapes
@@ -96,8 +97,9 @@ def convert(
         settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name)
         tensors: dict[str, str] = {}
         reader = Looped(opened.reader)
-        nbytes = sum(output.header.nbytes for output in made)
-        count = _Counter(nbytes * (2 if verify else 1), progress)
+        written = sum(output.header.nbytes for output in made)
+        reread = sum(output.header.nbytes for output in made if output.parts) if verify else 0
+        count = _Counter(written + reread, progress)
 
         def digest(part: str, array: np.ndarray) -> None:
             tensors[part] = tensor_digest(array)
@@ -107,24 +109,27 @@ def convert(
             _write(temporary, to, opened.config, tower, made, items, settings)
             if verify:
                 _verify(temporary, to, opened.config, tower, tensors, count)
-            written = sorted(p for p in temporary.parent.rglob("*") if p.is_file())
-            target_files = file_digests(written, temporary.parent)
-        source_files = file_digests(opened.files, _base(opened))
-        left = [n for n in reader.shapes if n not in tensors]
-        return Record(
-            source={"format": opened.format, "path": str(opened.path), "files": source_files},
-            target={"format": to, "path": str(destination), "files": target_files},
-            config=opened.config,
-            tower=tower,
-            plan=describe(opened, made),
-            dropped={**opened.dropped, **dict.fromkeys(left, f"not in the {tower} tower")},
-            added={o.name: o.step.constant for o in made if o.step and o.step.constant},
-            parameters=sum(map(math.prod, tower_shapes(opened.config, tower).values())),
-            tensors=dict(sorted(tensors.items())),
-            exact=all(reader.dtype(n) == o.header.dtype for o in made for n in o.parts),
-            verified=verify,
-            notes=(*opened.notes, *settings["notes"]),
-        )
+            files = sorted(p for p in temporary.parent.rglob("*") if p.is_file())
+            target_files = file_digests(files, temporary.parent)
+            source_files = file_digests(opened.files, _base(opened))
+            steps = describe(opened, made)
+            left = stored_names(opened) - {name for step in steps for name in step.sources}
+            record = Record(
+                source={"format": opened.format, "path": str(opened.path), "files": source_files},
+                target={"format": to, "path": str(destination), "files": target_files},
+                config=opened.config,
+                tower=tower,
+                plan=steps,
+                dropped=opened.dropped | dict.fromkeys(sorted(left), f"not in the {tower} tower"),
+                added={o.name: o.step.constant for o in made if o.step and o.step.constant},
+                parameters=sum(map(math.prod, tower_shapes(opened.config, tower).values())),
+                tensors=dict(sorted(tensors.items())),
+                exact=all(reader.dtype(n) == o.header.dtype for o in made for n in o.parts),
+                verified=verify,
+                notes=(*opened.notes, *settings["notes"]),
+            )
+            write_certificate(certificate_path(temporary, to), make_certificate(record))
+        return record
 
 
 def _opened(

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .certificate import certificate_path
+
 
 @contextlib.contextmanager
 def replacing(destination: Path, *, source: Path, force: bool) -> Iterator[Path]:
@@ -16,8 +18,8 @@ def replacing(destination: Path, *, source: Path, force: bool) -> Iterator[Path]
     there before is untouched.
 
     Raises:
-      ValueError: if `destination` exists and `force` is not given, is the source, or
-        its folder does not exist.
+      ValueError: if `destination` exists and `force` is not given, is the source or
+        lies in it, or its folder does not exist.
     """
     parent = destination.parent
     if not parent.is_dir():
@@ -30,6 +32,10 @@ def replacing(destination: Path, *, source: Path, force: bool) -> Iterator[Path]
     inside = source.resolve()
     if any(entry.resolve() in (inside, *inside.parents) for entry in old):
         raise ValueError(f"{destination} is what is to be converted; choose another name")
+    if inside.is_dir() and inside in destination.resolve().parents:
+        raise ValueError(f"{destination} lies in {source}, which is to be converted")
+    # A certificate beside nothing is no reason to refuse, but it goes back if this fails.
+    old += [e for e in (certificate_path(destination, "npz"),) if e.exists()]
     work = Path(tempfile.mkdtemp(dir=parent, prefix=f".{destination.name}."))
     moved: list[tuple[Path, Path]] = []
     try:

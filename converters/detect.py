@@ -1,5 +1,6 @@
 """Which format a path is in, and opening it."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def open_checkpoint(
             f"no {system.CONFIG} beside it; pass config, of a model like it for instance: "
             "siglip_jax.find(NAME).config"
         )
-    return system.open_folder(path.parent, config=config, weights=path)
+    source = system.open_folder(path.parent, config=config, weights=path)
+    return dataclasses.replace(source, path=path)
 
 
 def _of_folder(path: Path) -> str:

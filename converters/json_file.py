@@ -66,9 +66,9 @@ def read_settings(path: Path) -> Settings:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is not a JSON object")
+        raise ValueError(f"{path}: not a JSON object")
     return Settings(values, str(path))
 
 

@@ -16,7 +16,7 @@ from . import hf_tokenizer, timm
 from .files import find_weights, open_file
 from .json_file import Settings, read_settings, write_json
 from .rules import Op, Rule, Step, dense, expand, heads, heads_out, norm
-from .source import Source, Tower, released_vocabulary, tower_shapes, vocabulary_beside
+from .source import Source, Tower, present, released_vocabulary, tower_shapes, vocabulary_beside
 from .translated import translate
 
 FORMAT = "open_clip"
@@ -139,7 +139,7 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
         format=FORMAT,
         path=path,
         reader=reader,
-        files=stored.files,
+        files=(*present(path / CONFIG, path / VISUAL / timm.CONFIG), *stored.files),
         config=config,
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),

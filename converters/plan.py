@@ -130,17 +130,32 @@ def describe(source: Source, made: Iterable[Output]) -> list[PlanStep]:
     return [_describe(source, looped, output) for output in made]
 
 
+def stored_names(source: Source) -> set[str]:
+    """The names that are in the source's files, of weights of the model."""
+    looped = Looped(source.reader)
+    return {_stored(source, looped, name)[0] for name in looped.shapes}
+
+
+def _stored(source: Source, looped: Looped, name: str) -> tuple[str, Shape]:
+    """The tensor in the source's files that big_vision's `name` is in, and its shape there."""
+    if isinstance(source.reader, Translated):
+        theirs = source.reader.steps[name].theirs
+        return theirs, source.reader.stored_shape(theirs)
+    whole, _ = looped.origin(name)
+    return whole, source.reader.shapes[whole].shape
+
+
 def _describe(source: Source, looped: Looped, output: Output) -> PlanStep:
-    stored: dict[str, Shape] = {}
+    sources: dict[str, Shape] = {}
     before: list[str] = []
     after = [f"stack {len(output.parts)} layers"] if output.stacked else []
     theirs = output.step
     if theirs is not None:
         after.append(theirs.describe())
     for name in output.parts:
+        sources |= [_stored(source, looped, name)]
         if isinstance(source.reader, Translated):
             step = source.reader.steps[name]
-            stored[step.theirs] = source.reader.stored_shape(step.theirs)
             before = [] if step.op.reverse == "copy" else [step.op.reverse]
             if theirs is not None and theirs.op == step.op:
                 # There and back again.
@@ -152,13 +167,12 @@ def _describe(source: Source, looped: Looped, output: Output) -> PlanStep:
                 places = [step.ours.index(part) + 1 for part in output.parts if part in step.ours]
                 before.insert(0, f"take part {' and '.join(map(str, places))} of {len(step.ours)}")
         else:
-            whole, layer = looped.origin(name)
-            stored[whole] = source.reader.shapes[whole].shape
+            _, layer = looped.origin(name)
             before = [] if layer is None else [f"take layer {layer}"]
     words = [word for word in (*before, *after) if word != "copy"]
     return PlanStep(
-        sources=tuple(stored),
-        source_shapes=tuple(stored.values()),
+        sources=tuple(sources),
+        source_shapes=tuple(sources.values()),
         target=output.name,
         shape=output.header.shape,
         dtype=output.header.dtype.name,

@@ -61,7 +61,7 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
     card = read_settings(path / CONFIG)
     for key in ("config", "profile", "weights", "name"):
         if key not in card:
-            raise ValueError(f"{card.where} does not say {key}")
+            raise ValueError(f"{card.where}: there is no {key!r}")
     try:
         config = config or from_dict(card.values["config"])
         profile = Profile.from_dict(card.values["profile"])
@@ -74,7 +74,7 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
         format=FORMAT,
         path=path,
         reader=reader,
-        files=(Path(reader.path),),
+        files=(path / CONFIG, Path(reader.path)),
         config=config,
         tower=card.get("tower"),
         dropped=dict.fromkeys(reader.ignored, "not a parameter"),

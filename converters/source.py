@@ -63,6 +63,11 @@ class Source:
         return next((c for c in checkpoints.CHECKPOINTS if c.config == self.config), None)
 
 
+def present(*files: Path) -> tuple[Path, ...]:
+    """Those of `files` that there are."""
+    return tuple(file for file in files if file.is_file())
+
+
 def tower_shapes(config: Siglip, tower: Tower | None) -> Shapes:
     """Names and shapes, in loop form, of a model or of one tower of it."""
     shapes = parameter_shapes(config)

@@ -19,7 +19,7 @@ from siglip_jax.config import NaFlexVision, Siglip, Vision
 from .files import find_weights, open_file
 from .json_file import Settings, read_settings, write_json
 from .rules import CONV, Op, Rule, Step, dense, expand, heads, heads_out, norm
-from .source import Source, Tower, image_only, tower_shapes
+from .source import Source, Tower, image_only, present, tower_shapes
 from .translated import translate
 
 FORMAT = "timm"
@@ -177,7 +177,7 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
         format=FORMAT,
         path=path,
         reader=reader,
-        files=stored.files,
+        files=(*present(path / CONFIG), *stored.files),
         config=config,
         tower="image",
         dropped=dropped,

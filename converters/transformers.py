@@ -1,39 +1,34 @@
 """transformers: `SiglipModel` (SigLIP, and SigLIP 2 at fixed resolution) and `Siglip2Model`.
 
-The names are those of transformers 5.23 `models/siglip` and `models/siglip2`. What a
-`config.json` leaves out has the default of transformers' configuration class, and is
-read so: that is the file's meaning, not a guess.
+The names are those of transformers 5.23 `models/siglip` and `models/siglip2`.
 """
 
 import dataclasses
-import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision
-from siglip_jax.preprocessing.profiles import custom_profile
+from siglip_jax.config import Siglip, Text
 from siglip_jax.weights.reader import Reader
 
 from . import hf_tokenizer
 from .files import find_weights, open_file
-from .json_file import Settings, read_settings, write_json
 from .rules import CONV, DENSE, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .safetensors_file import SHARD_BYTES as SHARD_BYTES
 from .source import (
     Source,
     Tower,
-    image_only,
+    present,
     released_vocabulary,
-    text_only,
     tower_shapes,
     vocabulary_beside,
 )
+from .transformers_card import CONFIG, pad_by_images, read_config
+from .transformers_card import write_files as write_files
 from .translated import translate
 
 FORMAT = "transformers"
-CONFIG, WEIGHTS, IMAGES = "config.json", "model.safetensors", "preprocessor_config.json"
+WEIGHTS = "model.safetensors"
 TOWERS: tuple[Tower | None, ...] = (None, "image", "text")
 _PYTORCH = "pytorch_model.bin"
 _HEAD = "text_model.head"
@@ -42,15 +37,6 @@ _HEAD = "text_model.head"
 DROP = {r".*\.embeddings\.position_ids": "position-id buffer"}
 
 _ALL = ("query", "key", "value")
-_TANH = ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new", "gelu_fast")
-_KINDS: dict[str, tuple[bool, Tower | None]] = {
-    "siglip": (False, None),
-    "siglip_vision_model": (False, "image"),
-    "siglip_text_model": (False, "text"),
-    "siglip2": (True, None),
-    "siglip2_vision_model": (True, "image"),
-    "siglip2_text_model": (True, "text"),
-}
 
 
 def _encoder(ours: str, theirs: str) -> list[Rule]:
@@ -116,90 +102,6 @@ def steps(config: Siglip, tower: Tower | None = None) -> list[Step]:
     return made
 
 
-def write_files(
-    folder: Path,
-    config: Siglip,
-    tower: Tower | None,
-    *,
-    pad: int | None,
-    dtype: str,
-    vocabulary: Path | None,
-    **unused: Any,
-) -> None:
-    """Everything but the weights: configuration, image processor, tokenizer."""
-    kind = "siglip2" if config.naflex else "siglip"
-    name = "Siglip2" if config.naflex else "Siglip"
-    vision, text = config.vision, config.text
-    picture = {"patch_size": vision.patch, "num_channels": 3}
-    if isinstance(vision, NaFlexVision):
-        picture["num_patches"] = vision.posemb_grid**2
-    else:
-        picture["image_size"] = vision.res
-    parts = {
-        "vision": {
-            "model_type": f"{kind}_vision_model",
-            **_size(vision.size),
-            **picture,
-            "vision_use_head": True,
-        },
-        "text": {
-            "model_type": f"{kind}_text_model",
-            **_size(text.size),
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.length,
-            "projection_size": text.head or text.size.width,
-            "pad_token_id": pad,
-            "bos_token_id": None,
-            "eos_token_id": 1,
-        },
-    }
-    if tower is None:
-        card = {"architectures": [f"{name}Model"], "model_type": kind}
-        card |= {"vision_config": parts["vision"], "text_config": parts["text"]}
-    else:
-        part = "vision" if tower == "image" else "text"
-        card = {"architectures": [f"{name}{part.capitalize()}Model"], **parts[part]}
-    # Both spellings, because transformers 4 reads one and 5 the other.
-    write_json(folder / CONFIG, {**card, "dtype": dtype, "torch_dtype": dtype})
-    if tower != "text":
-        write_json(folder / IMAGES, _image_processor(config, name, pad))
-    if tower != "image" and vocabulary is not None and pad is not None:
-        hf_tokenizer.write(folder, vocabulary, pad, text.length, f"{name}Processor")
-
-
-def _size(size: Size) -> dict[str, Any]:
-    return {
-        "hidden_size": size.width,
-        "intermediate_size": size.mlp_dim,
-        "num_hidden_layers": size.depth,
-        "num_attention_heads": size.num_heads,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-6,
-        "attention_dropout": 0.0,
-    }
-
-
-def _image_processor(config: Siglip, name: str, pad: int | None) -> dict[str, Any]:
-    profile = custom_profile(config, 0 if pad is None else pad, "transformers").image
-    made: dict[str, Any] = {
-        "image_processor_type": f"{name}ImageProcessor",
-        "processor_class": f"{name}Processor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "resample": {"torch_bicubic": 3, "torch_bilinear": 2}[profile.resize],
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    if isinstance(config.vision, NaFlexVision):
-        made |= {"patch_size": config.vision.patch, "max_num_patches": profile.max_patches}
-    else:
-        made["size"] = {"height": profile.res, "width": profile.res}
-    return made
-
-
 def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | None = None) -> Source:
     """Opens a folder of transformers.
 
@@ -223,7 +125,7 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
         if name in dropped:
             dropped[name] = "projection that changes nothing"
     if tower == "image":
-        pad = _pad_by_images(path)
+        pad = pad_by_images(path)
     else:
         known = released_vocabulary(config)
         pad = known.pad if known else hf_tokenizer.read_pad(path)
@@ -231,73 +133,12 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
         format=FORMAT,
         path=path,
         reader=reader,
-        files=stored.files,
+        files=(*present(path / CONFIG), *stored.files),
         config=config,
         tower=tower,
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
         pad=pad,
-    )
-
-
-def _pad_by_images(path: Path) -> int | None:
-    """What would pad texts beside this image tower: its resampling tells SigLIP from SigLIP 2."""
-    if not (path / IMAGES).is_file():
-        return None
-    return {3: 1, 2: 0}.get(read_settings(path / IMAGES).get("resample"))
-
-
-def read_config(path: Path) -> tuple[Siglip, Tower | None]:
-    """The architecture that a `config.json` states, and its only tower if it has one.
-
-    Raises:
-      ValueError: if it states another architecture than SigLIP's.
-    """
-    card = read_settings(path)
-    kind = card.get("model_type")
-    if kind not in _KINDS:
-        known = ", ".join(_KINDS)
-        raise ValueError(f"{path} is of model_type {kind!r}, not SigLIP; expected one of {known}")
-    naflex, tower = _KINDS[kind]
-    if tower == "image":
-        return image_only(_read_vision(card, naflex)), tower
-    if tower == "text":
-        return text_only(_read_text(card)), tower
-    vision = _read_vision(card.part("vision_config"), naflex)
-    return Siglip(vision=vision, text=_read_text(card.part("text_config"))), None
-
-
-def _read_vision(part: Settings, naflex: bool) -> Vision | NaFlexVision:
-    part.require("num_channels", (3,), 3, "SigLIP has 3")
-    part.require("vision_use_head", (True,), True, "a SigLIP image tower pools with its head")
-    size, patch = _read_size(part), part.number("patch_size", 16)
-    if not naflex:
-        return Vision(size=size, patch=patch, res=part.number("image_size", 224))
-    area = part.number("num_patches", 256)
-    side = math.isqrt(area)
-    if side * side != area:
-        raise ValueError(f"{part.where}: num_patches is {area}, expected a square")
-    return NaFlexVision(size=size, patch=patch, posemb_grid=side)
-
-
-def _read_text(part: Settings) -> Text:
-    size = _read_size(part)
-    return Text(
-        size=size,
-        vocab_size=part.number("vocab_size", 32_000),
-        length=part.number("max_position_embeddings", 64),
-        head=part.number("projection_size", size.width),
-    )
-
-
-def _read_size(part: Settings) -> Size:
-    part.require("hidden_act", _TANH, "gelu_pytorch_tanh", "SigLIP computes gelu_pytorch_tanh")
-    part.require("layer_norm_eps", (1e-6,), 1e-6, "SigLIP has 1e-6")
-    return Size(
-        width=part.number("hidden_size", 768),
-        depth=part.number("num_hidden_layers", 12),
-        mlp_dim=part.number("intermediate_size", 3072),
-        num_heads=part.number("num_attention_heads", 12),
     )
 
 

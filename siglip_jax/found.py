@@ -80,6 +80,24 @@ def find_model(
     )
 
 
+def find_path(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Where `load` would read `name` from; downloads what is not here.
+
+    Raises:
+      ValueError: if it is neither a path nor a name (near ones are offered), or cannot
+        be had.
+    """
+    path = Path(name).expanduser()
+    if _is_path(path):
+        return path
+    return _repository(os.fspath(name), revision) or locate_weights(_row(name), progress)
+
+
 def _is_path(path: Path) -> bool:
     return path.exists() or path.with_name(f"{path.name}-LAST").is_file()
 
@@ -102,20 +120,24 @@ def _repository(name: str, revision: str | None) -> Path | None:
         return None  # big_vision's own storage may have it
 
 
-def _released(
-    name: str | os.PathLike[str],
-    profile: str | Profile,
-    vocabulary: Path | None,
-    progress: Progress | None,
-) -> Found:
+def _row(name: str | os.PathLike[str]) -> Checkpoint:
     try:
-        checkpoint = checkpoints.find(os.fspath(name))
+        return checkpoints.find(os.fspath(name))
     except ValueError:
         # Something that looks like a path is one: say what lies near it instead.
         text = os.fspath(name)
         if text.endswith((".npz", ".safetensors", "/")) or text.startswith((".", "/", "~")):
             open_source(Path(name).expanduser()).close()
         raise
+
+
+def _released(
+    name: str | os.PathLike[str],
+    profile: str | Profile,
+    vocabulary: Path | None,
+    progress: Progress | None,
+) -> Found:
+    checkpoint = _row(name)
     chosen = _profile(checkpoint, profile)
     weights = locate_weights(checkpoint, progress)
     return Found(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 # Configurations, in the order in which `converters.detect` looks for them, and the
 # weights that go with each, the preferred ones first.
@@ -76,31 +77,28 @@ def locate_repository(name: str, revision: str | None = None) -> Path:
     import huggingface_hub
 
     repository = name.removeprefix("hf-hub:")
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        reason, names = "HF_HUB_OFFLINE is set", None
-    else:
+    options: dict[str, Any] = {"local_files_only": True}
+    reason = "HF_HUB_OFFLINE is set"
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("1", "true", "yes", "on"):
         try:
             # Once, with a limit: snapshot_download tries for half a minute without a network.
             info = huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=10)
-            names = [file.rfilename for file in info.siblings or ()]
         except Exception as error:  # huggingface_hub raises a dozen unrelated types
-            reason, names = (str(error) or type(error).__name__).splitlines()[0], None
-    try:
-        if names is None:
-            folder = huggingface_hub.snapshot_download(
-                repository, revision=revision, local_files_only=True
-            )
+            reason = _first_line(error)
         else:
-            folder = huggingface_hub.snapshot_download(
-                repository, revision=revision, allow_patterns=needed_files(names)
-            )
-    except ValueError as error:
-        raise ValueError(f"{repository}: {error}") from error
+            try:
+                names = needed_files(file.rfilename for file in info.siblings or ())
+            except ValueError as error:
+                raise ValueError(f"{repository}: {error}") from error
+            options, reason = {"allow_patterns": names}, ""
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision, **options))
     except Exception as error:
-        if names is not None:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"the hub repository {repository} is not on this machine and could not be "
-            f"downloaded ({reason.rstrip('.')})"
+            f"downloaded ({reason or _first_line(error)})"
         ) from error
-    return Path(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

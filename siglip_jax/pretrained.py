@@ -1,11 +1,11 @@
 """`load` and `save`: a model with its weights and all that its scores depend on.
 
-A saved folder holds `siglip_jax.json` (architecture and preprocessing profile),
-`weights.npz` as big_vision writes it, and `tokenizer.model`.
+Weights may be in any format of `siglip_jax.converters`; what comes out is big_vision's
+tree. A saved folder holds `siglip_jax.json` (architecture and preprocessing profile),
+`weights.safetensors` under big_vision's names, and `tokenizer.model`.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -13,9 +13,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from siglip_jax.checkpoints import VOCABULARIES, Checkpoint
-from siglip_jax.config import Execution, NaFlexVision, Siglip, to_dict
-from siglip_jax.found import CARD, TOKENIZER, find_model
+from siglip_jax.config import Execution, NaFlexVision, Siglip
+from siglip_jax.found import CARD as CARD
+from siglip_jax.found import find_model
 from siglip_jax.locate import Progress, locate_vocabulary
 from siglip_jax.models import SiglipModel
 from siglip_jax.models.naflex import NaFlexVisionTower
@@ -24,11 +27,10 @@ from siglip_jax.models.vision import VisionTower
 from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.scoring import REPLICATED, Scorer, sharding_of
 from siglip_jax.scoring.sharding import Mesh, Rules
-from siglip_jax.weights.load import load_params
-from siglip_jax.weights.save import save_params
+from siglip_jax.weights.load import flatten, load_params
+from siglip_jax.weights.reader import Header
+from siglip_jax.weights.save import on_host
 from siglip_jax.weights.source import Subtree
-
-_WEIGHTS = "weights.npz"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,6 +219,9 @@ def save(
     >>> again.name, again.config == tiny
     ('tiny', True)
     """
+    from siglip_jax.converters import siglip_folder
+    from siglip_jax.converters.safetensors_file import SafetensorsWriter
+
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"{folder} exists already; choose another name or remove it")
@@ -225,16 +230,19 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        card = {
-            "name": name or folder.name,
-            "config": to_dict(model.config),
-            "profile": profile.to_dict(),
-            "weights": _WEIGHTS,
-        }
-        (partial / CARD).write_text(json.dumps(card, indent=1) + "\n")
-        save_params(partial / _WEIGHTS, params)
-        if vocabulary is not None:
-            shutil.copyfile(vocabulary, partial / TOKENIZER)
+        siglip_folder.write_files(
+            partial,
+            model.config,
+            None,
+            name=name or folder.name,
+            profile=profile,
+            vocabulary=Path(vocabulary) if vocabulary is not None else None,
+        )
+        leaves = flatten(params)
+        headers = {k: Header(tuple(leaf.shape), np.dtype(leaf.dtype)) for k, leaf in leaves.items()}
+        with SafetensorsWriter(partial / siglip_folder.WEIGHTS, headers) as writer:
+            for key, leaf in leaves.items():
+                writer.write(key, on_host(leaf))
         partial.chmod(0o755)
         partial.rename(folder)
     except BaseException:

@@ -8,6 +8,7 @@ import sys
 import command_line
 import pytest
 from command_line import on_a_terminal, shell
+from siglip_jax.converters import convert
 
 import siglip_jax
 from siglip_jax.checkpoints import CHECKPOINTS
@@ -106,15 +107,17 @@ def test_show_a_name(cli):
     assert "ViT-SO400M-14-SigLIP-378" in facts["aliases"]
 
 
-def test_show_a_file(cli, model):
-    for path in (model, f"{model}/weights.npz"):
+def test_show_a_file(cli, model, tmp_path):
+    for path in (model, f"{model}/weights.safetensors"):
         code, out, err = cli("show", path, "--json")
         facts = json.loads(out)
         assert (code, err) == (0, [])
-        assert facts["path"] == f"{model}/weights.npz" and facts["dtypes"] == "float32"
-    # The folder's card knows the resolution, the bare file does not.
-    assert json.loads(cli("show", model, "--json")[1])["res"] == 32
-    assert "pass res=32" in facts["architecture"]
+        assert facts["path"] == f"{model}/weights.safetensors" and facts["dtypes"] == "float32"
+    # The card beside the weights knows the resolution, a bare file of big_vision does not.
+    assert facts["res"] == 32
+    convert(model, tmp_path / "bare.npz", to="npz")
+    bare = json.loads(cli("show", tmp_path / "bare.npz", "--json")[1])
+    assert "pass res=32" in bare["architecture"] and "res" not in bare
     params = siglip_jax.load(model).params
     total = sum(leaf.size for leaf in _leaves(params))
     assert (facts["parameters"], facts["bytes"]) == (total, 4 * total)

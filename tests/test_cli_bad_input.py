@@ -7,6 +7,7 @@ from pathlib import Path
 import command_line
 import numpy as np
 import pytest
+import safetensors.numpy
 from pictures import scene
 from PIL import Image
 
@@ -92,7 +93,7 @@ def test_the_wrong_vocabulary_is_named_before_the_weights_are_read(cli, model):
     card = json.loads((wrong / "siglip_jax.json").read_text())
     card["profile"]["text"]["vocabulary"] = "gemma"
     (wrong / "siglip_jax.json").write_text(json.dumps(card))
-    (wrong / "weights.npz").write_bytes(b"never read")
+    (wrong / "weights.safetensors").write_bytes(b"never read")
     Image.fromarray(scene(20, 20)).save("b.png")
     code, out, err = cli("score", "b.png", "--model", "wrong", "--labels", "cat")
     assert (code, out, len(err)) == (2, "", 1)
@@ -102,15 +103,14 @@ def test_the_wrong_vocabulary_is_named_before_the_weights_are_read(cli, model):
 def test_several_problems_are_still_one_line(cli, model, tmp_path, pictures):
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
-    with np.load(broken / "weights.npz") as weights:
-        arrays = dict(weights)
-    arrays.pop("params/b")
-    arrays |= {"params/x": np.ones(2, np.float32), "params/t": np.ones((1, 1), np.float32)}
-    np.savez(broken / "weights.npz", **arrays)
+    arrays = safetensors.numpy.load_file(broken / "weights.safetensors")
+    arrays.pop("b")
+    arrays |= {"x": np.ones(2, np.float32), "t": np.ones((1, 1), np.float32)}
+    safetensors.numpy.save_file(arrays, broken / "weights.safetensors")
     code, _, err = cli("score", pictures, "--model", broken, "--labels", "cat")
     assert code == 2
     assert err == [
-        f"siglip-jax: error: {broken / 'weights.npz'} does not fit the model: 3 problems; "
+        f"siglip-jax: error: {broken / 'weights.safetensors'} does not fit the model: 3 problems; "
         "missing: b (1,); unexpected: x (2,); wrong shape: t is (1, 1), expected (1,)"
     ]
 

@@ -12,8 +12,10 @@ from towers import FIXTURES, NAMES, case
 torch, open_clip, safetensors = import_libraries("open_clip", "safetensors.torch")
 
 from siglip_jax.converters import convert  # noqa: E402
+from siglip_jax.converters import open_clip as oc  # noqa: E402
 
 import siglip_jax  # noqa: E402
+from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
 from siglip_jax.config import Siglip, Size, Text, Vision  # noqa: E402
 from siglip_jax.preprocessing import Tokenizer, custom_profile, preprocess_image  # noqa: E402
 from siglip_jax.preprocessing.images import to_float  # noqa: E402
@@ -155,3 +157,33 @@ def test_the_exact_gelu_of_a_stock_configuration_is_said(tmp_path, made):
     torch.save(model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     with pytest.warns(UserWarning, match="open_clip computes the exact GELU in the text tower"):
         siglip_jax.load(tmp_path, profile=custom_profile(config, 0))
+
+
+NAMED = [(row, name) for row in CHECKPOINTS for name in row.open_clip]
+
+
+@pytest.mark.parametrize(("row", "name"), NAMED, ids=[name for _, name in NAMED])
+def test_its_own_configuration_of_every_released_checkpoint(tmp_path, row, name):
+    stock = open_clip.get_model_config(name)
+    if stock is None:
+        pytest.skip(f"this open_clip has no {name}")
+    file = tmp_path / "open_clip_config.json"
+    file.write_text(json.dumps({"model_cfg": stock}))
+    config, notes = oc.read_config(file)
+    assert config == row.config
+    assert any("text tower" in note for note in notes) == (row.version == 1)
+    # Ours says the same but for the activation, and has the same tensors.
+    oc.write_files(
+        tmp_path, row.config, None, destination=tmp_path, pad=None, vocabulary=None,
+        tokenizer_name=f"timm/{name}",
+    )  # fmt: skip
+    assert oc.read_config(file) == (row.config, ())
+    ours = json.loads(file.read_text())["model_cfg"]
+    assert (ours["embed_dim"], ours["custom_text"]) == (stock["embed_dim"], True)
+    for cfg in (stock, ours):
+        cfg.pop("custom_text")
+        cfg["vision_cfg"] |= {"timm_model_pretrained": False}
+        with torch.device("meta"):
+            model = open_clip.model.CustomTextCLIP(**cfg)
+        theirs = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        assert theirs == {step.theirs: step.shape for step in oc.steps(row.config)}

@@ -12,9 +12,12 @@ from towers import NAMES, case
 torch, timm = import_libraries("timm")
 
 from siglip_jax.converters import convert, open_checkpoint  # noqa: E402
+from siglip_jax.converters import timm as timm_table  # noqa: E402
+from siglip_jax.converters.json_file import Settings  # noqa: E402
 from siglip_jax.converters.source import image_only  # noqa: E402
 
 import siglip_jax  # noqa: E402
+from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
 from siglip_jax.config import NaFlexVision, Size, Vision  # noqa: E402
 from siglip_jax.preprocessing import custom_profile, preprocess_image  # noqa: E402
 from siglip_jax.preprocessing.images import to_float  # noqa: E402
@@ -106,23 +109,36 @@ def test_a_model_that_timm_made(tmp_path, vision, dtype, seed):
 @pytest.mark.parametrize("name", ["vit_base_patch16_siglip_224", "vit_base_patch32_siglip_256"])
 def test_a_registered_architecture(tmp_path, name):
     model = timm.create_model(name, num_classes=0)
-    timm.models.save_for_hf(model, tmp_path)
-    with open_checkpoint(tmp_path) as source:
+    timm.models.save_for_hf(model, tmp_path / "m")
+    with open_checkpoint(tmp_path / "m") as source:
         exact = "exact GELU" in " ".join(source.notes)
     assert exact == ("patch16" in name)  # what timm has registered
-    convert(tmp_path, tmp_path / "back", to="timm")
+    convert(tmp_path / "m", tmp_path / "back", to="timm")
     again = timm.create_model(f"local-dir:{tmp_path / 'back'}", pretrained=True)
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value)
 
 
+@pytest.mark.parametrize("row", CHECKPOINTS, ids=lambda row: row.name)
+def test_the_shapes_of_every_released_checkpoint(row):
+    """What we would write is what timm's registered architecture has, name by name."""
+    name, arguments = timm_table.architecture_of(row.config.vision)
+    assert arguments == {"act_layer": "gelu_tanh"}
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0, **arguments)
+    theirs = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert theirs == {step.theirs: step.shape for step in timm_table.steps(row.config)}
+    # And its published name is read as this image tower.
+    where = Settings({}, "config.json")
+    vision, _ = timm_table.read_architecture(row.timm, "config.json", where)
+    assert vision == row.config.vision
+
+
 def test_what_timm_says_of_its_activations():
     """Our table of exact and approximate GELU, against all architectures that timm has."""
-    from siglip_jax.converters.timm import architectures, exact_gelu
-
-    for name in architectures():
+    for name in timm_table.architectures():
         kw = {"depth": 1, "num_classes": 0, "embed_dim": 32, "num_heads": 2}
         model = timm.create_model(name, **kw)
         act = model.blocks[0].mlp.act
         approximate = type(act).__name__ == "GELUTanh" or getattr(act, "approximate", "") == "tanh"
-        assert approximate != exact_gelu(name), name
+        assert approximate != timm_table.exact_gelu(name), name

@@ -1,6 +1,7 @@
 """Against transformers itself: it loads what we write, unchanged, and we what it writes."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from towers import FIXTURES, NAMES, SHARED, case
 torch, transformers = import_libraries("transformers")
 
 from siglip_jax.converters import convert, open_checkpoint  # noqa: E402
+from siglip_jax.converters import transformers as hf  # noqa: E402
 
 import siglip_jax  # noqa: E402
+from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision  # noqa: E402
 from siglip_jax.models import normalize  # noqa: E402
 from siglip_jax.preprocessing import (  # noqa: E402
@@ -236,3 +239,52 @@ def with_rows(tiny, rows):
     text = dataclasses.replace(tiny.config.text, vocab_size=rows)
     config = dataclasses.replace(tiny.config, text=text)
     return config, {**flat, "txt/Embed_0/embedding": table}
+
+
+@pytest.mark.parametrize("row", CHECKPOINTS, ids=lambda row: row.name)
+def test_the_shapes_of_every_released_checkpoint(tmp_path, row):
+    pad = row.vocabulary.pad
+    hf.write_files(tmp_path, row.config, None, pad=pad, dtype="float32", vocabulary=None)
+    assert hf.read_config(tmp_path / "config.json")[0] == (
+        row.config
+        if row.config.text.head
+        else dataclasses.replace(
+            row.config, text=dataclasses.replace(row.config.text, head=row.config.embed_dim)
+        )
+    )
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    theirs = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    assert theirs == {step.theirs: step.shape for step in hf.steps(row.config)}
+
+
+@pytest.mark.parametrize("naflex", [False, True])
+def test_what_a_configuration_leaves_out(tmp_path, naflex):
+    """Files on the hub state only what differs from transformers' defaults."""
+    kind = "siglip2" if naflex else "siglip"
+    card = {"model_type": kind, "vision_config": {}, "text_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(card))
+    ours, _ = hf.read_config(tmp_path / "config.json")
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    for part, size in (
+        (theirs.vision_config, ours.vision.size),
+        (theirs.text_config, ours.text.size),
+    ):
+        assert size == Size(
+            width=part.hidden_size,
+            depth=part.num_hidden_layers,
+            mlp_dim=part.intermediate_size,
+            num_heads=part.num_attention_heads,
+        )
+    vision, text = theirs.vision_config, theirs.text_config
+    assert ours.vision.patch == vision.patch_size
+    if naflex:
+        assert ours.vision.posemb_grid**2 == vision.num_patches
+    else:
+        assert ours.vision.res == vision.image_size
+    assert (ours.text.vocab_size, ours.text.length, ours.text.head) == (
+        text.vocab_size,
+        text.max_position_embeddings,
+        text.projection_size,
+    )

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 from saved_model import VOCABULARY, saved, with_vocabulary
+from siglip_jax.converters import big_vision
+from siglip_jax.converters.files import open_file
 from tiny_checkpoint import bits, tensors, written
 
 from siglip_jax import checkpoints, load, save
 from siglip_jax.config import Execution, Siglip, Size, Text, Vision
-from siglip_jax.converters import big_vision
 from siglip_jax.preprocessing import PROFILES, custom_profile, profile_for
 from siglip_jax.pretrained import CARD, find_model
 from siglip_jax.scoring import make_mesh
 from siglip_jax.weights.layout import parameter_shapes
-from siglip_jax.weights.npz import NpzReader
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.save import save_params
 
@@ -209,7 +209,7 @@ def test_a_file_that_holds_another_model(tmp_path, released):
     ("name", "message"),
     [
         ("siglip_b16_225", r"no released checkpoint is called 'siglip_b16_225'; did you mean"),
-        ("{}/m/weight.npz", r"weight\.npz does not exist; did you mean .*weights\.npz\?"),
+        ("{}/m/weight.safetensors", r"does not exist; did you mean \S*weights\.safetensors\?"),
         ("{}/none/", r"does not exist"),
         ("{}/empty", r"empty is no big_vision checkpoint"),
         ("siglip_b16_224", r"fetch https://\S+/webli_en_b16_224_63724782\.npz and put it at \S+/h"),
@@ -256,7 +256,7 @@ def test_progress_dtype_and_execution(tmp_path):
         execution=Execution(dtype="bfloat16", scan_image=True),
         progress=lambda done, total: seen.append((done, total)),
     )
-    with NpzReader(folder / "weights.npz") as reader:
+    with open_file(folder / "weights.safetensors") as reader:
         nbytes = sum(header.nbytes for header in reader.shapes.values())
     assert seen[-1] == (nbytes, nbytes) and [d for d, _ in seen] == sorted(d for d, _ in seen)
     assert "encoderblock" in model.params["img"]["Transformer"]

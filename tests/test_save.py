@@ -15,7 +15,6 @@ from siglip_jax import load, pretrained, save
 from siglip_jax.models import SiglipModel
 from siglip_jax.preprocessing import custom_profile
 from siglip_jax.pretrained import CARD
-from siglip_jax.weights.save import save_params
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,7 +24,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, name):
     folder = save(
         tmp_path / "m", model, tiny.params, profile=custom_profile(tiny.config, pad=1), name="mine"
     )
-    assert sorted(p.name for p in folder.iterdir()) == [CARD, "weights.npz"]
+    assert sorted(p.name for p in folder.iterdir()) == [CARD, "weights.safetensors"]
     again = load(folder, execution=tiny.execution)
     assert (again.name, again.config, again.checkpoint) == ("mine", tiny.config, None)
     assert again.profile == custom_profile(tiny.config, pad=1)
@@ -61,11 +60,15 @@ def test_save_refuses_an_existing_folder_and_leaves_it(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_a_save_that_fails_leaves_nothing(tmp_path, monkeypatch, error):
-    def fails(path, params):
-        save_params(path, params)
-        raise error
+    written = []
 
-    monkeypatch.setattr(pretrained, "save_params", fails)
+    def fails(leaf):
+        written.append(leaf)
+        if len(written) == 5:
+            raise error
+        return np.asarray(leaf)
+
+    monkeypatch.setattr(pretrained, "on_host", fails)
     model, params, profile = with_vocabulary()
     with pytest.raises(type(error)):
         save(tmp_path / "m", model, params, profile=profile, vocabulary=VOCABULARY)

@@ -10,15 +10,19 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config
-from siglip_jax.config import Siglip, from_dict
+from siglip_jax.config import Siglip
+
+if TYPE_CHECKING:
+    from siglip_jax.weights.reader import Reader
 
 NAME = "show"
 HELP = "one checkpoint, by name or from a file"
 USAGE = "%(prog)s MODEL [--tree] [--json]"
+_OTHERS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
 def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
     from siglip_jax.weights.architecture import config_from_shapes
     from siglip_jax.weights.layout import parameter_shapes
-    from siglip_jax.weights.source import open_source
 
     path = Path(model).expanduser()
     if not path.exists() and not path.with_name(f"{path.name}-LAST").is_file():
@@ -60,8 +63,8 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
         else:
             shapes = parameter_shapes(checkpoint.config)
             return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
-    weights, config = _weights(path)
-    with open_source(weights) as reader:
+    reader, config = _open(path)
+    with reader:
         headers, ignored = reader.shapes, reader.ignored
     facts: dict[str, Any] = {"path": reader.path}
     facts["parameters"] = sum(math.prod(header.shape) for header in headers.values())
@@ -79,19 +82,17 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
     return facts, tree
 
 
-def _weights(path: Path) -> tuple[Path, Siglip | None]:
-    """The weights that `siglip_jax.load` takes from `path`, and what a saved folder says they are.
+def _open(path: Path) -> tuple["Reader", Siglip | None]:
+    """What `siglip_jax.load` reads from `path`, and the architecture that other files state."""
+    from siglip_jax.converters import open_checkpoint
+    from siglip_jax.weights.source import open_source
 
-    As `pretrained.find_model`, but without importing jax.
-    """
-    if (path / "siglip_jax.json").is_file():
-        try:
-            card = json.loads((path / "siglip_jax.json").read_text())
-            return path / card["weights"], from_dict(card["config"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path / 'siglip_jax.json'}: {error}") from error
+    cards = ("siglip_jax.json", "open_clip_config.json", "config.json")
+    if path.suffix in _OTHERS or any((path / card).is_file() for card in cards):
+        source = open_checkpoint(path)
+        return source.reader, source.config
     inside = list(path.glob("*.npz")) if path.is_dir() else []
-    return inside[0] if len(inside) == 1 else path, None
+    return open_source(inside[0] if len(inside) == 1 else path), None
 
 
 def _looks_like_a_path(model: str) -> bool:

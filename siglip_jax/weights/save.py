@@ -55,13 +55,14 @@ def _items(
             common = np.result_type(*(layer.dtype for layer in layers))
             host = np.empty((len(layers), *layers[0].shape), common)
             for i, layer in enumerate(layers):
-                host[i] = _on_host(layer)
+                host[i] = on_host(layer)
         else:
-            host = _on_host(leaves[route.sources[0]])
+            host = on_host(leaves[route.sources[0]])
         yield from zip(route.targets, host if route.how == "unstack" else (host,), strict=True)
 
 
-def _on_host(leaf: Any) -> np.ndarray:
+def on_host(leaf: Any) -> np.ndarray:
+    """The whole of a parameter, as numpy sees it; jax keeps no second copy of it."""
     if not isinstance(leaf, jax.Array):
         return np.asarray(leaf)
     # An array remembers its host copy for as long as it lives. A second handle on the same

@@ -1,0 +1,101 @@
+"""The certificate of a conversion: a JSON file that says what was done, and proves it.
+
+`conversion.json` in a folder that was written, `NAME.conversion.json` beside a file.
+`convert` writes it together with its output; what is found out afterwards, such as a
+comparison with the other library, is added to it.
+"""
+
+import datetime
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.config import to_dict
+from siglip_jax.weights.staging import staged
+
+from .record import Record
+
+NAME = "conversion.json"
+_DEPTH = 3  # what lies deeper is on one line, so that each tensor has its own
+
+
+def certificate_path(destination: Path, to: str) -> Path:
+    """Where the certificate of `destination`, written in format `to`, lies.
+
+    >>> certificate_path(Path("a/b.npz"), "npz").as_posix()
+    'a/b.npz.conversion.json'
+    >>> certificate_path(Path("a/b"), "timm").as_posix()
+    'a/b/conversion.json'
+    """
+    if to in ("npz", "tensorstore"):
+        return destination.with_name(f"{destination.name}.{NAME}")
+    return destination / NAME
+
+
+def make_certificate(record: Record) -> dict[str, Any]:
+    """What a certificate says, as plain JSON types.
+
+    `tensors` accounts for each one: `used` has a row for each that was written,
+    `dropped` the rule by which a stored one was left out, `added` what only the target
+    has. `round_trip.bit_equal` says that what was written was read back and is, bit for
+    bit, what the source holds.
+    """
+    used = [
+        {
+            "target": step.target,
+            "shape": list(step.shape),
+            "dtype": step.dtype,
+            "operation": step.operation,
+            "sources": dict(zip(step.sources, map(list, step.source_shapes), strict=True)),
+        }
+        for step in record.plan
+    ]
+    stored = {name for step in record.plan for name in step.sources}
+    whole = [c.name for c in CHECKPOINTS if record.tower is None and c.config == record.config]
+    return {
+        "tool": f"siglip-jax {importlib.metadata.version('siglip-jax')}",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "source": record.source,
+        "target": record.target,
+        "architecture": to_dict(record.config),
+        "released_as": whole[0] if whole else None,
+        "tower": record.tower,
+        "parameters": record.parameters,
+        "round_trip": {
+            "bit_equal": record.verified and record.exact,
+            "read_back": record.verified,
+            "dtype_kept": record.exact,
+            "weights_sha256": record.weights_sha256,
+        },
+        "counts": {
+            "stored": len(stored | set(record.dropped)),
+            "used": len(stored),
+            "dropped": len(record.dropped),
+            "written": len(used),
+            "added": len(record.added),
+        },
+        "notes": list(record.notes),
+        "tensors": {"used": used, "dropped": record.dropped, "added": record.added},
+        "sha256": record.tensors,
+    }
+
+
+def write_certificate(path: Path, certificate: dict[str, Any]) -> None:
+    """Writes a certificate, or replaces it, whole or not at all."""
+    with staged(path) as partial:
+        partial.write_text(_lines(certificate, 0) + "\n", "utf-8")
+
+
+def _lines(value: Any, depth: int) -> str:
+    if depth == _DEPTH or not value or not isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    inner, outer = "  " * (depth + 1), "  " * depth
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items()]
+        first, last = "{}"
+    else:
+        items = [_lines(item, depth + 1) for item in value]
+        first, last = "[]"
+    return f"{first}\n{inner}" + f",\n{inner}".join(items) + f"\n{outer}{last}"

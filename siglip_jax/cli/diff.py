@@ -1,0 +1,148 @@
+"""Compare two checkpoints of any formats: architecture, tensors, every number.
+
+A and B are each a released checkpoint's name, a file, a folder, or a repository of the
+Hugging Face hub. Tensors go by big_vision's names whatever the format; one pair at a time
+is in memory. Where one does not say its architecture, the other's is taken.
+
+  siglip-jax diff before.npz after.npz
+  siglip-jax diff siglip_b16_224 google/siglip-base-patch16-224
+
+Exit code, as that of diff: 0 if every bit is the same, 1 if anything differs, 2 if one of
+them cannot be read.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax.cli.checkpoint_arguments import (
+    add_checkpoint_arguments,
+    architecture,
+    open_named,
+)
+from siglip_jax.cli.columns import columns
+from siglip_jax.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from siglip_jax.converters import Source
+
+NAME = "diff"
+HELP = "two checkpoints, tensor by tensor"
+USAGE = "%(prog)s A B [--json]"
+_SHOWN = 20  # tensors, to a person
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="a name, a file, a folder, a repository")
+    parser.add_argument("b", metavar="B", help="the other one")
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    a, b = _open(args)
+    with a, b:
+        result = _result(args, a, b)
+    if args.json:
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    else:
+        _print(result)
+    return 0 if result["identical"] else 1
+
+
+def _open(args: argparse.Namespace) -> "tuple[Source, Source]":
+    config = architecture(args)
+    try:
+        a = open_named(args.a, config, args.res)
+    except ValueError as error:
+        try:
+            b = open_named(args.b, config, args.res)
+        except ValueError:
+            raise error from None
+        return _open_like(args.a, b, error), b
+    try:
+        return a, open_named(args.b, config, args.res)
+    except ValueError as error:
+        return a, _open_like(args.b, a, error)
+
+
+def _open_like(name: str, other: "Source", error: ValueError) -> "Source":
+    """`name` with the architecture of the other; raises `error` if it has another."""
+    try:
+        if other.tower is None:
+            return open_named(name, other.config, None)
+    except ValueError:
+        pass
+    other.reader.close()
+    raise error
+
+
+def _result(args: argparse.Namespace, a: "Source", b: "Source") -> dict[str, Any]:
+    from siglip_jax.converters.difference import (
+        architecture_differences,
+        names_apart,
+        tensor_differences,
+    )
+
+    only_in_a, only_in_b = names_apart(a, b)
+    apart = architecture_differences(a, b)
+    with Bar("comparing", unit="bytes") as bar:
+        tensors = [dataclasses.asdict(t) for t in tensor_differences(a, b, bar.update)]
+    differ = [t for t in tensors if not t["identical"]]
+    largest = max((t["largest"] for t in differ if t["largest"] is not None), default=0.0)
+    return {
+        "a": {"name": args.a, "format": a.format},
+        "b": {"name": args.b, "format": b.format},
+        "identical": not (differ or only_in_a or only_in_b or apart),
+        "architecture": {key: {"a": x, "b": y} for key, (x, y) in apart.items()},
+        "only_in_a": only_in_a,
+        "only_in_b": only_in_b,
+        "compared": len(tensors),
+        "differ": len(differ),
+        "largest": largest,
+        "tensors": tensors,
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    rows = [(letter, result[letter]["name"], result[letter]["format"]) for letter in "ab"]
+    print(columns([(letter.upper(), name, f"({kind})") for letter, name, kind in rows]))
+    for key, pair in result["architecture"].items():
+        print(f"architecture: {key} is {pair['a']} in A, {pair['b']} in B")
+    for letter in "ab":
+        for name in result[f"only_in_{letter}"]:
+            print(f"only in {letter.upper()}: {name}")
+    differ = [t for t in result["tensors"] if not t["identical"]]
+    # The worst first: those of another shape, then by how far they are apart.
+    differ.sort(key=lambda t: -float("inf") if t["largest"] is None else -t["largest"])
+    shown = differ[:_SHOWN] if sys.stdout.isatty() else differ
+    if shown:
+        print(columns([("TENSOR", "LARGEST DIFFERENCE", "LARGEST VALUE", ""), *map(_row, shown)]))
+    if len(shown) < len(differ):
+        print(f"and {len(differ) - len(shown)} more; --json has them all")
+    print(_summary(result))
+
+
+def _row(tensor: dict[str, Any]) -> tuple[str, str, str, str]:
+    words = []
+    for what in ("shapes", "dtypes"):
+        one, other = tensor[what]
+        if one != other:
+            words.append(f"{one} in A, {other} in B")
+    if tensor["largest"] is None:
+        return tensor["name"], "", "", ", ".join(words)
+    if tensor["largest"] == 0 and not words:
+        words.append("only in bits")  # the sign of a zero, or which NaN
+    largest, scale = f"{tensor['largest']:.3g}", f"{tensor['scale']:.3g}"
+    return tensor["name"], largest, scale, ", ".join(words)
+
+
+def _summary(result: dict[str, Any]) -> str:
+    if result["identical"]:
+        return f"identical: {result['compared']} tensors, every bit"
+    same = result["compared"] - result["differ"]
+    said = f"{result['compared']} tensors in both: {same} identical, {result['differ']} differ"
+    return said + (f", by up to {result['largest']:.3g}" if result["differ"] else "")

@@ -1,0 +1,225 @@
+"""The knobs of a pipeline around a SigLIP model, and the ways in which they are set wrong.
+
+One dataclass for each tower. Values that the model's own pipeline has come from its
+profile (`correct`); `candidates` are the wrong ones that are known from other systems.
+"""
+
+import dataclasses
+import difflib
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.config import Siglip, Vision
+
+if TYPE_CHECKING:  # The command line looks here for what `--help` says, and is quick.
+    from siglip_jax.preprocessing.profiles import Profile
+
+# Knob to its values in words; numbers are checked apart. The first lines of each class
+# say what they mean, and `siglip-jax doctor --help` repeats it.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "framing": ("squash", "center_crop", "aspect"),
+    "resize": (
+        *("tf_bilinear", "tf_antialias", "pil_bilinear", "pil_bicubic"),
+        *("torch_bilinear", "torch_bicubic"),
+    ),
+    "normalisation": ("half", "clip", "imagenet", "zero_one"),
+    "posemb": ("corners", "bilinear", "bilinear_antialias", "bicubic", "bicubic_antialias"),
+    "activation": ("tanh", "erf"),
+    "padding": ("max_length", "longest", "left"),
+    "eos": ("sticky", "cut", "none"),
+    "lower": ("ascii", "unicode", "none"),
+    "punctuation": ("keep", "delete", "canonicalize"),
+    "mask": ("none", "padding"),
+    "pooling": ("last", "eos"),
+}
+_CLEAN = {"none": "keep", "delete_punctuation": "delete", "canonicalize": "canonicalize"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageKnobs:
+    """What can be wrong before and in an image tower.
+
+    Attributes:
+      framing: "squash" to the model's shape, "center_crop" of the shorter side, "aspect"
+        kept (NaFlex only).
+      resize: tf_bilinear has no antialias, all others have; tf truncates to whole grey
+        levels (NaFlex: stays float), pil and torch round.
+      res: side of the input in pixels; for NaFlex the number of patches.
+      normalisation: "half" gives [-1, 1]; CLIP's or ImageNet's mean and standard
+        deviation; "zero_one" gives [0, 1].
+      posemb: how the position embedding is brought to another grid. "corners" are aligned
+        in big_vision's; NaFlex has "bilinear_antialias"; transformers interpolates
+        "bicubic", timm "bicubic_antialias".
+      activation: "tanh" form of GELU, or exact ("erf").
+    """
+
+    framing: str
+    resize: str
+    res: int
+    normalisation: str = "half"
+    posemb: str
+    activation: str = "tanh"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextKnobs:
+    """What can be wrong before and in a text tower.
+
+    Attributes:
+      padding: to the full length; only to the longest text, here the text itself; or in
+        front of the text ("left").
+      pad: id that fills a text up.
+      length: tokens at which texts are cut, and to which they are padded.
+      eos: the end-of-text id stays when a text is cut ("sticky"), is cut off with the
+        rest ("cut"), or never added ("none").
+      lower, punctuation: as in `TextProfile.lower` and `.clean`.
+      mask: "padding" hides padding from attention; SigLIP has no mask.
+      pooling: at the last position, or at the first end-of-text id, as in CLIP.
+      activation: as for images.
+    """
+
+    padding: str = "max_length"
+    pad: int
+    length: int
+    eos: str = "sticky"
+    lower: str
+    punctuation: str
+    mask: str = "none"
+    pooling: str = "last"
+    activation: str = "tanh"
+
+
+Knobs = ImageKnobs | TextKnobs
+# Some of the knobs of one tower, as (knob, value); the others are right.
+Setting = tuple[tuple[str, Any], ...]
+
+
+def choose(knob: str, value: str) -> str:
+    """`value`, if it is one of the knob's.
+
+    Raises:
+      ValueError: if it is not; the message offers near names.
+
+    >>> choose("pooling", "frist")
+    Traceback (most recent call last):
+      ...
+    ValueError: pooling must be last or eos, got 'frist'; did you mean last?
+    """
+    choices = CHOICES[knob]
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    raise ValueError(f"{knob} must be {known}, got {value!r}{hint}")
+
+
+def with_antialias(resize: str, antialias: bool) -> str:
+    """The resize that is `resize` with or without antialias.
+
+    Raises:
+      ValueError: for bicubic without antialias, which is not modelled.
+
+    >>> with_antialias("tf_bilinear", True)
+    'tf_antialias'
+    """
+    if antialias:
+        return "tf_antialias" if resize == "tf_bilinear" else resize
+    if resize.endswith("bicubic"):
+        raise ValueError(f"resize {resize} always has antialias here; tf_bilinear has none")
+    return "tf_bilinear"
+
+
+def correct(config: Siglip, profile: "Profile") -> tuple[ImageKnobs, TextKnobs]:
+    """The knobs as a model's own profile sets them.
+
+    >>> from siglip_jax.checkpoints import find
+    >>> from siglip_jax.preprocessing.profiles import profile_for
+    >>> image, text = correct(find("siglip_b16_224").config, profile_for(find("siglip_b16_224")))
+    >>> image.resize, image.res, text.pad, text.lower
+    ('tf_bilinear', 224, 1, 'ascii')
+    """
+    image, text, vision = profile.image, profile.text, config.vision
+    if isinstance(vision, Vision):
+        framing, res, posemb = "squash", image.res or vision.res, "corners"
+    else:
+        framing = "aspect" if image.res is None else "squash"
+        res, posemb = image.max_patches or vision.posemb_grid**2, "bilinear_antialias"
+    return (
+        ImageKnobs(framing=framing, resize=image.resize, res=res, posemb=posemb),
+        TextKnobs(
+            pad=text.pad, length=text.length, lower=text.lower, punctuation=_CLEAN[text.clean]
+        ),
+    )
+
+
+def check(image: ImageKnobs, text: TextKnobs, config: Siglip) -> None:
+    """Raises a ValueError if a pipeline with these knobs could not run the model at all."""
+    vision = config.vision
+    odd = "center_crop" if config.naflex else "aspect"
+    if image.framing == odd:
+        kind = "a NaFlex" if config.naflex else "a fixed-resolution"
+        raise ValueError(f"framing {odd} is not for {kind} model")
+    if isinstance(vision, Vision) and image.res < vision.patch:
+        raise ValueError(f"res must be at least one patch, {vision.patch}, got {image.res}")
+    if not 1 <= text.length <= config.text.length:
+        raise ValueError(f"length must be from 1 to {config.text.length}, got {text.length}")
+    if not 0 <= text.pad < config.text.vocab_size:
+        raise ValueError(f"pad must be an id below {config.text.vocab_size}, got {text.pad}")
+
+
+def candidates(right: Knobs, config: Siglip) -> list[tuple[str, Any]]:
+    """Every wrong value of every knob that a real pipeline is known to have."""
+    if isinstance(right, TextKnobs):
+        values: dict[str, tuple[Any, ...]] = {
+            # 16 of 64 is the default of big_vision's evaluators.
+            "length": (right.length // 4, right.length // 2),
+            "pad": (0, 1),
+        }
+    else:
+        values = {
+            "framing": ("squash", "aspect" if config.naflex else "center_crop"),
+            # torch's are within a few grey levels of pil's.
+            "resize": ("tf_bilinear", "tf_antialias", "pil_bilinear", "pil_bicubic"),
+            "res": _resolutions(right.res, config),
+            "posemb": CHOICES["posemb"][config.naflex :],
+        }
+    return [
+        (field.name, value)
+        for field in dataclasses.fields(right)
+        for value in values.get(field.name, CHOICES.get(field.name, ()))
+        if value != getattr(right, field.name)
+    ]
+
+
+def _resolutions(res: int, config: Siglip) -> tuple[int, ...]:
+    """Sizes a pipeline may have by mistake: whole patches, and those of other checkpoints."""
+    vision = config.vision
+    if not isinstance(vision, Vision):
+        # The sequence lengths that NaFlex was trained with.
+        return tuple(n for n in (128, 256, 576, 784, 1024) if res / 2 <= n <= 2.5 * res)
+    others = {c.config.vision.res for c in CHECKPOINTS if isinstance(c.config.vision, Vision)}
+    near = {other for other in others if res / 2 < other < 2 * res}
+    return tuple(sorted(near | {vision.grid * vision.patch}))
+
+
+def apply(right: Knobs, setting: Setting) -> Any:
+    """The knobs with those of a setting changed."""
+    return dataclasses.replace(right, **dict(setting))
+
+
+def differences(knobs: Knobs, right: Knobs) -> Setting:
+    """The setting that makes `knobs` out of `right`."""
+    names = [field.name for field in dataclasses.fields(right)]
+    return tuple((n, getattr(knobs, n)) for n in names if getattr(knobs, n) != getattr(right, n))
+
+
+def pairs(singles: list[tuple[str, Any]]) -> Iterator[Setting]:
+    """All settings of two different knobs.
+
+    >>> list(pairs([("pad", 0), ("eos", "cut"), ("eos", "none")]))
+    [(('pad', 0), ('eos', 'cut')), (('pad', 0), ('eos', 'none'))]
+    """
+    return (pair for pair in itertools.combinations(singles, 2) if pair[0][0] != pair[1][0])
