@@ -8,13 +8,13 @@ import re
 
 import numpy as np
 import pytest
+from towers import NAMES, case
+
+from siglip_jax.config import to_dict
 from siglip_jax.converters import convert
 from siglip_jax.converters.certificate import certificate_path, write_certificate
 from siglip_jax.converters.files import open_file
 from siglip_jax.converters.record import file_digests
-from towers import NAMES, case
-
-from siglip_jax.config import to_dict
 from siglip_jax.weights.npz import write_npz
 
 

@@ -8,10 +8,10 @@ import sys
 import command_line
 import pytest
 from command_line import on_a_terminal, shell
-from siglip_jax.converters import convert
 
 import siglip_jax
 from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.converters import convert
 
 # pytest looks for fixtures among the names of a module.
 cli, model, pictures, surroundings = (

@@ -7,11 +7,11 @@ import command_line
 import pytest
 from command_line import on_a_terminal, shell
 from saved_model import VOCABULARY
+
+from siglip_jax.checkpoints import VOCABULARIES, find
 from siglip_jax.converters import FORMATS, Source, convert, open_checkpoint
 from siglip_jax.converters.compare import stock_gelu
 from siglip_jax.converters.record import file_digests
-
-from siglip_jax.checkpoints import VOCABULARIES, find
 
 # pytest looks for fixtures among the names of a module.
 cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings

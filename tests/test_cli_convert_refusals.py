@@ -12,6 +12,7 @@ import command_line
 import numpy as np
 import pytest
 import safetensors.numpy
+
 from siglip_jax.converters import FORMATS, convert
 from siglip_jax.converters.record import file_digests
 from siglip_jax.converters.safetensors_file import SafetensorsWriter

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from command_line import on_a_terminal, shell
+
 from siglip_jax.converters import FORMATS, convert, open_checkpoint
 from siglip_jax.converters.difference import tensor_differences
 from siglip_jax.converters.safetensors_file import SafetensorsReader
-
 from siglip_jax.weights.npz import write_npz
 
 # pytest looks for fixtures among the names of a module.

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 import safetensors.numpy
-from siglip_jax.converters import convert, detect, open_checkpoint
 from towers import FIXTURES, case
+
+from siglip_jax.converters import convert, detect, open_checkpoint
 
 
 @pytest.fixture(scope="module")

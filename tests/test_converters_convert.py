@@ -6,12 +6,12 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from siglip_jax.converters import FORMATS, convert, detect, open_checkpoint, plan
-from siglip_jax.converters.looped import Looped
-from siglip_jax.converters.record import combined_digest, tensor_digest
 from towers import FIXTURES, NAMES, SHARED, TOWERS, case
 
 from siglip_jax.config import Siglip, to_dict
+from siglip_jax.converters import FORMATS, convert, detect, open_checkpoint, plan
+from siglip_jax.converters.looped import Looped
+from siglip_jax.converters.record import combined_digest, tensor_digest
 from siglip_jax.weights.load import flatten
 from siglip_jax.weights.npz import write_npz
 from siglip_jax.weights.source import open_source

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+
 from siglip_jax.converters.files import find_weights, open_file
 from siglip_jax.converters.safetensors_file import SafetensorsReader, SafetensorsWriter
-
 from siglip_jax.weights.reader import Header
 
 RNG = np.random.default_rng(0)

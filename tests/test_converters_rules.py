@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from siglip_jax.converters import open_clip, timm, transformers
-from siglip_jax.converters.rules import Op, Rule, expand, heads, norm
-from siglip_jax.converters.source import tower_shapes
 from towers import NAMES, case
 
 from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.converters import open_clip, timm, transformers
+from siglip_jax.converters.rules import Op, Rule, expand, heads, norm
+from siglip_jax.converters.source import tower_shapes
 from siglip_jax.weights.layout import parameter_shapes
 
 PATTERNS = (

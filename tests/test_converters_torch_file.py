@@ -6,9 +6,10 @@ import zipfile
 import ml_dtypes
 import numpy as np
 import pytest
+from towers import FIXTURES
+
 from siglip_jax.converters.files import open_file
 from siglip_jax.converters.torch_file import TorchReader
-from towers import FIXTURES
 
 FILES = FIXTURES / "torch_files"
 

@@ -8,9 +8,9 @@ import pkgutil
 from pathlib import Path
 
 import pytest
-import siglip_jax.converters
 
 import siglip_jax
+import siglip_jax.converters
 
 PACKAGES = (siglip_jax, siglip_jax.converters)
 MODULES = sorted(

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
-from siglip_jax.converters import convert
 from towers import case
 
 from siglip_jax import checkpoints, load
+from siglip_jax.converters import convert
 from siglip_jax.found import find_model
 from siglip_jax.hub import is_repository, locate_repository, needed_files
 from siglip_jax.preprocessing import custom_profile

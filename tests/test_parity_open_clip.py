@@ -11,12 +11,11 @@ from towers import FIXTURES, NAMES, case
 
 torch, open_clip, safetensors = import_libraries("open_clip", "safetensors.torch")
 
-from siglip_jax.converters import convert  # noqa: E402
-from siglip_jax.converters import open_clip as oc  # noqa: E402
-
 import siglip_jax  # noqa: E402
 from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
 from siglip_jax.config import Siglip, Size, Text, Vision  # noqa: E402
+from siglip_jax.converters import convert  # noqa: E402
+from siglip_jax.converters import open_clip as oc  # noqa: E402
 from siglip_jax.preprocessing import Tokenizer, custom_profile, preprocess_image  # noqa: E402
 from siglip_jax.preprocessing.images import to_float  # noqa: E402
 from siglip_jax.weights.load import flatten  # noqa: E402

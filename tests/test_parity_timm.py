@@ -11,14 +11,13 @@ from towers import NAMES, case
 
 torch, timm = import_libraries("timm")
 
+import siglip_jax  # noqa: E402
+from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
+from siglip_jax.config import NaFlexVision, Size, Vision  # noqa: E402
 from siglip_jax.converters import convert, open_checkpoint  # noqa: E402
 from siglip_jax.converters import timm as timm_table  # noqa: E402
 from siglip_jax.converters.json_file import Settings  # noqa: E402
 from siglip_jax.converters.source import image_only  # noqa: E402
-
-import siglip_jax  # noqa: E402
-from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
-from siglip_jax.config import NaFlexVision, Size, Vision  # noqa: E402
 from siglip_jax.preprocessing import custom_profile, preprocess_image  # noqa: E402
 from siglip_jax.preprocessing.images import to_float  # noqa: E402
 

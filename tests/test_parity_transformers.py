@@ -11,12 +11,11 @@ from towers import FIXTURES, NAMES, SHARED, case
 
 torch, transformers = import_libraries("transformers")
 
-from siglip_jax.converters import convert, open_checkpoint  # noqa: E402
-from siglip_jax.converters import transformers as hf  # noqa: E402
-
 import siglip_jax  # noqa: E402
 from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision  # noqa: E402
+from siglip_jax.converters import convert, open_checkpoint  # noqa: E402
+from siglip_jax.converters import transformers as hf  # noqa: E402
 from siglip_jax.models import normalize  # noqa: E402
 from siglip_jax.preprocessing import (  # noqa: E402
     Tokenizer,

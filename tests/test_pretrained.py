@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 from saved_model import VOCABULARY, saved, with_vocabulary
-from siglip_jax.converters import big_vision
-from siglip_jax.converters.files import open_file
 from tiny_checkpoint import bits, tensors, written
 
 from siglip_jax import checkpoints, load, save
 from siglip_jax.config import Execution, Siglip, Size, Text, Vision
+from siglip_jax.converters import big_vision
+from siglip_jax.converters.files import open_file
 from siglip_jax.preprocessing import PROFILES, custom_profile, profile_for
 from siglip_jax.pretrained import CARD, find_model
 from siglip_jax.scoring import make_mesh
