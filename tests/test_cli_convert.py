@@ -139,6 +139,20 @@ def test_a_released_name(cli, monkeypatch, tmp_path):
     assert paths == [file]
 
 
+def test_a_repository_of_the_hub(cli, hf, monkeypatch):
+    asked = []
+
+    def locate(name, revision):
+        asked.append(name)
+        return hf
+
+    monkeypatch.setattr("siglip_jax.found.locate_repository", locate)
+    code, out, err = cli("convert", "somebody/fine-tune", "x.npz", "--to", "npz")
+    assert (code, err, asked) == (0, [], ["somebody/fine-tune"])
+    assert "every bit as in the source" in out
+    assert cli("diff", "somebody/fine-tune", "x.npz")[0] == 0
+
+
 def test_the_plan(cli, hf, tmp_path):
     before = everything(tmp_path)
     code, out, err = cli("convert", hf, "x", "--to", "timm", "--dry-run")

@@ -175,7 +175,8 @@ def write_folder(
                     {"driver": "zarr", "compressor": {"id": "zstd", "level": 1}}
                 ),
             ).result()
-            store.write(array).result()
+            # Nothing changes the array meanwhile, so that no copy of it is taken.
+            store.write(array, can_reference_source_data_indefinitely=True).result()
         if not temporary.exists():
             raise ValueError(f"cannot write {path}: there are no tensors to write")
     with staged(path.with_name(path.name + _POINTER)) as pointer:
