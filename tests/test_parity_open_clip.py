@@ -102,10 +102,10 @@ MODEL = {
 }
 
 
-@pytest.fixture(scope="module")
-def made():
+@pytest.fixture(scope="module", params=[0, 1], ids=["seed0", "seed1"])
+def made(request):
     """A model that open_clip made, with random weights everywhere, and our architecture of it."""
-    torch.manual_seed(0)
+    torch.manual_seed(request.param)
     model = open_clip.model.CustomTextCLIP(
         **{key: value for key, value in MODEL.items() if key != "custom_text"}
     )
