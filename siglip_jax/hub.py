@@ -3,11 +3,12 @@
 Through huggingface_hub, with its cache, progress bars, revisions and offline mode.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from siglip_jax.locate import first_line, offline
 
 # Configurations, in the order in which `converters.detect` looks for them, and the
 # weights that go with each, the preferred ones first.
@@ -79,12 +80,12 @@ def locate_repository(name: str, revision: str | None = None) -> Path:
     repository = name.removeprefix("hf-hub:")
     options: dict[str, Any] = {"local_files_only": True}
     reason = "HF_HUB_OFFLINE is set"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() not in ("1", "true", "yes", "on"):
+    if not offline():
         try:
             # Once, with a limit: snapshot_download tries for half a minute without a network.
             info = huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=10)
         except Exception as error:  # huggingface_hub raises a dozen unrelated types
-            reason = _first_line(error)
+            reason = first_line(error)
         else:
             try:
                 names = needed_files(file.rfilename for file in info.siblings or ())
@@ -96,9 +97,5 @@ def locate_repository(name: str, revision: str | None = None) -> Path:
     except Exception as error:
         raise ValueError(
             f"the hub repository {repository} is not on this machine and could not be "
-            f"downloaded ({reason or _first_line(error)})"
+            f"downloaded ({reason or first_line(error)})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -25,6 +25,11 @@ def home() -> Path:
     return Path(cache) / "siglip_jax"
 
 
+def offline() -> bool:
+    """Whether the user asked for no network, as huggingface_hub understands it."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
 def locate_weights(checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
     """The big_vision file of a released checkpoint, downloaded if need be.
 
@@ -58,11 +63,11 @@ def _locate(
         try:
             return _from_hub(*hub)
         except Exception as error:  # huggingface_hub raises a dozen unrelated types
-            failures.append(_first_line(error))
+            failures.append(first_line(error))
     try:
         return _from_storage(url, target, progress)
     except OSError as error:
-        failures.append(_first_line(error))
+        failures.append(first_line(error))
     raise ValueError(
         f"cannot find {what} on this machine, nor download it ({failures[-1]}); "
         f"fetch {url} and put it at {target}"
@@ -82,7 +87,7 @@ def _from_hub(repository: str, file: str) -> Path:
 
 
 def _from_storage(url: str, target: Path, progress: Progress | None) -> Path:
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if offline():
         raise OSError("HF_HUB_OFFLINE is set")
     # Here, because they double the start-up of --help.
     import http.client
@@ -115,7 +120,8 @@ def _copy(response: BinaryIO, partial: Path, total: int, progress: Progress | No
         raise OSError(f"the download ended after {done:,} of {total:,} bytes")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What went wrong, in one line."""
     text = str(error)
     reason = getattr(error, "reason", None)
     if isinstance(reason, OSError):  # urllib wraps what happened in angle brackets

@@ -13,6 +13,8 @@ from PIL import Image
 from saved_model import saved
 
 from siglip_jax.cli.main import main
+from siglip_jax.converters import convert
+from siglip_jax.converters.record import file_digests
 
 
 @pytest.fixture
@@ -89,3 +91,17 @@ def shell(*argv, code=0, **options):
     )
     assert done.returncode == code, done.stderr
     return done
+
+
+def everything(folder):
+    """Digest of every file below, and every folder."""
+    entries = sorted(folder.rglob("*"))
+    folders = [entry for entry in entries if entry.is_dir()]
+    return folders, file_digests([entry for entry in entries if entry.is_file()], folder)
+
+
+@pytest.fixture
+def hf(model, tmp_path):
+    """The tiny model as transformers has it."""
+    convert(model, tmp_path / "hf", to="transformers")
+    return tmp_path / "hf"

@@ -5,31 +5,17 @@ import re
 
 import command_line
 import pytest
-from command_line import on_a_terminal, shell
+from command_line import everything, on_a_terminal, shell
 from saved_model import VOCABULARY
 
 from siglip_jax.checkpoints import VOCABULARIES, find
 from siglip_jax.converters import FORMATS, Source, convert, open_checkpoint
 from siglip_jax.converters.compare import stock_gelu
-from siglip_jax.converters.record import file_digests
 
 # pytest looks for fixtures among the names of a module.
 cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
+hf = command_line.hf
 pytestmark = pytest.mark.usefixtures("surroundings")
-
-
-def everything(folder):
-    """Digest of every file below, and every folder."""
-    entries = sorted(folder.rglob("*"))
-    folders = [entry for entry in entries if entry.is_dir()]
-    return folders, file_digests([entry for entry in entries if entry.is_file()], folder)
-
-
-@pytest.fixture
-def hf(model, tmp_path):
-    """The tiny model as transformers has it."""
-    convert(model, tmp_path / "hf", to="transformers")
-    return tmp_path / "hf"
 
 
 def test_help(cli):

@@ -12,28 +12,15 @@ import command_line
 import numpy as np
 import pytest
 import safetensors.numpy
+from command_line import everything
 
 from siglip_jax.converters import FORMATS, convert
-from siglip_jax.converters.record import file_digests
 from siglip_jax.converters.safetensors_file import SafetensorsWriter
 
 # pytest looks for fixtures among the names of a module.
 cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
+hf = command_line.hf
 pytestmark = pytest.mark.usefixtures("surroundings")
-
-
-def everything(folder):
-    """Digest of every file below, and every folder."""
-    entries = sorted(folder.rglob("*"))
-    folders = [entry for entry in entries if entry.is_dir()]
-    return folders, file_digests([entry for entry in entries if entry.is_file()], folder)
-
-
-@pytest.fixture
-def hf(model, tmp_path):
-    """The tiny model as transformers has it."""
-    convert(model, tmp_path / "hf", to="transformers")
-    return tmp_path / "hf"
 
 
 # Each spoils the folder, and returns the source to give and what is said about it.

@@ -16,7 +16,9 @@ from siglip_jax.weights.save import save_params
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TensorFlow's and big_vision's own, at import
-    bv_utils = pytest.importorskip("big_vision.utils", reason="needs big_vision on PYTHONPATH")
+    bv_utils = pytest.importorskip(
+        "big_vision.utils", reason="needs big_vision: run `make parity BIG_VISION=...`"
+    )
     bv_vit = pytest.importorskip("big_vision.models.vit")
     from jax.experimental.array_serialization import serialization
 

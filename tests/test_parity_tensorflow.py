@@ -28,7 +28,7 @@ from siglip_jax.preprocessing import (
 from siglip_jax.preprocessing.resize import tf_antialias_resize
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-tf = pytest.importorskip("tensorflow")
+tf = pytest.importorskip("tensorflow", reason="needs TensorFlow: run `make parity`")
 
 PROFILE = profile_for(find("siglip_b16_224"))
 NAFLEX = profile_for(find("siglip2_b16_naflex")).image

@@ -17,7 +17,7 @@ _KEPT = []  # operators go when the library that declares them goes
 
 def import_libraries(*names):
     """PyTorch and the modules `names`; skips the calling module where one is not installed."""
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: run `make parity`")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs
         if importlib.util.find_spec("torchvision"):

@@ -119,7 +119,13 @@ class Scorer:
         """
         if isinstance(images, Patches):
             return self._run_images(images)
-        if isinstance(images, (np.ndarray, jax.Array)) and images.ndim == 4:
+        if isinstance(images, (np.ndarray, jax.Array)):
+            if images.ndim != 4:
+                # One picture is an iterable too, of its rows.
+                raise ValueError(
+                    f"expected an array of shape (n, res, res, 3), got {images.shape}; "
+                    "put a single picture into a list"
+                )
             return self._run_images(np.asarray(images))
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise ValueError(
