@@ -21,6 +21,9 @@ from siglip_jax.weights.source import open_source
 
 CARD, TOKENIZER = "siglip_jax.json", "tokenizer.model"
 
+# Models that come with the package, in the format of `save`.
+BOX = {"siglip_emoji": Path(__file__).parent / "emoji"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Found:
@@ -60,7 +63,7 @@ def find_model(
     progress: Progress | None = None,
 ) -> Found:
     """What `load` would load. Reads headers only; downloads what is not here."""
-    path = Path(name).expanduser()
+    path = _boxed(Path(name).expanduser())
     file = Path(vocabulary).expanduser() if vocabulary is not None else None
     if not _is_path(path):
         path = _repository(os.fspath(name), revision) or path
@@ -92,10 +95,15 @@ def find_path(
       ValueError: if it is neither a path nor a name (near ones are offered), or cannot
         be had.
     """
-    path = Path(name).expanduser()
+    path = _boxed(Path(name).expanduser())
     if _is_path(path):
         return path
     return _repository(os.fspath(name), revision) or locate_weights(_row(name), progress)
+
+
+def _boxed(path: Path) -> Path:
+    """Where a model that comes with the package lies; any other path as it is."""
+    return path if _is_path(path) else BOX.get(os.fspath(path), path)
 
 
 def _is_path(path: Path) -> bool:

@@ -8,6 +8,8 @@ Dependencies go down this list and never up:
     converters (other systems' files; numpy only, never a model)
     hub, found (which model a name or a path means; reach converters only when a file needs them)
     pretrained (puts them together)
+    data (pictures with captions, from files to batches), evaluation
+    training
     reference (published numbers, wrong pipelines)
     cli
 
@@ -92,6 +94,29 @@ MODULES = {
     "scoring.scorer": Row("pictures and labels in, scores out",
                           "config models preprocessing", jax=True),
 
+    "data": Row("the names to import"),
+    "data.*": Row("pairs of pictures and captions, from files to batches",
+                  "checkpoints config preprocessing weights.staging"),
+
+    "evaluation": Row("the names to import", jax=True),
+    "evaluation.*": Row("recall and zero-shot accuracy",
+                        "config models preprocessing scoring", jax=True),
+
+    "training": Row("the names to import", jax=True),
+    "training.loss": Row("the sigmoid loss, and the softmax loss beside it", "models", jax=True),
+    "training.ring": Row("the sigmoid loss of a batch that no device holds", "models", jax=True),
+    "training.recipe": Row("everything that decides how a run ends, as dataclasses",
+                           "checkpoints config data preprocessing"),
+    "training.recipe_file": Row("recipes from TOML, strictly"),
+    "training.optimizer": Row("optax, with big_vision's treatment by name", jax=True),
+    "training.step": Row("state and batch in, state and numbers out", "models scoring", jax=True),
+    "training.start": Row("the model a run begins with",
+                          "checkpoints config found locate models preprocessing pretrained "
+                          "scoring", jax=True),
+    "training.*": Row("the loop, its folder, what it keeps and tells",
+                      "config data evaluation models preprocessing pretrained "
+                      "scoring weights", jax=True),
+
     "reference": Row("what is known about the right answer"),
     "reference.inputs": Row("bundled pictures and texts", "weights.staging"),
     "reference.circles": Row("transformers' NaFlex test, drawn"),
@@ -118,6 +143,11 @@ MODULES = {
     "cli.show": Row("siglip-jax show", "checkpoints config converters found weights"),
     "cli.score": Row("siglip-jax score", "scoring"),
     "cli.embed": Row("siglip-jax embed", "scoring weights.staging"),
+    "cli.demo": Row("siglip-jax demo", "found pretrained scoring"),
+    "cli.train": Row("siglip-jax train", "training"),
+    "cli.evaluate": Row("siglip-jax evaluate", "data evaluation scoring"),
+    "cli.pair_embedding": Row("a dataset to embeddings, bad pictures reported", "data scoring",
+                              jax=True),
     "cli.model_arguments": Row("options of all commands that run a model; loads it",
                                "checkpoints config found locate preprocessing pretrained scoring"),
     "cli.picture_files": Row("files, folders, patterns, a list on stdin"),

@@ -24,15 +24,14 @@ pytestmark = pytest.mark.usefixtures("surroundings")
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("", "siglip-jax: error: no command is given; there are list, show, score, embed"),
+        ("", "siglip-jax: error: no command is given; there are demo, list, show, score"),
         ("scroe", "error: no command is called 'scroe'; did you mean score?"),
-        ("frobnicate", "'frobnicate'; there are list, show, score, embed"),
+        ("frobnicate", "'frobnicate'; there are demo, list, show, score"),
         ("list --jsn", "siglip-jax list: error: there is no option --jsn; did you mean --json?"),
         ("--jsno list", "siglip-jax: error: there is no option --jsno"),
         ("score b.png --model M --label cat", "no option --label; did you mean --labels?"),
         ("score b.png --model M --lables=cat", "no option --lables; did you mean --labels?"),
         ("score --model M --labels cat b.png", "required: IMAGES, and come before --labels"),
-        ("score b.png --labels cat", "arguments are required: --model"),
         ("score b.png --model M --labels cat --top 0", "--top: expected a whole number of at"),
         ("score b.png --model M --labels cat --dtype fp8", "--dtype: invalid choice: 'fp8'"),
         ("show siglip_b16_225", "is called 'siglip_b16_225'; did you mean "),

@@ -10,10 +10,34 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from siglip_jax.cli import convert, diff, doctor, embed, list_checkpoints, score, show, verify
+from siglip_jax.cli import (
+    convert,
+    demo,
+    diff,
+    doctor,
+    embed,
+    evaluate,
+    list_checkpoints,
+    score,
+    show,
+    train,
+    verify,
+)
 from siglip_jax.locate import home
 
-COMMANDS = (list_checkpoints, show, score, embed, convert, diff, verify, doctor)
+COMMANDS = (
+    demo,
+    list_checkpoints,
+    show,
+    score,
+    embed,
+    evaluate,
+    train,
+    convert,
+    diff,
+    verify,
+    doctor,
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -29,9 +29,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        required=True,
         metavar="MODEL",
-        help="a checkpoint's name (see siglip-jax list), a file, or a folder",
+        help="a checkpoint's name (see siglip-jax list), a file, or a folder; the small model "
+        "of emoji in the box unless given",
     )
     group.add_argument(
         "--profile",
@@ -69,8 +69,15 @@ def load_model(args: argparse.Namespace, *, texts: bool) -> "Pretrained":
     from siglip_jax.pretrained import find_model, load
     from siglip_jax.scoring import FSDP, REPLICATED
 
+    if args.model is None:
+        args.model = "siglip_emoji"
+        print(
+            "siglip-jax: no --model is given: this is the small one in the box, which knows emoji; "
+            "for photographs use --model ViT-B-16-SigLIP",
+            file=sys.stderr,
+        )
     execution = Execution(dtype=args.dtype, attention=args.attention)
-    mesh = _mesh()
+    mesh = available_mesh()
     with Bar("downloading", unit="bytes") as bar:
         found = find_model(
             args.model,
@@ -96,7 +103,8 @@ def load_model(args: argparse.Namespace, *, texts: bool) -> "Pretrained":
         )
 
 
-def _mesh() -> Any:
+def available_mesh() -> Any:
+    """All devices; a ValueError says what is wrong with them."""
     from siglip_jax.scoring import make_mesh
 
     try:

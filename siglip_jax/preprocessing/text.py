@@ -115,11 +115,11 @@ class Tokenizer:
                 f"the model needs {self.profile.eos}"
             )
 
-    def encode(self, texts: str | Sequence[str]) -> np.ndarray:
+    def encode(self, texts: str | Sequence[str], *, warn: bool = True) -> np.ndarray:
         """Ids of one text or several, (n, length) int32, all of the context length.
 
         A text longer than the context keeps its first `length - 1` ids and the
-        end-of-text id; one warning counts such texts.
+        end-of-text id; one warning counts such texts, unless `warn` is False.
 
         Raises:
           ValueError: if something is not a string, or a text contains a piece
@@ -138,7 +138,7 @@ class Tokenizer:
                 too_long += 1
                 tokens = [*tokens[: length - 1], eos]
             ids[row, : len(tokens)] = tokens
-        if too_long:
+        if too_long and warn:
             warnings.warn(
                 f"{too_long} of {len(texts)} texts are longer than {length} tokens and were cut",
                 stacklevel=2,

@@ -1,0 +1,185 @@
+"""Measure a model on pictures with captions, by big_vision's definitions.
+
+DATA is a folder of pictures with captions, webdataset .tar files, .parquet files, or
+tfds:NAME:SPLIT. Every caption of every picture takes part in retrieval; in zero-shot
+classification the first caption of a picture is its class.
+
+  siglip-jax evaluate coco/ --model siglip_b16_224 --task retrieval
+  siglip-jax evaluate photos.tar --model siglip_b16_224 --task zeroshot --templates clip_best
+  siglip-jax evaluate emoji.parquet --model model/ --task zeroshot --template "{}" --as-written
+
+Recall at k is the share of pictures with a caption of theirs among the k nearest, and of
+captions with their picture among the k nearest. A picture that cannot be read is reported
+on standard error and left out with its captions, and the exit code is 2.
+"""
+
+import argparse
+import difflib
+import json
+import sys
+import warnings
+from collections import Counter
+from typing import Any
+
+from siglip_jax.cli.columns import columns
+from siglip_jax.cli.model_arguments import (
+    add_model_arguments,
+    batch_sizes,
+    describe_run,
+    load_model,
+    read_lines,
+)
+
+NAME = "evaluate"
+HELP = "recall or zero-shot accuracy on a dataset"
+USAGE = "%(prog)s DATA --task {retrieval,zeroshot} [--model MODEL] [options]"
+# The keys of siglip_jax.evaluation.TEMPLATES, which comes with jax.
+TEMPLATES = ("clip_paper", "clip_best", "class_name_only")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="pictures with captions")
+    parser.add_argument(
+        "--task", choices=("retrieval", "zeroshot"), required=True, help="what to measure"
+    )
+    parser.add_argument("--image-column", metavar="NAME", help="of the image, if not as usual")
+    parser.add_argument("--caption-column", metavar="NAME", help="of the caption, likewise")
+    parser.add_argument("--json", action="store_true", help="the result for programs")
+    group = parser.add_argument_group("zero-shot classification")
+    group.add_argument(
+        "--labels-file",
+        metavar="FILE",
+        help="the classes, one a line, - for stdin (default: the different first captions)",
+    )
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--templates", choices=TEMPLATES, help="big_vision's lists (default: clip_paper)"
+    )
+    which.add_argument(
+        "--template",
+        action="append",
+        metavar="TEMPLATE",
+        help="sentence with {} for the class, such as 'a photo of a {}.'; several are averaged",
+    )
+    group.add_argument(
+        "--as-written",
+        action="store_true",
+        help="keep capitals and punctuation of classes and templates, which big_vision removes",
+    )
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    zero_shot = args.task == "zeroshot"
+    for option in ("labels_file", "templates", "template", "as_written"):
+        if getattr(args, option) and not zero_shot:
+            raise ValueError(f"--{option.replace('_', '-')} is for --task zeroshot")
+
+    from siglip_jax.data import captions_of, open_pairs
+
+    pairs = open_pairs(args.data, image=args.image_column, caption=args.caption_column)
+    captions = captions_of(pairs)
+    if not captions:
+        raise ValueError(f"{args.data}: there is no picture")
+    if zero_shot:
+        from siglip_jax.evaluation import TEMPLATES
+        from siglip_jax.scoring.prompts import check_templates
+
+        templates = check_templates(args.template or TEMPLATES[args.templates or "clip_paper"])
+        classes, labels = _classes(args.labels_file, [own[0] for own in captions])
+        if not args.as_written:
+            _warn_of_merged(classes)
+        count = len(classes) * len(templates)
+    else:
+        count = sum(map(len, captions))
+    model = load_model(args, texts=True)
+    scorer = model.scorer(**batch_sizes(args, len(captions), count))
+
+    from siglip_jax.cli.pair_embedding import embed_pictures, embed_texts
+
+    zimg, good, errors = embed_pictures(scorer, pairs)
+    if not good:
+        raise ValueError(f"{args.data}: none of the {len(captions):,} pictures can be read")
+    result: dict[str, Any] = describe_run(args, model) | {"data": args.data, "task": args.task}
+    result["images"] = len(good)
+    if zero_shot:
+        from siglip_jax.evaluation import class_embeddings, zero_shot_accuracy
+
+        ztxt = class_embeddings(
+            lambda texts: embed_texts(scorer, texts),
+            classes,
+            templates,
+            canonical=not args.as_written,
+            aliases="none",  # a caption may well hold a comma
+        )
+        metrics = zero_shot_accuracy(zimg, ztxt, [labels[i] for i in good], mesh=scorer.mesh)
+        result |= {"classes": len(classes), "templates": templates, "as_written": args.as_written}
+    else:
+        from siglip_jax.evaluation import recall
+
+        texts = [text for i in good for text in captions[i]]
+        owner = [row for row, i in enumerate(good) for _ in captions[i]]
+        metrics = recall(zimg, embed_texts(scorer, texts), owner, mesh=scorer.mesh)
+        result["texts"] = len(texts)
+    result |= {"metrics": metrics, "errors": errors}
+    if args.json:
+        json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    else:
+        _print(result)
+    return 2 if errors else 0
+
+
+def _classes(labels_file: str | None, firsts: list[str]) -> tuple[list[str], list[int]]:
+    """The classes, and which one each picture is of.
+
+    Raises:
+      ValueError: if the file has a class twice, or lacks that of a picture.
+    """
+    if labels_file is None:
+        classes = list(dict.fromkeys(firsts))
+    else:
+        classes = read_lines(labels_file)
+        twice = [name for name, count in Counter(classes).items() if count > 1]
+        if twice:
+            raise ValueError(f"{labels_file}: the class {twice[0]!r} is there twice")
+    index = {name: i for i, name in enumerate(classes)}
+    missing = [name for name in firsts if name not in index]
+    if missing:
+        near = difflib.get_close_matches(missing[0], classes, n=1)
+        raise ValueError(
+            f"{labels_file}: {len(missing):,} of {len(firsts):,} pictures are of a class that "
+            f"is not there, such as {missing[0]!r}"
+            + (f"; did you mean that by {near[0]!r}?" if near else "")
+        )
+    return classes, [index[name] for name in firsts]
+
+
+def _warn_of_merged(classes: list[str]) -> None:
+    from siglip_jax.evaluation import canonicalize
+
+    merged = [name for name, n in Counter(map(canonicalize, classes)).items() if n > 1]
+    if merged:
+        warnings.warn(
+            f"{len(merged):,} names stand for several classes once capitals and punctuation are "
+            f"removed, such as {merged[0]!r}; --as-written keeps these apart",
+            stacklevel=2,
+        )
+
+
+def _print(result: dict[str, Any]) -> None:
+    metrics = result["metrics"]
+    if result["task"] == "zeroshot":
+        templates = len(result["templates"])
+        spoken = f"{templates} templates" if templates > 1 else repr(result["templates"][0])
+        print(f"{result['images']:,} pictures, {result['classes']:,} classes, {spoken}")
+        names = {"accuracy": "accuracy", "top5_accuracy": "right among 5"}
+        rows = [(name, f"{metrics[key]:.2%}") for key, name in names.items()]
+        print(columns(rows, "lr"))
+        return
+    print(f"{result['images']:,} pictures, {result['texts']:,} captions")
+    ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in metrics))
+    table = [("recall", *(f"@{k}" for k in ks))]
+    for key, name in (("img2txt", "picture to caption"), ("txt2img", "caption to picture")):
+        table.append((name, *(f"{metrics[f'{key}_recall@{k}']:.2%}" for k in ks)))
+    print(columns(table, "l" + "r" * len(ks)))

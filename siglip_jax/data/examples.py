@@ -1,0 +1,182 @@
+"""A pair as a model takes it, and batches of them at any place of an endless stream."""
+
+import dataclasses
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from siglip_jax.data.augmentation import Augmentation
+from siglip_jax.data.pair import Pairs
+from siglip_jax.preprocessing import (
+    ImagePatches,
+    ImageProfile,
+    ImageSource,
+    Tokenizer,
+    decode_image,
+    naflex_patches,
+    preprocess_image,
+)
+
+_ALPHA, _PLAIN = ("RGBA", "LA", "PA"), ("1", "L", "P", "RGB")
+# So many pictures drawn at random and not one readable: nothing is left to replace them by.
+_TRIES = 100
+
+
+class Batch(NamedTuple):
+    """Examples as a model takes them; b of them, this process's share.
+
+    Attributes:
+      image: (b, res, res, 3) uint8, or for NaFlex `ImagePatches` of arrays with a
+        leading b; None where no images were asked for.
+      text: (b, length) int32 token ids.
+      index: (b,) int64 places in the dataset.
+      unreadable: (key, reason) of each picture that another one replaces.
+    """
+
+    image: Any
+    text: np.ndarray
+    index: np.ndarray
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """From the bytes of an image file to what a model takes.
+
+    Attributes:
+      profile: how.
+      patch: side of a NaFlex model's patches, None for other models.
+      augmentation: random changes, if any.
+    """
+
+    profile: ImageProfile
+    patch: int | None = None
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile.max_patches is None:
+            return
+        if self.patch is None:
+            raise ValueError("the profile is for NaFlex: pass patch, the side of its patches")
+        if self.augments:
+            raise ValueError("a NaFlex profile keeps aspect ratios; augmentation cannot be used")
+
+    @property
+    def augments(self) -> bool:
+        return self.augmentation is not None and self.augmentation.changes
+
+    def decoded(self, image: ImageSource) -> Any:
+        """The picture, as `finished` wants it.
+
+        Raises:
+          ValueError: if it cannot be read.
+        """
+        if self.augments:
+            return _with_alpha(image, self.profile)
+        if self.profile.max_patches is not None:
+            return naflex_patches(decode_image(image, self.profile), self.profile, self.patch)
+        return preprocess_image(image, self.profile)
+
+    def finished(self, picture: Any, rng: np.random.Generator | None) -> Any:
+        if self.augments:
+            return self.augmentation.apply(picture, self.profile.res, rng, self.profile)
+        return picture
+
+    def stacked(self, examples: list[Any]) -> Any:
+        """Examples as one array, or one `ImagePatches` of arrays."""
+        if self.profile.max_patches is not None:
+            return ImagePatches(*map(np.stack, zip(*examples, strict=True)))
+        return np.stack(examples)
+
+
+def _with_alpha(data: bytes, profile: ImageProfile) -> Image.Image:
+    """The picture in mode RGB, or RGBA if it has transparency."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            clear = image.mode in _PLAIN and "transparency" in image.info
+            if (image.mode in _ALPHA or clear) and image.width * image.height <= profile.max_pixels:
+                upright = ImageOps.exif_transpose(image) if profile.exif else image
+                return upright.convert("RGBA")
+    # Whatever is wrong with it, decode_image says in one line.
+    except Exception:
+        pass
+    return Image.fromarray(decode_image(data, profile))
+
+
+class Stream:
+    """Batch `step` of an endless shuffled stream over the pairs, for any `step`.
+
+    What a batch holds depends on the arguments and `step` alone. Place `p` of the
+    stream is place `p % n` of epoch `p // n`, each of which is a permutation of its own;
+    epochs that are no whole number of batches run into each other.
+
+    Args:
+      order: order[p] is the pair at place p.
+      batch: examples over all processes; this one makes the rows of its turn.
+      skip: places in the dataset whose pictures are known not to be readable.
+      images: whether to read and prepare pictures at all.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        order: Any,
+        tokenizer: Tokenizer,
+        preparation: Preparation,
+        *,
+        batch: int,
+        seed: int,
+        images: bool,
+        skip: frozenset[int],
+        process_index: int,
+        process_count: int,
+    ) -> None:
+        self.pairs, self.order, self.tokenizer = pairs, order, tokenizer
+        self.preparation, self.images, self.skip = preparation, images, skip
+        self.batch, self.seed = batch, seed
+        self.rows = batch // process_count
+        self.first = process_index * self.rows
+
+    def __call__(self, step: int) -> Batch:
+        images, texts, indices, unreadable = [], [], [], []
+        start = step * self.batch + self.first
+        for place in range(start, start + self.rows):
+            rng = np.random.default_rng((self.seed, place))
+            index, captions, picture = self._usable(self.order[place], rng, unreadable)
+            # Drawn before anything that depends on the picture, so that a run on cached
+            # embeddings sees the texts that one on pictures would.
+            texts.append(captions[rng.integers(len(captions))])
+            indices.append(index)
+            if self.images:
+                images.append(self.preparation.finished(picture, rng))
+        return Batch(
+            self.preparation.stacked(images) if self.images else None,
+            # A run warns of what is cut once, not of every batch.
+            self.tokenizer.encode(texts, warn=False),
+            np.array(indices, np.int64),
+            tuple(unreadable),
+        )
+
+    def _usable(
+        self, index: int, rng: np.random.Generator, unreadable: list[tuple[str, str]]
+    ) -> tuple[int, tuple[str, ...], Any]:
+        """The pair at `index`, or another one if that cannot be read: place, captions, picture."""
+        problem = (f"picture {index}", "to be skipped")
+        for _ in range(_TRIES):
+            if index not in self.skip:
+                key = f"picture {index}"
+                try:
+                    if not self.images:
+                        return index, self.pairs.captions(index), None
+                    key, data, captions = self.pairs[index]
+                    return index, captions, self.preparation.decoded(data)
+                except ValueError as error:
+                    problem = (key, str(error))
+                    unreadable.append(problem)
+            index = int(rng.integers(len(self.pairs)))
+        raise ValueError(
+            f"of {_TRIES} pictures drawn at random none can be read; the last is "
+            f"{problem[0]}: {problem[1]}"
+        )

@@ -1,0 +1,21 @@
+"""What a model can do, measured with big_vision's definitions."""
+
+from siglip_jax.evaluation.class_sentences import canonicalize, sentences
+from siglip_jax.evaluation.classification import class_embeddings, zero_shot_accuracy
+from siglip_jax.evaluation.ranks import Ranks, ranks
+from siglip_jax.evaluation.retrieval import recall
+from siglip_jax.evaluation.templates import CLASS_NAME_ONLY, CLIP_BEST, CLIP_PAPER, TEMPLATES
+
+__all__ = [
+    "CLASS_NAME_ONLY",
+    "CLIP_BEST",
+    "CLIP_PAPER",
+    "TEMPLATES",
+    "Ranks",
+    "canonicalize",
+    "class_embeddings",
+    "ranks",
+    "recall",
+    "sentences",
+    "zero_shot_accuracy",
+]

@@ -1,0 +1,20 @@
+"""Training with the sigmoid loss: losses, a pure step, recipes, and the loop around them."""
+
+from siglip_jax.training.loop import Diverged, Progress, Result, train
+from siglip_jax.training.loss import sigmoid_loss, softmax_loss
+from siglip_jax.training.recipe import Recipe
+from siglip_jax.training.recipe_file import read_recipe, recipe_from_dict
+from siglip_jax.training.ring import chunked_sigmoid_loss
+
+__all__ = [
+    "Diverged",
+    "Progress",
+    "Recipe",
+    "Result",
+    "chunked_sigmoid_loss",
+    "read_recipe",
+    "recipe_from_dict",
+    "sigmoid_loss",
+    "softmax_loss",
+    "train",
+]

@@ -1,0 +1,325 @@
+"""A run: steps, evaluation, checkpoints, and going on after an interruption.
+
+A run lives in a folder:
+
+    recipe.json        what it is a run of; the same folder takes no other
+    metrics.jsonl      a line a step
+    checkpoints/       orbax, the last few
+    model/             the result, as `siglip_jax.load` and `siglip-jax convert` take it
+
+Starting the same recipe in the same folder goes on where the last checkpoint is, at the
+very next example, and gives the same losses as a run that was never interrupted.
+"""
+
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from siglip_jax.data import Batches, Pairs, open_pairs
+from siglip_jax.pretrained import save
+from siglip_jax.scoring.sharding import DATA, MODEL, make_mesh
+from siglip_jax.training import hosts
+from siglip_jax.training.checkpoints import Checkpoints
+from siglip_jax.training.embeddings import as_patches, cached_image_embeddings
+from siglip_jax.training.held_out import evaluation, inference_batch, program
+from siglip_jax.training.journal import Journal
+from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
+from siglip_jax.training.recipe import Recipe
+from siglip_jax.training.run_folder import claim
+from siglip_jax.training.start import Start, first_weights, rules, start
+from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
+
+
+class Diverged(ValueError):
+    """The loss or its gradient is no longer a number."""
+
+
+class Progress(NamedTuple):
+    """What `train` reports: after each step, and for the slow parts before and between."""
+
+    what: str
+    done: int
+    total: int
+    values: dict[str, float]
+
+
+class Result(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+      step: steps done.
+      finished: False if it was told to stop (SIGTERM, SIGINT) and saved.
+      params: the weights.
+      model: folder of the saved model; None unless finished.
+      metrics: the last evaluation.
+    """
+
+    step: int
+    finished: bool
+    params: Any
+    model: Path | None
+    metrics: dict[str, float]
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    mesh: Mesh | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Runs a recipe to its end, or goes on with an interrupted run of it.
+
+    Args:
+      recipe: what to train on what.
+      folder: of the run; made if need be.
+      mesh: all devices unless given.
+      report: called after every step.
+
+    Raises:
+      ValueError: if the recipe does not fit its data, its weights or the devices, the folder
+        holds another run, or too many pictures cannot be read.
+      Diverged: if the loss is no longer finite. The last checkpoint is from before.
+      OSError: if the disk is full. The last whole checkpoint stays.
+    """
+    folder = Path(folder).expanduser()
+    mesh = make_mesh() if mesh is None else mesh
+    if recipe.batch % (mesh.size * recipe.accumulate):
+        least = mesh.size * recipe.accumulate
+        raise ValueError(
+            f"batch={recipe.batch} does not divide into accumulate={recipe.accumulate} parts over "
+            f"{mesh.size} devices; the next that does is {math.ceil(recipe.batch / least) * least}"
+        )
+    begin = start(recipe)
+    pairs = open_pairs(recipe.data.train, image=recipe.data.image, caption=recipe.data.caption)
+    evaluate = evaluation(recipe, begin, mesh)
+    if hosts.first():
+        claim(folder, recipe)
+    hosts.meet("claimed")
+    _warn_of_cut(begin, pairs)
+    with _Run(recipe, folder, mesh, begin, pairs, report) as run:
+        return run.to_the_end(evaluate)
+
+
+class _Run:
+    """The parts of a run that is under way."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        mesh: Mesh,
+        begin: Start,
+        pairs: Pairs,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.recipe, self.folder, self.mesh, self.begin = recipe, folder, mesh, begin
+        self.report, self.metrics = report, {}
+        params = first_weights(recipe, begin.model, mesh)
+        names = flatten_dict(params, sep="/")
+        trained = treatments(names, recipe.parameters, recipe.optimizer)
+        self.cache, unread = None, []
+        if recipe.data.cache_images:
+            moving = [name for name in trained if name.startswith("img/")]
+            if moving:
+                raise ValueError(
+                    f"data.cache_images needs a frozen image tower, but {moving[0]} is trained; "
+                    "add [[parameters]] with pattern = 'img/.*' and frozen = true"
+                )
+            self.cache, unread = cached_image_embeddings(
+                folder,
+                program(begin, mesh, recipe),
+                params,
+                pairs,
+                begin.profile,
+                batch=inference_batch(recipe, mesh),
+                max_unreadable=recipe.data.max_unreadable,
+                progress=lambda done, n: report(Progress("embedding pictures", done, n, {})),
+            )
+        o = recipe.optimizer
+        schedule = make_schedule(
+            o.schedule, recipe.steps, warmup=o.warmup, cooldown=o.cooldown, timescale=o.timescale
+        )
+        # All at once: asked for step by step, it would have to wait its turn on the device.
+        self.lr = o.lr * np.asarray(schedule(np.arange(recipe.steps)))
+        tx = make_optimizer(o, trained, recipe.steps)
+        self.state = first_state(params, tx, trained, mesh, rules(recipe))
+        self.step = jax.jit(
+            make_step(
+                begin.model,
+                tx,
+                trained,
+                make_loss(recipe.loss, mesh),
+                mesh,
+                accumulate=recipe.accumulate,
+                pixels=begin.profile.image.value_range,
+            ),
+            donate_argnums=0,
+            # What comes out lies where it lay: else XLA chooses, and compiles a second time.
+            out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, self.state), None),
+        )
+        self.batches = Batches(
+            pairs,
+            begin.tokenizer,
+            begin.profile,
+            batch=recipe.batch,
+            seed=recipe.seed,
+            augmentation=recipe.augmentation,
+            images=self.cache is None,
+            workers=recipe.data.workers,
+            max_unreadable=recipe.data.max_unreadable,
+            skip=unread,
+            patch=begin.model.config.vision.patch if begin.model.config.naflex else None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        self.data = self.batches.state()
+        self.checkpoints = Checkpoints(folder / "checkpoints", recipe.save.keep)
+        if self.checkpoints.latest is not None:
+            self.state, self.data = self.checkpoints.restore(self.state)
+            self.batches.restore(self.data)
+        self.done = int(self.state.step)
+        self.journal = Journal(folder, self.done) if hosts.first() else None
+        self._stop = threading.Event()
+
+    def __enter__(self) -> "_Run":
+        self._handlers = {}
+        # In a job of several processes jax itself listens, and tells all of them.
+        alone = jax.process_count() == 1
+        if alone and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self.batches.close()
+        if self.journal is not None:
+            self.journal.close()
+        self.checkpoints.close()
+
+    def to_the_end(self, evaluate: Callable[[Any], dict[str, float]] | None) -> Result:
+        recipe = self.recipe
+        pending: tuple[int, Any] | None = None
+        self._last = time.monotonic()
+        for batch, data in self._fed():
+            if self.done >= recipe.steps or self._told_to_stop():
+                break
+            self.state, metrics = self.step(self.state, batch)
+            # Numbers of the step before are asked for while the device computes this one.
+            self._tell(pending)
+            self.done, self.data, pending = self.done + 1, data, (self.done + 1, metrics)
+            if recipe.evaluate and evaluate and self.done % recipe.evaluate.every == 0:
+                pending = self._tell(pending)
+                self._evaluated(evaluate)
+            if self.done % recipe.save.every == 0:
+                pending = self._tell(pending)
+                self.checkpoints.save(self.done, self.state, self.data)
+        self._tell(pending)
+        self.checkpoints.save(self.done, self.state, self.data)
+        self.checkpoints.wait()
+        self._warn_of_unreadable()
+        params = self.state.params
+        if self.done < recipe.steps:
+            return Result(self.done, False, params, None, self.metrics)
+        if evaluate and not (
+            recipe.evaluate and self.done % recipe.evaluate.every == 0 and self.metrics
+        ):
+            self._evaluated(evaluate)
+        return Result(self.done, True, params, self._export(params), self.metrics)
+
+    def _fed(self) -> Iterator[tuple[TrainBatch, dict[str, Any]]]:
+        """Batches on the devices, one ahead of the step, each with where the data is after it."""
+        rows = NamedSharding(self.mesh, PartitionSpec((DATA, MODEL)))
+
+        def put(x: Any) -> jax.Array:
+            return jax.make_array_from_process_local_data(rows, np.asarray(x))
+
+        ahead: tuple[TrainBatch, dict[str, Any]] | None = None
+        for batch in self.batches:
+            image = batch.image if self.cache is None else self.cache[np.asarray(batch.index)]
+            ready = TrainBatch(jax.tree.map(put, as_patches(image)), put(batch.text))
+            if ahead is not None:
+                yield ahead
+            ahead = ready, self.batches.state()
+
+    def _told_to_stop(self) -> bool:
+        if jax.process_count() > 1:
+            return self.checkpoints.preempted(self.done)
+        return self._stop.is_set()
+
+    def _tell(self, pending: tuple[int, Any] | None) -> None:
+        """Reports a step's numbers, once the device has them."""
+        if pending is None:
+            return
+        step, metrics = pending
+        values = {k: float(v) for k, v in jax.device_get(metrics)._asdict().items()}
+        if not all(map(math.isfinite, values.values())):
+            self.checkpoints.wait()
+            last = self.checkpoints.latest
+            kept = (
+                f"the checkpoint of step {last} is from before"
+                if last is not None
+                else "there was no checkpoint yet"
+            )
+            raise Diverged(
+                f"step {step}: the loss is {values['loss']:.4g}, its gradient's norm "
+                f"{values['grad_norm']:.4g}, the temperature {values['temperature']:.4g}; {kept}; "
+                "lower optimizer.lr or lengthen optimizer.warmup"
+            )
+        now = time.monotonic()
+        values["lr"] = float(self.lr[step - 1])
+        if self.journal is not None:
+            self.journal.write(step, values | {"seconds": now - self._last})
+        self._last = now
+        self.report(Progress("training", step, self.recipe.steps, values))
+
+    def _evaluated(self, evaluate: Callable[[Any], dict[str, float]]) -> None:
+        self.report(Progress("evaluating", self.done, self.recipe.steps, {}))
+        self.metrics = evaluate(self.state.params)
+        values = {f"evaluate/{name}": value for name, value in self.metrics.items()}
+        if self.journal is not None:
+            self.journal.write(self.done, values)
+        self.report(Progress("evaluated", self.done, self.recipe.steps, self.metrics))
+        self._last = time.monotonic()
+
+    def _export(self, params: Any) -> Path:
+        target = self.folder / "model"
+        params = hosts.gathered(params, self.mesh)
+        if hosts.first() and not target.exists():
+            save(
+                target,
+                self.begin.model,
+                params,
+                profile=self.begin.profile,
+                vocabulary=self.begin.vocabulary,
+                name=self.folder.name,
+            )
+        hosts.meet("exported")
+        return target
+
+    def _warn_of_unreadable(self) -> None:
+        if self.batches.bad:
+            key, reason = next(iter(self.batches.bad.items()))
+            warnings.warn(
+                f"{len(self.batches.bad)} pictures cannot be read, and others were taken for "
+                f"them {self.batches.unreadable} times; the first is {key}: {reason}",
+                stacklevel=3,
+            )
+
+
+def _warn_of_cut(begin: Start, pairs: Pairs) -> None:
+    """Once, of captions that are longer than the context, from a look at some thousands."""
+    some = range(0, len(pairs), max(1, len(pairs) // 10_000))
+    begin.tokenizer.encode([caption for index in some for caption in pairs.captions(index)])
