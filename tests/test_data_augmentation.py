@@ -210,7 +210,7 @@ def test_any_change_gives_a_picture_that_the_generator_decides(augmentation, see
         ({"crop": 0.5}, r"crop must be \(low, high\) above 0 and up to 1, got 0\.5$"),
         ({"crop": (0.5, 1.5)}, r"crop must be \(low, high\) above 0 and up to 1"),
         ({"scale": (1.2, 0.8)}, r"scale must be \(low, high\) above 0 and up to 10"),
-        ({"background": "noise"}, r"background must be one of profile, random, got 'noise'$"),
+        ({"background": "noise"}, r"must be one of profile, random, either, got 'noise'$"),
     ],
 )
 def test_values_out_of_range(values, message):
@@ -220,3 +220,13 @@ def test_values_out_of_range(values, message):
 
 def test_a_list_is_as_good_as_a_tuple():
     assert Augmentation(scale=[1, 2]) == Augmentation(scale=(1.0, 2.0))
+
+
+def test_either_background_is_white_about_half_of_the_time():
+    picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    profile = dataclasses.replace(PROFILE.image, res=32)
+    rng = np.random.default_rng(0)
+    either = Augmentation(background="either")
+    assert either.changes
+    white = [np.all(either.apply(picture, 32, rng, profile) == 255) for _ in range(200)]
+    assert 70 < sum(white) < 130

@@ -9,7 +9,7 @@ from PIL import Image
 
 from siglip_jax.preprocessing import ImageProfile, resize_image
 
-Background = Literal["profile", "random"]
+Background = Literal["profile", "random", "either"]
 
 _WHITE = (255, 255, 255)
 _LOG_ASPECTS = (math.log(3 / 4), math.log(4 / 3))
@@ -32,8 +32,8 @@ class Augmentation:
       colour: strength of changes to brightness, contrast and saturation; each is
         multiplied by 1 - colour to 1 + colour.
       background: what lies behind transparent pixels, and where the picture does not
-        reach: "profile", the profile's colour (white if it has none), or "random", a
-        colour or a gradient between two.
+        reach: "profile", the profile's colour (white if it has none), "random", a
+        colour or a gradient between two, or "either", each for half of the pictures.
 
     Raises:
       ValueError: if a value is out of range.
@@ -77,7 +77,7 @@ class Augmentation:
     @property
     def changes(self) -> bool:
         """Whether anything is switched on."""
-        return self.moves or bool(self.flip or self.colour or self.background == "random")
+        return self.moves or bool(self.flip or self.colour or self.background != "profile")
 
     def apply(
         self, image: Image.Image, res: int, rng: np.random.Generator, profile: ImageProfile
@@ -133,7 +133,10 @@ class Augmentation:
         self, height: int, width: int, rng: np.random.Generator, profile: ImageProfile
     ) -> np.ndarray:
         """The background, (height, width, 3) uint8."""
-        if self.background == "profile":
+        plain = self.background == "profile"
+        if self.background == "either":
+            plain = rng.random() < 0.5
+        if plain:
             colour = np.array(profile.background or _WHITE, np.uint8)
             return np.broadcast_to(colour, (height, width, 3))
         first, second = rng.integers(0, 256, (2, 3)).astype(np.float32)
