@@ -70,11 +70,10 @@ def test_large_batches(devices, n, chunk):
         assert_agree(in_float64(loss, inputs), want, LOSS_FLOAT64_RELATIVE)
 
 
-# The batch over all axes, in either order, over one of two or three, and over a middle one.
+# The batch over all axes, in either order, over one of two, and over two of three.
 MESHES = [
     ((2, 4), ("data", "model")), ((2, 4), ("model", "data")), ((4, 2), ("data",)),
-    ((2, 3), ("model",)), ((2, 2, 2), ("data", "pipeline")), ((2, 2, 2), ("model",)),
-    ((1, 8), ("data",)),
+    ((2, 3), ("model",)), ((2, 2, 2), ("data", "pipeline")),
 ]  # fmt: skip
 
 
@@ -182,7 +181,7 @@ def largest_array(loss, n, d):
 def test_no_device_holds_more_than_its_own_block(chunk):
     n, d, block = 4096, 32, 512
     arrays, temporary = largest_array(ring(mesh_of(8), chunk=chunk), n, d)
-    assert arrays == block * (chunk or block)
+    assert arrays == block * (chunk or block // 2)
     # The dense loss does, and so the measure sees it.
     dense, dense_temporary = largest_array(sigmoid_loss, n, d)
     assert dense >= block * n
@@ -196,21 +195,20 @@ def dots(jaxpr):
 def test_the_value_alone_computes_no_gradients():
     inputs, _ = case(48)
     loss = ring(mesh_of(8))
-    blocks = 4  # own, ahead, behind, opposite
-    assert dots(jax.make_jaxpr(loss)(*inputs)) == blocks
+    assert dots(jax.make_jaxpr(loss)(*inputs)) == 1
     gradients = jax.make_jaxpr(lambda *x: jax.vjp(loss, *x)[1](jnp.ones(())))(*inputs)
-    assert dots(gradients) == 3 * blocks
+    assert dots(gradients) == 3
 
 
-@pytest.mark.parametrize(("devices", "hops"), [(2, 0), (3, 1), (4, 1), (7, 3), (8, 3)])
-def test_texts_go_both_ways_at_once(devices, hops):
-    # Hops in the loop: half round, where one way would take `devices - 1`.
-    loss = ring(mesh_of(devices), chunk=4)
-    program = str(jax.make_jaxpr(loss)(*case(8 * devices)[0]))
-    chunks = 2
-    assert {int(x) for x in re.findall(r"\blength=(\d+)", program)} == {chunks, hops}
-    sent_to = {int(x) for x in re.findall(r"\bperm=\(\(0, (\d+)\)", program)}
-    assert sent_to == {1, devices - 1}
+@pytest.mark.parametrize(("devices", "n"), [(1, 8), (2, 16), (3, 24), (8, 64), (8, 8), (4, 36)])
+def test_texts_go_both_ways_at_once(devices, n):
+    # Half of them each way, where there are halves.
+    program = str(jax.make_jaxpr(ring(mesh_of(devices)))(*case(n)[0]))
+    block = n // devices
+    sent = re.findall(r"f32\[(\d+),16\][^ ]* = ppermute\[\s*[^\]]*perm=\(\(0, (\d+)\)", program)
+    both = {(block // 2, 1 % devices), (block // 2, devices - 1)}
+    want = {(block, 1)} if block % 2 else both
+    assert {(int(size), int(to)) for size, to in sent} == want
 
 
 ERRORS = [

@@ -6,10 +6,12 @@ scores the texts of one device at a time, n x n logits, so that memory grows wit
 
 - Loss and gradients are computed in the same pass. Left to autodiff, the ring keeps the
   logits of every hop for the way back and saves nothing; see `benchmarks/loss_memory.py`.
-- Texts travel both ways, so that after D/2 hops, not D - 1, every device has met them all.
+- Half of a device's texts travel up the ring and half down, so that both directions of
+  every link are used and a hop takes half the time.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +48,8 @@ def chunked_sigmoid_loss(
       mesh: the devices.
       axes: names of the mesh axes that the batch is split over, outermost first. Over other
         axes it is repeated.
-      chunk: how many texts a device scores at a time; all n = batch / devices unless given.
+      chunk: how many texts a device scores at a time, at most; unless given the n / 2 that
+        travel together, where n = batch / devices.
 
     Raises:
       ValueError: if images and texts are not equally many and wide, the mesh lacks an axis,
@@ -119,45 +122,36 @@ def _ring(
 ) -> Any:
     """What one device does; returns the loss, or (loss, gradients).
 
-    `seen` sums over the texts that this device's images have met. `ahead` and `behind` are
-    texts on their way up and down the ring, first its own and its neighbour's; `ahead_sum`
-    and `behind_sum` are what their gradients have gathered from the images they met.
+    `seen` sums over the texts that this device's images have met. `texts` are on their way
+    round the ring, first its own; `sums` are what their gradients have gathered.
     """
-    up, down = (devices - 1) // 2, devices // 2  # how far texts go: together, once to all
+    ways = (1, -1) if len(zimg) % 2 == 0 else (1,)  # an odd number has no halves
 
-    def meet(seen: Any, texts: Any, own: Any = False) -> Any:
-        return _meet(seen, zimg, texts, t, b, own=own, chunk=chunk, gradients=gradients)
-
-    def shift(tree: Any, by: int) -> Any:
-        route = [(device, (device + by) % devices) for device in range(devices)]
-        return jax.tree.map(lambda x: lax.ppermute(x, axes, route), tree)
+    def pass_on(halves: Sequence[Any]) -> Any:
+        routes = [[(i, (i + by) % devices) for i in range(devices)] for by in ways]
+        return [lax.ppermute(x, axes, r) for x, r in zip(halves, routes, strict=True)]
 
     def hop(count: Any, carry: Any) -> Any:
         # Nothing that is sent waits for what is computed, so that both can happen at once:
-        # texts are a hop ahead of their sums. The price is one hop too many at the end.
-        seen, ahead, behind, ahead_sum, behind_sum = carry
-        seen, ahead_part = meet(seen, ahead, own=count == 0)
-        # One after the other: XLA would hold the logits of both.
-        seen, ahead_part, later = lax.optimization_barrier((seen, ahead_part, behind))
-        seen, behind_part = meet(seen, later)
-        ahead_sum = _add(shift(ahead_sum, 1), ahead_part)
-        behind_sum = _add(shift(behind_sum, -1), behind_part)
-        return seen, shift(ahead, 1), shift(behind, -1), ahead_sum, behind_sum
+        # texts are a hop ahead of their sums. The price is that at last they come home, unread.
+        seen, texts, sums = carry
+        seen, parts = _meet(
+            seen, zimg, texts, t, b, own=count == 0, chunk=chunk, gradients=gradients
+        )
+        if gradients:
+            sums = _add(pass_on(sums), parts)
+        return seen, pass_on(texts), sums
 
-    per_image, per_text = jnp.zeros_like(zimg[:, 0]), jnp.zeros_like(ztxt)
+    per_image, texts = jnp.zeros_like(zimg[:, 0]), jnp.split(ztxt, len(ways))
     seen = (per_image, per_image, jnp.zeros_like(zimg)) if gradients else (per_image,)
-    none = per_text if gradients else None
-    carry = lax.fori_loop(0, down, hop, (seen, ztxt, shift(ztxt, -1), none, none))
-    seen, ahead, _, ahead_sum, behind_sum = carry
-    if up == down:  # an odd ring: one is left, over there or, on a ring of one, here
-        seen, part = meet(seen, ahead, own=devices == 1)
-        ahead_sum = _add(shift(ahead_sum, 1), part)
+    sums = [jnp.zeros_like(x) for x in texts] if gradients else None
+    seen, _, sums = lax.fori_loop(0, devices, hop, (seen, texts, sums))
 
     batch = devices * len(zimg)
     loss = lax.psum(jnp.sum(seen[0]), axes) / batch
     if not gradients:
         return loss
-    home = _add(shift(ahead_sum, -up), shift(behind_sum, down))
+    home = jnp.concatenate(pass_on(sums))
     scale = jnp.exp(t)[None] / batch
     dzimg, dztxt = seen[2] * scale, home * scale
     # t only scales zimg, so how the loss follows one tells how it follows the other.
@@ -169,7 +163,7 @@ def _ring(
 def _meet(
     seen: Any,
     zimg: Any,
-    texts: Any,
+    halves: Sequence[Any],
     t: Any,
     b: Any,
     *,
@@ -177,18 +171,21 @@ def _meet(
     chunk: int,
     gradients: bool,
 ) -> Any:
-    """Adds what images and one device's texts have to do with each other, chunk by chunk.
+    """Adds what images have to do with the texts of a device, one chunk at a time.
 
     Returns `seen` = (loss per image, gradient of its bias, gradient of the image) and the
-    gradients of the texts, those of embeddings still without the temperature.
+    gradients of the texts, a list like `halves`; those of embeddings still without the
+    temperature. Where `own`, the texts belong to the images.
     """
+    n, half = len(zimg), len(halves[0])
+    chunk = math.gcd(chunk, half)
 
-    def step(seen: Any, item: Any) -> Any:
-        first, texts = item
-        shape = len(zimg), chunk
-        rows, columns = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-        match = own & (rows == first + columns)
-        labels = jnp.where(match, 1, -1).astype(zimg.dtype)
+    # One loop over both halves, so that no compiler holds the logits of both.
+    def step(seen: Any, start: Any) -> Any:
+        chunks = [lax.dynamic_slice_in_dim(x, start % half, chunk) for x in halves]
+        texts = chunks[0] if len(chunks) == 1 else jnp.where(start < half, *chunks)
+        rows, columns = (lax.broadcasted_iota(start.dtype, (n, chunk), axis) for axis in (0, 1))
+        labels = jnp.where(own & (rows == start + columns), 1, -1).astype(zimg.dtype)
         scores = labels * logits(zimg, texts, t, b)
         parts = (-jnp.sum(jax.nn.log_sigmoid(scores), axis=1),)
         if not gradients:
@@ -197,9 +194,8 @@ def _meet(
         parts += jnp.sum(slope, axis=1), slope @ texts
         return _add(seen, parts), slope.T @ zimg
 
-    chunks = texts.reshape(-1, chunk, texts.shape[1])
-    seen, dtexts = lax.scan(step, seen, (jnp.arange(len(chunks)) * chunk, chunks))
-    return seen, dtexts if dtexts is None else dtexts.reshape(texts.shape)
+    seen, dtexts = lax.scan(step, seen, jnp.arange(0, n, chunk))
+    return seen, list(dtexts.reshape(len(halves), half, -1)) if gradients else None
 
 
 def _add(a: Any, b: Any) -> Any:
