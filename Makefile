@@ -14,8 +14,8 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-demo: $(INSTALLED) ## score real photographs with a random model of the size of B/16
-	$(BIN)/python benchmarks/score_photographs.py
+demo: $(INSTALLED) ## name emoji that the model in the box has never seen
+	$(BIN)/siglip-jax demo
 
 check: lint test wheel ## everything that CI runs
 

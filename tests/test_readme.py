@@ -61,3 +61,13 @@ def test_the_quick_start_runs(tmp_path, monkeypatch, capsys):
     assert scope["scores"].labels == ("a dog", "a cat", "a donut", "a beignet")
     assert np.isfinite(scope["scores"].probabilities).all()
     assert "a donut" in capsys.readouterr().out
+
+
+def test_the_recipe_is_one():
+    import tomllib
+
+    from siglip_jax.training import recipe_from_dict
+
+    (text,) = blocks("toml")
+    recipe = recipe_from_dict(tomllib.loads(text))
+    assert recipe.parameters[0].frozen and recipe.optimizer.lr == 1e-4
