@@ -4,7 +4,7 @@ import numpy as np
 
 PARAMETERS = {
     "at initialisation": (np.log(10.0), -10.0),
-    "trained": (4.7647, -12.93),  # about where the released B/16 ended: temperature 117
+    "trained": (4.7647, -12.93),  # a temperature of 117
 }
 
 

@@ -1,13 +1,27 @@
 """A dataset small enough to train on in a test: coloured shapes and what they are called."""
 
+import atexit
+import functools
 import io
 import itertools
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pyarrow
 import pyarrow.parquet
+import pytest
 import sentencepiece
+from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image, ImageDraw
+
+from siglip_jax.scoring.sharding import make_mesh
+from siglip_jax.training import Result, recipe_from_dict, train
+from siglip_jax.training.journal import read_journal
 
 COLOURS = {
     "red": "#e02020",
@@ -19,6 +33,8 @@ COLOURS = {
     "brown": "#804010",
     "cyan": "#30d0d0",
 }
+# Of both towers.
+SIZE = {"width": 32, "depth": 1, "mlp_dim": 64, "num_heads": 2}
 SHAPES = ("circle", "square", "triangle", "bar", "post", "ring")
 
 
@@ -55,10 +71,10 @@ def write_parquet(path, copies=1):
     return path
 
 
-def write_vocabulary(path):
+def write_vocabulary(path, sentences=None):
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(names()),
+        sentence_iterator=iter(sentences or names()),
         model_writer=model,
         vocab_size=40,
         hard_vocab_limit=False,
@@ -79,20 +95,91 @@ def recipe(folder, **changes):
     if not data.exists():
         write_parquet(data)
         write_vocabulary(vocabulary)
-    size = {"width": 32, "depth": 2, "mlp_dim": 64, "num_heads": 4}
     return {
         "steps": 200,
         "batch": 24,
         "seed": 0,
         "data": {"train": str(data)},
         "model": {
-            "image": size | {"patch": 8, "res": 16},
-            "text": size | {"vocab_size": 64, "length": 8},
+            "image": SIZE | {"patch": 8, "res": 16},
+            "text": SIZE | {"vocab_size": 64, "length": 16},
             "vocabulary": str(vocabulary),
         },
         "optimizer": {"lr": 3e-3, "warmup": 20},
     } | changes
 
 
-def pixels(name, size=16):
-    return np.asarray(draw(*name.split(), size=size).convert("RGB"))
+def trained(folder, table, run="run", **options):
+    """Runs a recipe as `recipe` gives it; the `Result`."""
+    return train(recipe_from_dict(table), folder / run, **options)
+
+
+class Trained(NamedTuple):
+    folder: Path
+    table: dict[str, Any]
+    result: Result
+
+
+@functools.cache
+def trained_model():
+    """A run of two hundred steps on one device, once for all tests that begin with a model."""
+    folder = Path(scratch()) / "trained"
+    folder.mkdir()
+    table = recipe(folder, evaluate={"data": str(folder / "shapes.parquet")})
+    return Trained(folder, table, trained(folder, table, mesh=make_mesh(jax.devices()[:1])))
+
+
+def toml(table, name=""):
+    """The text of a recipe's TOML file."""
+    lines = [f"[{name}]"] if name else []
+    tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+    lines += [f"{k} = {json.dumps(v)}" for k, v in table.items() if k not in tables]
+    inside = f"{name}." if name else ""
+    return "\n".join(lines + [toml(value, inside + key) for key, value in tables.items()])
+
+
+def journal(run):
+    """What a run wrote, but for how long it took."""
+    lines = read_journal(run)
+    return [{name: line[name] for name in line if name != "seconds"} for line in lines]
+
+
+def bits(params):
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf).tobytes()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+@functools.cache
+def scratch():
+    """A folder of this session's; its compiled programs lie there for its subprocesses."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compiled_once():
+    """Compiles quickly, if not to quick programs, and what comes again not at all."""
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": scratch(),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with the pictures and the vocabulary."""
+    folder = tmp_path_factory.mktemp("shapes")
+    recipe(folder)
+    return folder

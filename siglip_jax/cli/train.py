@@ -110,7 +110,7 @@ class _Screen:
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[numbers]}"),
-                console=Console(stderr=True),
+                console=Console(stderr=True, highlight=False),
             )
             self._bar.start()
             self._task = self._bar.add_task("", total=progress.total, numbers="")

@@ -23,8 +23,9 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         import orbax.checkpoint as ocp
 
-        # orbax tells every file it touches, and of an error several pages before it raises it.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        # orbax tells every file it touches, and of an error, which it then raises, many pages.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._ocp, self.folder = ocp, folder.absolute()
         self._begun: int | None = None
         self._manager = ocp.CheckpointManager(

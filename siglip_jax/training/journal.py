@@ -1,5 +1,6 @@
 """What a run says about itself: a line of JSON a step, and TensorBoard where installed."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,28 @@ class Journal:
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
             with staged(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept))
+        self._path = path
         self._file = path.open("a", buffering=1)
         self._board = _tensorboard(folder)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Numbers of one step, under names such as `loss` or `evaluate/recall@1`."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        """Numbers of one step, under names such as `loss` or `evaluate/recall@1`.
+
+        Raises:
+          OSError: if the disk is full.
+        """
+        try:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise OSError(f"{self._path}: cannot be written: {error.strerror}") from error
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
+        # What could not be written is tried once more, and was told the first time.
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,41 +34,11 @@ from siglip_jax.training.embeddings import as_patches, cached_image_embeddings
 from siglip_jax.training.held_out import evaluation, inference_batch, program
 from siglip_jax.training.journal import Journal
 from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
+from siglip_jax.training.outcome import Diverged, Progress, Result
 from siglip_jax.training.recipe import Recipe
 from siglip_jax.training.run_folder import claim
 from siglip_jax.training.start import Start, first_weights, rules, start
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
-
-
-class Diverged(ValueError):
-    """The loss or its gradient is no longer a number."""
-
-
-class Progress(NamedTuple):
-    """What `train` reports: after each step, and for the slow parts before and between."""
-
-    what: str
-    done: int
-    total: int
-    values: dict[str, float]
-
-
-class Result(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-      step: steps done.
-      finished: False if it was told to stop (SIGTERM, SIGINT) and saved.
-      params: the weights.
-      model: folder of the saved model; None unless finished.
-      metrics: the last evaluation.
-    """
-
-    step: int
-    finished: bool
-    params: Any
-    model: Path | None
-    metrics: dict[str, float]
 
 
 def train(
@@ -313,8 +283,8 @@ class _Run:
         if self.batches.bad:
             key, reason = next(iter(self.batches.bad.items()))
             warnings.warn(
-                f"{len(self.batches.bad)} pictures cannot be read, and others were taken for "
-                f"them {self.batches.unreadable} times; the first is {key}: {reason}",
+                f"{self.data['unreadable']} times another picture was taken for one that cannot be "
+                f"read; of {len(self.batches.bad)} such pictures the first is {key}: {reason}",
                 stacklevel=3,
             )
 

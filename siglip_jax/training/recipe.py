@@ -219,9 +219,16 @@ class Recipe:
     save: Save = Save()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate"):
-            if getattr(self, name) < 1:
-                raise RecipeError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, number in (
+            ("steps", self.steps),
+            ("batch", self.batch),
+            ("accumulate", self.accumulate),
+            ("save.every", self.save.every),
+            ("save.keep", self.save.keep),
+            ("evaluate.every", self.evaluate.every if self.evaluate else 1),
+        ):
+            if number < 1:
+                raise RecipeError(f"{name} must be at least 1, got {number}")
         if self.batch % self.accumulate:
             raise RecipeError(f"accumulate={self.accumulate} does not divide batch={self.batch}")
         if self.init.model and (self.init.image or self.init.text):

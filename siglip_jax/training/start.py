@@ -1,6 +1,6 @@
 """Where a run begins: an architecture, its preprocessing, and the first weights."""
 
-import dataclasses
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +10,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from siglip_jax.checkpoints import VOCABULARIES
-from siglip_jax.config import Execution, Siglip
-from siglip_jax.found import find_model
+from siglip_jax.config import Siglip
+from siglip_jax.found import Found, find_model
 from siglip_jax.locate import locate_vocabulary
 from siglip_jax.models import SiglipModel, abstract_inputs
 from siglip_jax.preprocessing import Profile, Tokenizer
-from siglip_jax.pretrained import load
+from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.scoring.sharding import FSDP, REPLICATED, Rules, sharding_of
 from siglip_jax.training.recipe import Recipe
 
@@ -80,9 +80,16 @@ def first_weights(recipe: Recipe, model: SiglipModel, mesh: Mesh) -> Any:
     Raises:
       ValueError: if weights to begin with cannot be read or belong to another architecture.
     """
-    place = sharding_of(mesh, rules(recipe))
     if recipe.init.model:
-        return _load(recipe.init.model, recipe.execution, mesh, rules(recipe)).params
+        return _load(recipe.init.model, recipe, mesh).params
+    towers = {
+        part: (source, _tower(source, tower, recipe, model.config))
+        for part, tower, source in (
+            ("img", "image", recipe.init.image),
+            ("txt", "text", recipe.init.text),
+        )
+        if source
+    }
     inputs = abstract_inputs(model.config)
 
     def init(key: jax.Array) -> Any:
@@ -90,37 +97,50 @@ def first_weights(recipe: Recipe, model: SiglipModel, mesh: Mesh) -> Any:
         params = model.init(key, *zeros)["params"]
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
 
-    key = jax.random.key(recipe.seed)
+    key, place = jax.random.key(recipe.seed), sharding_of(mesh, rules(recipe))
     shapes = flatten_dict(jax.eval_shape(init, key), sep="/")
     shardings = unflatten_dict({k: place(k, v.shape) for k, v in shapes.items()}, sep="/")
     params = dict(jax.jit(init, out_shardings=shardings)(key))
-    for part, tower, source in (
-        ("img", "image", recipe.init.image),
-        ("txt", "text", recipe.init.text),
-    ):
-        if source:
-            params[part] = _tower(source, part, tower, recipe, model.config, mesh)
+    for part, (source, found) in towers.items():
+        loaded = _load(source, recipe, mesh).params
+        params[part] = loaded if found.tower else loaded[part]
     return params
 
 
-def _load(source: str, execution: Execution, mesh: Mesh, how: Rules) -> Any:
-    return load(source, execution=execution, dtype="float32", mesh=mesh, rules=how)
+def _load(source: str, recipe: Recipe, mesh: Mesh) -> Pretrained:
+    # Weights need no preprocessing, so that files which do not say theirs will do.
+    profile = recipe.profile or "big_vision"
+    how = rules(recipe)
+    return load(
+        source, profile=profile, execution=recipe.execution, dtype="float32", mesh=mesh, rules=how
+    )
 
 
-def _tower(
-    source: str, part: str, tower: str, recipe: Recipe, config: Siglip, mesh: Mesh
-) -> dict[str, Any]:
-    found = find_model(source)
+def _tower(source: str, tower: str, recipe: Recipe, config: Siglip) -> Found:
+    """The model that a tower comes from, once it is known to fit."""
+    found = find_model(source, profile=recipe.profile or "big_vision")
     if found.tower not in (None, tower):
         raise ValueError(f"init.{tower}={source} is an {found.tower} tower")
     theirs = found.config.vision if tower == "image" else found.config.text
     ours = config.vision if tower == "image" else config.text
     if theirs != ours:
-        there, here = dataclasses.asdict(theirs), dataclasses.asdict(ours)
-        keys = [k for k in here if here[k] != there.get(k)]
+        there, here = flatten_dict(asdict(theirs), sep="."), flatten_dict(asdict(ours), sep=".")
+        differences = [
+            f"{key} is {there.get(key)} there and {here.get(key)} here"
+            for key in dict.fromkeys([*here, *there])
+            if here.get(key) != there.get(key)
+        ]
         raise ValueError(
             f"init.{tower}={source} is another architecture than model.{tower}: "
-            + ", ".join(f"{k} is {there.get(k)} there and {here[k]} here" for k in keys)
+            + ", ".join(differences)
         )
-    params = _load(source, recipe.execution, mesh, rules(recipe)).params
-    return params if found.tower else params[part]
+    named = recipe.model and recipe.model.vocabulary
+    same = not (tower == "text" and named and found.vocabulary) or (
+        found.vocabulary.read_bytes() == Path(named).expanduser().read_bytes()
+    )
+    if not same:
+        raise ValueError(
+            f"init.text={source} was trained with another vocabulary than model.vocabulary="
+            f"{named}; its own is {found.vocabulary}"
+        )
+    return found

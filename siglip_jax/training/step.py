@@ -188,13 +188,17 @@ def make_step(
         params = unflatten_dict(flatten_dict(train, sep="/") | frozen, sep="/")
         metrics = Metrics(
             loss=value,
-            grad_norm=optax.global_norm(grads),
+            grad_norm=_norm(grads),
             temperature=jnp.exp(params["t"][0]),
             bias=params["b"][0],
         )
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return step
+
+
+def _norm(tree: Any) -> jax.Array:
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def _parts(x: jax.Array, n: int) -> jax.Array:

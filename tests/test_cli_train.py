@@ -1,0 +1,206 @@
+"""`siglip-jax train`: what it prints, its exit codes, and being killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import command_line
+import pytest
+import shapes
+from command_line import on_a_terminal, shell
+
+from siglip_jax import training
+from siglip_jax.training import Diverged, Progress, Result
+
+cli, surroundings = command_line.cli, command_line.surroundings
+compiled_once, data = shapes.compiled_once, shapes.data
+pytestmark = pytest.mark.usefixtures("compiled_once", "surroundings")
+STEPS = 16
+
+
+@pytest.fixture
+def recipe(tmp_path, data):
+    table = shapes.recipe(data, steps=STEPS, optimizer={"lr": 3e-3, "warmup": 4}, save={"every": 3})
+    (tmp_path / "shapes.toml").write_text(shapes.toml(table))
+    return tmp_path / "shapes.toml"
+
+
+def started(recipe, out):
+    """The command in a process of its own, on one device; its programs are shared."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "siglip_jax.cli.main", "train", str(recipe), "--out", str(out)],
+        env=os.environ
+        | {
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "JAX_COMPILATION_CACHE_DIR": shapes.scratch(),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err.splitlines()
+
+
+def until(process, there):
+    """Returns once `there()` is true, or fails when the process has ended."""
+    while not there():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def steps_of(out):
+    path = out / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_killed_and_told_to_stop_it_ends_as_if_nothing_had_been(tmp_path, recipe):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    code, out, _ = finished(started(recipe, whole))
+    assert code == 0 and out == f"16 steps; the model is {whole / 'model'}\n"
+
+    # While it writes a checkpoint, if this is quick enough; else between two.
+    process = started(recipe, cut)
+    until(process, lambda: steps_of(cut) >= 8 and any(cut.glob("checkpoints/*-tmp")))
+    process.kill()
+    assert finished(process)[0] == -signal.SIGKILL
+
+    process = started(recipe, cut)
+    until(process, lambda: steps_of(cut) > 9)
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finished(process)
+    assert (code, out) == (143, ""), err
+    done = int(re.fullmatch(r"siglip-jax: stopped after step (\d+) and saved; .*", err[-1])[1])
+    assert (cut / f"checkpoints/{done}").is_dir() and steps_of(cut) == done
+
+    code, out, _ = finished(started(recipe, cut))
+    assert code == 0 and out == f"16 steps; the model is {cut / 'model'}\n"
+    assert shapes.journal(cut) == shapes.journal(whole)
+    weights = "model/weights.safetensors"
+    assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
+    # Nothing is left of what the killed ones had begun to write.
+    assert all(entry.name.isdigit() for entry in (cut / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """`train` that reports a few things and ends as told; the arguments of its calls."""
+    calls = []
+
+    def pretend(outcome):
+        def fake(recipe, out, *, mesh, report):
+            calls.append((recipe, out, dict(mesh.shape)))
+            numbers = {"loss": 1.23456789, "grad_norm": 7.0, "lr": 0.1}
+            for step in (1, 2, 16):
+                report(Progress("training", step, 16, numbers))
+            report(Progress("evaluating", 16, 16, {}))
+            report(Progress("evaluated", 16, 16, outcome.metrics))
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        monkeypatch.setattr(training, "train", fake)
+        return calls
+
+    return pretend
+
+
+METRICS = {"img2txt_recall@1": 0.5, "txt2img_recall@5": 1.0}
+
+
+def test_what_it_prints(recipe, cli, pretended, tmp_path):
+    calls = pretended(Result(16, True, None, tmp_path / "model", METRICS))
+    code, out, err = cli("train", recipe, "--out", "run", "--set", "steps=20")
+    assert code == 0
+    assert out.splitlines() == [
+        f"16 steps; the model is {tmp_path / 'model'}",
+        "img2txt_recall@1        50.00%",
+        "txt2img_recall@5       100.00%",
+    ]
+    # Not a terminal: a line now and then, among them the first and the last.
+    assert err == [
+        "training 1/16 loss 1.235",
+        "training 16/16 loss 1.235",
+        "evaluated 16/16 img2txt_recall@1 0.5",
+    ]
+    ((taken, folder, mesh),) = calls
+    assert (taken.steps, folder, mesh) == (20, "run", {"data": 8, "model": 1})
+
+    code, out, err = cli("train", recipe, "--out", "run", "--json")
+    assert code == 0 and json.loads(out) == {
+        "step": 16,
+        "finished": True,
+        "metrics": METRICS,
+        "model": str(tmp_path / "model"),
+    }
+
+
+def test_what_it_prints_when_it_was_stopped(recipe, cli, pretended):
+    pretended(Result(9, False, None, None, {}))
+    code, out, err = cli("train", recipe, "--out", "run", "--json")
+    assert code == 143
+    assert json.loads(out) == {"step": 9, "finished": False, "metrics": {}, "model": ""}
+    assert err[-1] == "siglip-jax: stopped after step 9 and saved; the same command goes on"
+
+
+@pytest.mark.parametrize("error", [Diverged("step 2: it is nan"), OSError("the disk is full")])
+def test_what_it_prints_when_it_failed(recipe, cli, pretended, error):
+    error.metrics = {}
+    pretended(error)
+    code, out, err = cli("train", recipe, "--out", "run")
+    assert (code, out, err[-1]) == (2, "", f"siglip-jax: error: {error}")
+    assert len(err) == 4
+
+
+def test_on_a_terminal_it_draws_a_bar(recipe, pretended, tmp_path, monkeypatch, capfd):
+    pretended(Result(16, True, None, tmp_path / "model", METRICS))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    code, out = on_a_terminal(monkeypatch, "train", recipe, "--out", "run")
+    assert code == 0 and "16 steps; the model is" in out
+    assert "16/16" in (shown := capfd.readouterr().err) and "step 16: img2txt_recall@1 0.5" in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--set", "optimiser.lr=1"], "optimiser is unknown; did you mean optimizer?"),
+        (["--set", "batch=20"], "does not divide into accumulate=1 parts over 8 devices"),
+        (["--set", "model.text.width=31"], "width 31 is not a multiple of num_heads 2"),
+        (["--set", "data.train=x.tar"], "x.tar: no such file"),
+        (["--st", "x"], "there is no option --st; did you mean --set?"),
+    ],
+)
+def test_one_line_for_what_is_wrong(recipe, cli, argv, message, tmp_path):
+    code, out, err = cli("train", recipe, "--out", "run", *argv)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert err[0].startswith("siglip-jax") and message in err[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_recipe_and_no_folder(cli):
+    code, out, err = cli("train", "x.toml", "--out", "run")
+    assert (code, out) == (2, "")
+    assert err == [
+        "siglip-jax: error: x.toml: the recipe cannot be read: No such file or directory"
+    ]
+    code, _, err = cli("train", "x.toml")
+    assert code == 2 and "--out" in err[0]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from siglip_jax.cli.main import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not (found := set(sys.argv[1].split()) & set(sys.modules)), found\n"
+    )
+    shell("-c", code, "jax numpy rich optax orbax grain tomllib")
