@@ -51,3 +51,35 @@ def test_the_conversion_still_runs(monkeypatch, tmp_path, capsys):
     for line in re.findall(r"^(?:\$ |written|identical|round trip|tensors).*$", out, re.M):
         assert line in stored
     assert out.count("(exit code 0)") >= 7 and out.count("(exit code 1)") == 1
+
+
+@pytest.mark.parametrize("stem", ["train_emoji", "zero_shot"])
+def test_the_emoji_notebooks_still_run(monkeypatch, tmp_path, capsys, stem):
+    """On a small budget: some steps of training in the place of hundreds."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    (path,) = [p for p in NOTEBOOKS if p.stem == stem]
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setenv("SIGLIP_JAX_NOTEBOOK_STEPS", "8")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    names = {}
+    try:
+        for cell in cells(path):
+            # Fonts without emoji or Chinese, texts longer than the context.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(compile("".join(cell["source"]), path.name, "exec"), names)
+    finally:
+        names["plt"].close("all")
+    out = capsys.readouterr().out
+    if stem == "train_emoji":
+        assert "stopped after 4 of 8 steps" in out and "then 8 steps, finished: True" in out
+        assert "optimiser is unknown; did you mean optimizer?" in out
+    else:
+        stored = "".join(
+            "".join(o.get("text", "")) for cell in cells(path) for o in cell["outputs"]
+        )
+        # The same pictures and the same model: the same numbers, to a picture or two.
+        ours, theirs = (re.search(r"right: ([\d.]+)%", text) for text in (out, stored))
+        assert abs(float(ours[1]) - float(theirs[1])) < 1
