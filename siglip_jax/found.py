@@ -4,6 +4,7 @@ Headers and small files are read, never weights, and nothing here imports jax.
 """
 
 import dataclasses
+import difflib
 import functools
 import json
 import os
@@ -136,6 +137,8 @@ def _row(name: str | os.PathLike[str]) -> Checkpoint:
         text = os.fspath(name)
         if text.endswith((".npz", ".safetensors", "/")) or text.startswith((".", "/", "~")):
             open_source(Path(name).expanduser()).close()
+        if near := difflib.get_close_matches(text, BOX, n=1, cutoff=0.8):
+            raise ValueError(f"no model is called {text!r}; did you mean {near[0]}?") from None
         raise
 
 

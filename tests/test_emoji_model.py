@@ -89,6 +89,11 @@ def test_it_is_small_and_in_half_precision():
     assert {name for name, leaf in params.items() if leaf.dtype != np.float16} == {"t", "b"}
 
 
+def test_a_misspelled_name():
+    with pytest.raises(ValueError, match="called 'siglip_emojy'; did you mean siglip_emoji"):
+        siglip_jax.load("siglip_emojy")
+
+
 def test_what_it_is_called_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = siglip_jax.load("siglip_emoji")

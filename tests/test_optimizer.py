@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
-from siglip_jax.training.recipe import Optimizer, Rule
+from siglip_jax.training.recipe_tables import Optimizer, Rule
 
 NAMES = ("img/embedding/kernel", "img/embedding/bias", "txt/head/kernel", "t", "b")
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from siglip_jax.training.optimizer import make_optimizer, treatments
-from siglip_jax.training.recipe import Optimizer, Rule
+from siglip_jax.training.recipe_tables import Optimizer, Rule
 
 pytest.importorskip("big_vision.optax", reason="needs a big_vision checkout on PYTHONPATH")
 config_dict = pytest.importorskip("ml_collections").ConfigDict

@@ -8,7 +8,7 @@ import shapes
 from siglip_jax.checkpoints import find
 from siglip_jax.config import Execution, NaFlexVision
 from siglip_jax.training import read_recipe, recipe_from_dict
-from siglip_jax.training.recipe import RecipeError
+from siglip_jax.training.recipe_tables import RecipeError
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("**/*.toml"))
 SIZE = {"width": 8, "depth": 1, "mlp_dim": 16, "num_heads": 2}

@@ -16,7 +16,7 @@ from siglip_jax.scoring import sharding
 from siglip_jax.scoring.sharding import FSDP, REPLICATED, make_mesh
 from siglip_jax.training import recipe_from_dict
 from siglip_jax.training.optimizer import make_optimizer, treatments
-from siglip_jax.training.recipe import Loss, Optimizer, Rule
+from siglip_jax.training.recipe_tables import Loss, Optimizer, Rule
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
 
 compiled_once = shapes.compiled_once

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from siglip_jax.training.recipe import Optimizer, Rule, ScheduleName
+from siglip_jax.training.recipe_tables import Optimizer, Rule, ScheduleName
 
 Schedule = Callable[[Any], jax.Array]
 

@@ -50,7 +50,7 @@ def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
     >>> recipe_from_dict({"steps": 9, "batch": 8, "data": {"train": "x"}, "optimiser": {}})
     Traceback (most recent call last):
       ...
-    siglip_jax.training.recipe.RecipeError: optimiser is unknown; did you mean optimizer?
+    siglip_jax.training.recipe_tables.RecipeError: optimiser is unknown; did you mean optimizer?
     """
     return _build(Recipe, table, "")
 

@@ -25,7 +25,7 @@ from siglip_jax.models import SiglipModel, value_range
 from siglip_jax.models.activations import batches_split_by
 from siglip_jax.scoring.sharding import DATA, MODEL, Rules, sharding_of
 from siglip_jax.training.loss import softmax_loss
-from siglip_jax.training.recipe import Loss
+from siglip_jax.training.recipe_tables import Loss
 from siglip_jax.training.ring import chunked_sigmoid_loss
 
 LossFunction = Callable[..., Float[Array, ""]]
