@@ -111,7 +111,7 @@ MODULES = {
     "training.optimizer": Row("optax, with big_vision's treatment by name", jax=True),
     "training.step": Row("state and batch in, state and numbers out", "models scoring", jax=True),
     "training.start": Row("the model a run begins with",
-                          "checkpoints config found locate models preprocessing pretrained "
+                          "checkpoints config data found locate models preprocessing pretrained "
                           "scoring", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "

@@ -1,5 +1,6 @@
 """Runs that were interrupted end as those that were not, to the last bit."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import pytest
 import shapes
 
 from siglip_jax.scoring.sharding import make_mesh
-from siglip_jax.training import recipe_from_dict
+from siglip_jax.training import loop, recipe_from_dict
 from siglip_jax.training.checkpoints import Checkpoints
 from siglip_jax.training.journal import Journal, read_journal
 from siglip_jax.training.run_folder import claim
@@ -84,12 +85,14 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, table):
 
 
 def test_one_that_ended_before_its_model_was_written_writes_it(tmp_path, table, monkeypatch):
-    from siglip_jax.training import loop
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save", lambda *_, **__: stop())
-        with pytest.raises(Interrupted):
+        patch.setattr(loop, "save", full)
+        with pytest.raises(OSError, match=r"model could not be written: No space left") as caught:
             run(tmp_path, table)
+    assert f"in the checkpoint of step {STEPS}, and the same" in str(caught.value)
     steps = []
     result = run(tmp_path, table, report=lambda p: steps.append(p.done))
     assert result.finished and steps == [] and (result.model / "weights.safetensors").is_file()

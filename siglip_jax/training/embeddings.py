@@ -97,6 +97,7 @@ def cached_image_embeddings(
 
     Raises:
       ValueError: if more than the share `max_unreadable` of the pictures cannot be read.
+      OSError: if the disk is full.
     """
     tower = hosts.gathered(params["img"], program.mesh)
     path = folder / f"image_embeddings-{_digest(tower, pairs, profile)}.npy"
@@ -121,8 +122,12 @@ def cached_image_embeddings(
             )
         zimg[list(bad)] = np.nan
         if hosts.first():
-            with staged(path) as temporary, temporary.open("wb") as file:
-                np.save(file, zimg)
+            try:
+                with staged(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, zimg)
+            except OSError as error:
+                reason = error.strerror or error  # of a full disk, numpy says its own
+                raise OSError(f"{path} could not be written: {reason}") from error
         hosts.meet("kept embeddings")
     cache = np.load(path, mmap_mode="r")
     return cache, np.flatnonzero(np.isnan(cache[:, 0])).tolist()

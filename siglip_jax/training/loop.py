@@ -37,7 +37,7 @@ from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatme
 from siglip_jax.training.outcome import Diverged, Progress, Result
 from siglip_jax.training.recipe import Recipe
 from siglip_jax.training.run_folder import claim
-from siglip_jax.training.start import Start, first_weights, rules, start
+from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
 
 
@@ -76,7 +76,7 @@ def train(
     if hosts.first():
         claim(folder, recipe)
     hosts.meet("claimed")
-    _warn_of_cut(begin, pairs)
+    warn_of_cut(begin, pairs)
     with _Run(recipe, folder, mesh, begin, pairs, report) as run:
         return run.to_the_end(evaluate)
 
@@ -268,14 +268,20 @@ class _Run:
         target = self.folder / "model"
         params = hosts.gathered(params, self.mesh)
         if hosts.first() and not target.exists():
-            save(
-                target,
-                self.begin.model,
-                params,
-                profile=self.begin.profile,
-                vocabulary=self.begin.vocabulary,
-                name=self.folder.name,
-            )
+            try:
+                save(
+                    target,
+                    self.begin.model,
+                    params,
+                    profile=self.begin.profile,
+                    vocabulary=self.begin.vocabulary,
+                    name=self.folder.name,
+                )
+            except OSError as error:
+                raise OSError(
+                    f"{target} could not be written: {error.strerror or error}; its weights are in "
+                    f"the checkpoint of step {self.done}, and the same command tries again"
+                ) from error
         hosts.meet("exported")
         return target
 
@@ -287,9 +293,3 @@ class _Run:
                 f"read; of {len(self.batches.bad)} such pictures the first is {key}: {reason}",
                 stacklevel=3,
             )
-
-
-def _warn_of_cut(begin: Start, pairs: Pairs) -> None:
-    """Once, of captions that are longer than the context, from a look at some thousands."""
-    some = range(0, len(pairs), max(1, len(pairs) // 10_000))
-    begin.tokenizer.encode([caption for index in some for caption in pairs.captions(index)])

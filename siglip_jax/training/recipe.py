@@ -47,16 +47,16 @@ class Recipe:
     accumulate: int = 1
     data: Data
     model: Model | None = None
-    init: Init = Init()
+    init: Init = dataclasses.field(default_factory=Init)
     preprocessing: Preprocessing | None = None
     augmentation: Augmentation | None = None
-    loss: Loss = Loss()
-    optimizer: Optimizer = Optimizer()
+    loss: Loss = dataclasses.field(default_factory=Loss)
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     parameters: tuple[Rule, ...] = ()
     execution: Execution = dataclasses.field(default_factory=Execution)
-    devices: Devices = Devices()
+    devices: Devices = dataclasses.field(default_factory=Devices)
     evaluate: Evaluate | None = None
-    save: Save = Save()
+    save: Save = dataclasses.field(default_factory=Save)
 
     def __post_init__(self) -> None:
         for name, number in (

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from siglip_jax.checkpoints import VOCABULARIES
 from siglip_jax.config import Siglip
+from siglip_jax.data import Pairs
 from siglip_jax.found import Found, find_model
 from siglip_jax.locate import locate_vocabulary
 from siglip_jax.models import SiglipModel, abstract_inputs
@@ -61,6 +62,12 @@ def start(recipe: Recipe) -> Start:
             raise ValueError("model.vocabulary is missing: the sentencepiece file of the captions")
         vocabulary = locate_vocabulary(VOCABULARIES[profile.text.vocabulary])
     return Start(model, profile, vocabulary, Tokenizer(vocabulary, profile.text))
+
+
+def warn_of_cut(begin: Start, pairs: Pairs) -> None:
+    """Once, of captions that are longer than the context, from a look at some thousands."""
+    some = range(0, len(pairs), max(1, len(pairs) // 10_000))
+    begin.tokenizer.encode([caption for index in some for caption in pairs.captions(index)])
 
 
 def _of(recipe: Recipe) -> tuple[Siglip, Profile]:
