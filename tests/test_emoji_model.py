@@ -56,8 +56,9 @@ def test_it_is_as_good_as_its_card_says(scorer, held_out, measured, name):
 
 def test_it_knows_what_it_was_never_shown(measured):
     for language in ("en", "es"):
-        assert measured["unseen_combinations"]["right"][language] > 0.5  # chance is 0.06%
+        assert measured["unseen_combinations"]["right"][language] > 0.7  # chance is 0.06%
         assert measured["unseen_names_among_unseen"]["right"][language] > 0.05  # and 0.5%
+        assert measured["twemoji_seen_untoned"]["right"][language] > 0.2  # and 0.06%
 
 
 def test_scores_of_matching_pairs_are_probable_and_of_others_are_not(scorer, held_out):
@@ -98,7 +99,7 @@ def test_what_it_is_called_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = siglip_jax.load("siglip_emoji")
     assert (model.name, model.checkpoint) == ("siglip_emoji", None)
-    assert model.config.vision.res == 64
+    assert model.config.vision.res == 32
     (tmp_path / "siglip_emoji").mkdir()
     with pytest.raises(ValueError, match="siglip_emoji"):
         siglip_jax.load("siglip_emoji")  # a folder of one's own comes first

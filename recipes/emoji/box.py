@@ -108,12 +108,20 @@ def write_card(model: siglip_jax.Pretrained, measured: dict[str, Any], run: Path
     text = path.read_text("utf-8")
     text = _between(text, "facts", " · ".join(f"{k} {v}" for k, v in facts.items()))
     path.write_text(_between(text, "measured", table(measured)), "utf-8")
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    kept = [line for line in lines if line["step"] % 20 == 0 or "loss" not in line]
+    kept = [line for line in history(run) if line["step"] % 20 == 0 or "loss" not in line]
     short = [
         {k: round(v, 4) for k, v in line.items() if k not in ("grad_norm", "lr")} for line in kept
     ]
     (BOX / "history.json").write_text("[\n" + ",\n".join(map(json.dumps, short)) + "\n]\n")
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """What a run wrote of every step, after what the run wrote that it began with."""
+    begun = (json.loads((run / "recipe.json").read_text())["init"] or {}).get("model")
+    before = history(Path(begun).parent) if begun and Path(begun).is_dir() else []
+    done = max((line["step"] for line in before), default=0)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return before + [line | {"step": line["step"] + done} for line in lines]
 
 
 def _between(text: str, name: str, new: str) -> str:
