@@ -1,11 +1,19 @@
-"""safetensors, read and written one tensor at a time.
+"""safetensors, mapped or read, and written, one tensor at a time.
 
 A file is eight bytes of header length, a JSON header with the dtype, shape and
 place of each tensor, and the tensors. The library `safetensors` gives numpy no
 bfloat16, writes only what is in memory at once, and says little about a bad file.
+
+A tensor that begins at a multiple of 64 bytes is not read but mapped: jax on a CPU takes
+such memory as it is, so that loading touches nothing, several processes share one copy,
+and weights that are never used are never read. Files written here are laid out for it.
+Like all mapped files they must not be changed in place while they are in use: replace
+them, as everything here does, by renaming.
 """
 
 import json
+import mmap
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +42,7 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _HEADER_LIMIT = 100_000_000  # as in safetensors itself
+_ALIGNED = 64  # what XLA asks of memory that it takes over
 
 
 class SafetensorsReader:
@@ -51,6 +60,7 @@ class SafetensorsReader:
         self.files = (Path(path),)
         self.shapes: dict[str, Header] = {}
         self._offsets: dict[str, int] = {}
+        self._mapped: np.ndarray | None = None
         try:
             self._file = Path(path).open("rb")  # noqa: SIM115  (close() closes it)
         except OSError as error:
@@ -69,20 +79,35 @@ class SafetensorsReader:
 
     def close(self) -> None:
         self._file.close()
+        # The mapping goes when the last tensor that lies in it does.
+        self._mapped = None
 
     def read(self, name: str) -> np.ndarray:
-        """The tensor `name`.
+        """The tensor `name`; where it can be, a view of the file that outlives this reader.
 
         Raises:
           ValueError: if the file has shrunk since it was opened.
         """
-        array = empty_aligned(*self.shapes[name])
+        header, start = self.shapes[name], self._offsets[name]
+        if start + header.nbytes > os.fstat(self._file.fileno()).st_size:
+            raise ValueError(f"{self.path} ends in the middle of {name}; fetch it again")
+        if start % _ALIGNED == 0 and header.nbytes:
+            return self._view(start, header)
+        array = empty_aligned(*header)
         if array.size:
-            self._file.seek(self._offsets[name])
+            self._file.seek(start)
             into = memoryview(array.reshape(-1).view(np.uint8))
             if self._file.readinto(into) != len(into):
                 raise ValueError(f"{self.path} ends in the middle of {name}; fetch it again")
         return array
+
+    def _view(self, start: int, header: Header) -> np.ndarray:
+        if self._mapped is None:
+            # A private copy is made of a page that someone writes to; the file stays as it is.
+            mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._mapped = np.frombuffer(mapped, np.uint8)
+        piece = self._mapped[start : start + header.nbytes]
+        return piece.view(header.dtype).reshape(header.shape)
 
     def _read_header(self, size: int) -> None:
         length = _header_length(self._file.read(8), size)
@@ -195,8 +220,13 @@ class SafetensorsWriter:
             file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
 
     def _start(self, path: Path, shard: dict[str, Header]) -> None:
-        # As the library does: wider dtypes first, so that every tensor is aligned.
-        names = sorted(shard, key=lambda name: (-shard[name].dtype.itemsize, name))
+        # Whole multiples of 64 bytes first, so that each of them can be mapped; then, as
+        # the library does, wider dtypes first, so that every tensor is aligned to its own.
+        def place(name: str) -> tuple[bool, int, str]:
+            header = shard[name]
+            return header.nbytes % _ALIGNED != 0, -header.dtype.itemsize, name
+
+        names = sorted(shard, key=place)
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for name in names:
@@ -209,7 +239,7 @@ class SafetensorsWriter:
             }
             offset = end
         text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
+        text += b" " * (-(8 + len(text)) % _ALIGNED)
         file = path.open("wb")
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + offset)

@@ -12,6 +12,7 @@ table of sizes (big_vision `models/vit.py`, `decode_variant`), because
 """
 
 import dataclasses
+import difflib
 import re
 from typing import Any, Literal
 
@@ -155,6 +156,7 @@ class Siglip:
 Attention = Literal["matmul", "xla", "cudnn", "einsum"]
 ATTENTIONS: tuple[str, ...] = ("matmul", "xla", "cudnn", "einsum")
 DTYPES: tuple[str, ...] = ("float32", "bfloat16")
+WEIGHTS: tuple[str, ...] = (*DTYPES, "int8")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,11 +169,18 @@ class Execution:
         `text_dtype` says otherwise.
       text_dtype: the same for the text tower. big_vision has no such knob, so
         the default is float32 whatever `dtype` is.
+      weights: how weights are stored: "float32", "bfloat16" (activations between blocks
+        are bfloat16 then too, where `dtype` is), or "int8" with a scale for every
+        output channel (`weights.int8`); as the file has them unless given. The
+        temperature and the bias are never made coarser. int8 is for scoring only.
       scan_image, scan_text: one scanned block with a leading depth axis instead
         of a Python loop; compiles faster, and the parameter tree has that axis.
       remat: recompute blocks in the backward pass (a name from
         `jax.checkpoint_policies`, or None).
       attention: implementation of attention; all agree within rounding.
+      micro_batch: how many examples of a batch one device works on at a time in the
+        scorer. Unless given, as many as a CPU's cache holds there, and elsewhere all.
+        A mesh of several devices works on all at a time.
       precision: of float32 matmuls in the scorer: "highest", or "default", which is
         bfloat16 passes on TPU and TF32 on recent GPUs. Unless given, "highest" for
         a float32 image tower, so that float32 means it on every device, and
@@ -180,10 +189,12 @@ class Execution:
 
     dtype: str = "float32"
     text_dtype: str = "float32"
+    weights: str | None = None
     scan_image: bool = False
     scan_text: bool = False
     remat: str | None = None
     attention: Attention = "matmul"
+    micro_batch: int | None = None
     precision: str | None = None
 
     def __post_init__(self) -> None:
@@ -194,12 +205,26 @@ class Execution:
             raise ValueError(
                 f"Execution: precision must be highest or default, got {self.precision!r}"
             )
+        if self.micro_batch is not None:
+            _require_positive("Execution", "micro_batch", self.micro_batch)
         for name in ("dtype", "text_dtype"):
             if getattr(self, name) not in DTYPES:
                 raise ValueError(
                     f"Execution: {name} must be one of {', '.join(DTYPES)}, "
                     f"got {getattr(self, name)!r}"
                 )
+        if self.weights is not None and self.weights not in WEIGHTS:
+            near = difflib.get_close_matches(str(self.weights), WEIGHTS, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(
+                f"Execution: weights must be one of {', '.join(WEIGHTS)}, "
+                f"got {self.weights!r}{hint}"
+            )
+        if self.weights == "int8" and self.remat is not None:
+            raise ValueError(
+                "Execution: remat is for training, and int8 weights have no gradient; "
+                "leave out one of them"
+            )
         if self.attention not in ATTENTIONS:
             raise ValueError(
                 f"Execution: attention must be one of {', '.join(ATTENTIONS)}, "

@@ -119,8 +119,9 @@ def load(
       vocabulary: sentencepiece file, if it is not where it is looked for.
       config: the architecture of local weights that do not say it.
       revision: of a hub repository: a branch, tag or commit.
-      execution: dtype, scan, remat, attention (`Execution`).
-      dtype: store the weights in this dtype; None leaves them as they are.
+      execution: dtype, weights, scan, remat, attention (`Execution`).
+      dtype: store all parameters in this dtype; None leaves them as they are, or as
+        `execution.weights` says.
       mesh, rules: where weights go (`make_mesh`, `FSDP`); one device unless given.
       progress: called with bytes read so far and in all.
 
@@ -147,6 +148,11 @@ def load(
     for note in found.notes:
         warnings.warn(f"{found.name}: {note}", stacklevel=2)
     config, execution = found.config, execution or Execution()
+    if dtype is not None and execution.weights is not None:
+        raise ValueError(
+            f"dtype={dtype!r} and execution.weights={execution.weights!r} both say how to store "
+            "the weights; give one of them"
+        )
     place = sharding_of(mesh, rules) if mesh is not None else None
     with found.open() as reader:
         part = {"image": "img", "text": "txt"}.get(found.tower or "")
@@ -157,6 +163,7 @@ def load(
             scan_text=execution.scan_text,
             resize_posemb=res is not None,
             dtype=dtype,
+            weights=execution.weights,
             sharding=place,
             progress=progress,
         )
@@ -202,7 +209,8 @@ def save(
       name: what to call it, the folder's name unless given.
 
     Raises:
-      ValueError: if `folder` exists, or the vocabulary is not the profile's.
+      ValueError: if `folder` exists, the vocabulary is not the profile's, or the
+        weights are int8.
 
     >>> import jax, jax.numpy as jnp
     >>> from siglip_jax.config import Size, Text, Vision
@@ -227,6 +235,11 @@ def save(
         raise ValueError(f"{folder} exists already; choose another name or remove it")
     if vocabulary is not None:
         Tokenizer(vocabulary, profile.text)
+    if model.execution.weights == "int8":
+        raise ValueError(
+            "int8 weights are rounded while loading and not a format of files; "
+            "load the model with its own weights to save it"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:

@@ -10,6 +10,8 @@ Dependencies go down this list and never up:
     pretrained (puts them together)
     data (pictures with captions, from files to batches), evaluation
     training
+    jobs (bulk embedding and scoring), search (over what they wrote)
+    plan (compiled for other devices), bench (run on these)
     reference (published numbers, wrong pipelines)
     cli
 
@@ -46,6 +48,7 @@ MODULES = {
     "siglip_jax": Row("the public names, nothing else", "checkpoints config"),
     "config": Row("architecture of a model, and how to execute it, as dataclasses"),
     "checkpoints": Row("the table of released checkpoints, lookup by any name", "config"),
+    "allocator": Row("glibc's malloc, told to keep what is freed"),
     "locate": Row("where files lie on this machine; downloads", "checkpoints weights.staging"),
     "hub": Row("repositories of the hub that hold a model", "checkpoints locate"),
     "found": Row("what load would load: where, in which format, which model",
@@ -62,6 +65,7 @@ MODULES = {
     "weights.source": Row("opens either, or a part of it"),
     "weights.layout": Row("names and shapes of every parameter of a model", "config"),
     "weights.architecture": Row("the model that a checkpoint's shapes state", "checkpoints config"),
+    "weights.int8": Row("which weights may be one byte, and their scales"),
     "weights.routes": Row("which stored tensors make which parameter; strict", "config"),
     "weights.posemb": Row("position embeddings for another resolution"),
     "weights.load": Row("from a checkpoint onto devices", "config", jax=True),
@@ -79,6 +83,7 @@ MODULES = {
     "models": Row("the names to import", jax=True),
     "models.attention": Row("one function, several implementations", "config", jax=True),
     "models.activations": Row("where activations lie on a mesh", jax=True),
+    "models.layers": Row("dense layers and embeddings, of int8 weights too", jax=True),
     "models.transformer": Row("the block that all towers share", "config", jax=True),
     "models.vision": Row("image tower of a fixed resolution", "config", jax=True),
     "models.naflex": Row("image tower for any aspect ratio", "config", jax=True),
@@ -90,7 +95,8 @@ MODULES = {
     "scoring.prompts": Row("templates and their average"),
     "scoring.sharding": Row("meshes, and rules that lay weights on them", jax=True),
     "scoring.feed": Row("decoding ahead; batches of one fixed shape", jax=True),
-    "scoring.program": Row("the compiled functions, without weights", "config models", jax=True),
+    "scoring.program": Row("the compiled functions, without weights",
+                           "config models weights.int8 weights.layout", jax=True),
     "scoring.scorer": Row("pictures and labels in, scores out",
                           "config models preprocessing", jax=True),
 
@@ -117,6 +123,27 @@ MODULES = {
                       "config data evaluation models preprocessing pretrained "
                       "scoring weights", jax=True),
 
+    "jobs.sources": Row("the names to import"),
+    "jobs.sources.*": Row("what a job reads, cut into shards of work, local or remote",
+                          "data preprocessing weights.staging"),
+    "jobs": Row("the names to import"),
+    "jobs.*": Row("bulk embedding and scoring that survives being killed",
+                  "config data evaluation found models preprocessing pretrained scoring "
+                  "weights", jax=True),
+
+    "search": Row("the names to import", jax=True),
+    "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
+                    "jobs preprocessing scoring weights.staging", jax=True),
+
+    "plan": Row("the names to import", jax=True),
+    "plan.*": Row("programs compiled for devices that are not there, and what they need",
+                  "checkpoints config models scoring training weights", jax=True),
+
+    "bench": Row("the names to import", jax=True),
+    "bench.*": Row("how fast a model runs on the devices that are there",
+                   "checkpoints config models plan preprocessing pretrained scoring weights",
+                   jax=True),
+
     "reference": Row("what is known about the right answer"),
     "reference.inputs": Row("bundled pictures and texts", "weights.staging"),
     "reference.circles": Row("transformers' NaFlex test, drawn"),
@@ -141,15 +168,20 @@ MODULES = {
     "cli.description": Row("a checkpoint's facts as plain JSON types", "checkpoints config"),
     "cli.list_checkpoints": Row("siglip-jax list", "checkpoints"),
     "cli.show": Row("siglip-jax show", "checkpoints config converters found weights"),
-    "cli.score": Row("siglip-jax score", "scoring"),
-    "cli.embed": Row("siglip-jax embed", "scoring weights.staging"),
+    "cli.score": Row("siglip-jax score", "jobs scoring"),
+    "cli.embed": Row("siglip-jax embed", "jobs scoring weights.staging"),
+    "cli.search": Row("siglip-jax search", "jobs search scoring"),
+    "cli.plan": Row("siglip-jax plan", "checkpoints config found plan"),
+    "cli.bench": Row("siglip-jax bench",
+                     "allocator bench checkpoints config found models scoring"),
     "cli.demo": Row("siglip-jax demo", "found pretrained scoring"),
     "cli.train": Row("siglip-jax train", "training"),
     "cli.evaluate": Row("siglip-jax evaluate", "data evaluation scoring"),
     "cli.pair_embedding": Row("a dataset to embeddings, bad pictures reported", "data scoring",
                               jax=True),
     "cli.model_arguments": Row("options of all commands that run a model; loads it",
-                               "checkpoints config found locate preprocessing pretrained scoring"),
+                               "allocator checkpoints config found locate preprocessing pretrained "
+                               "scoring"),
     "cli.picture_files": Row("files, folders, patterns, a list on stdin"),
     "cli.embedding": Row("picture files to embeddings, bad ones reported", "scoring", jax=True),
     "cli.progress": Row("a bar on stderr, for a person"),

@@ -25,7 +25,7 @@ def test_embed_images(cli, model, pictures, tmp_path):
     loaded = siglip_jax.load(model)
     files = [str(pictures / name) for name in ("a.PNG", "b.png", "sub/c.png")]
     with np.load("z.npz") as z:
-        assert set(z.files) == {"zimg", "images", "t", "b", "model", "profile", "dtype"}
+        assert set(z.files) == {"zimg", "images", "t", "b", "model", "profile", "dtype", "weights"}
         assert z["images"].tolist() == files
         assert (str(z["model"]), str(z["profile"]), str(z["dtype"])) == (
             "m",

@@ -117,7 +117,7 @@ def test_a_wrong_index(tmp_path):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda b: b[:-7], r"is cut short: 2\d\d bytes, not \d+; fetch it again"),
+        (lambda b: b[:-7], r"is cut short: 3\d\d bytes, not \d+; fetch it again"),
         (lambda b: b + b"1", r"is longer than its header says"),
         (lambda b: b[:20], r"is cut short: not even its header is whole"),
         (lambda b: b"", r"is empty; fetch it again"),

@@ -53,7 +53,7 @@ def test_the_conversion_still_runs(monkeypatch, tmp_path, capsys):
     assert out.count("(exit code 0)") >= 7 and out.count("(exit code 1)") == 1
 
 
-@pytest.mark.parametrize("stem", ["train_emoji", "zero_shot"])
+@pytest.mark.parametrize("stem", ["train_emoji", "zero_shot", "batch_scoring"])
 def test_the_emoji_notebooks_still_run(monkeypatch, tmp_path, capsys, stem):
     """On a small budget: some steps of training in the place of hundreds."""
     matplotlib = pytest.importorskip("matplotlib")
@@ -76,6 +76,9 @@ def test_the_emoji_notebooks_still_run(monkeypatch, tmp_path, capsys, stem):
     if stem == "train_emoji":
         assert "stopped after 4 of 8 steps" in out and "then 8 steps, finished: True" in out
         assert "optimiser is unknown; did you mean optimizer?" in out
+    elif stem == "batch_scoring":
+        assert "522 items in 6 shards, 1 in error" in out and "already finished: True" in out
+        assert "holds another job: the labels differ" in out
     else:
         stored = "".join(
             "".join(o.get("text", "")) for cell in cells(path) for o in cell["outputs"]

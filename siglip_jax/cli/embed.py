@@ -1,12 +1,26 @@
-"""Embed images or texts into a .npz file.
+"""Embed images or texts: a few into a .npz file, any number into a folder.
 
-The file holds `zimg` (images, d) and `images` (their paths), or `ztxt` (texts, d)
-and `texts`; and `model`, `profile`, `dtype`. Rows have length 1; multiply two of
+A file FILE.npz holds `zimg` (images, d) and `images` (their paths), or `ztxt` (texts, d)
+and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have length 1; multiply two of
 them, by exp(t), and add b (both in the file) for a logit. A picture that cannot be
 read is reported and left out, and the exit code is 2.
 
   siglip-jax embed --model siglip2_b16_256 --images photos/ --out photos.npz
   siglip-jax embed --model siglip2_b16_256 --texts "a dog" "a cat" --out texts.npz
+
+Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a list, .csv,
+.tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It holds
+data/00000.parquet ... (key, embedding, width, height, error), a ledger of what is done and
+manifest.json. However it ends, the same command goes on where it was, and writes what it
+would have written; another model, profile or source is refused. SIGTERM and Ctrl-C finish
+the shard in hand (a second one ends it at once), with exit code 143 or 130. With --shared
+the same command may run on many hosts with the folder in common, each on its own devices;
+they may be killed, replaced, and come later. --distributed, or JAX_COORDINATOR_ADDRESS in the
+environment (with JAX_NUM_PROCESSES and JAX_PROCESS_ID where jax cannot tell), does the same
+under jax.distributed, which ends all processes if one dies; the same command goes on.
+
+  siglip-jax embed photos/ --model siglip2_b16_256 --out index/
+  siglip-jax embed 'gs://bucket/*.tar' --model siglip2_b16_256 --format npy --out index/
 """
 
 import argparse
@@ -14,6 +28,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.cli.job_arguments import (
+    add_job_arguments,
+    columns,
+    refuse_job_arguments,
+    run_job,
+    shard_size,
+)
 from siglip_jax.cli.model_arguments import (
     add_model_arguments,
     batch_sizes,
@@ -24,27 +45,84 @@ from siglip_jax.cli.model_arguments import (
 from siglip_jax.cli.picture_files import picture_files
 
 NAME = "embed"
-HELP = "images or texts into a .npz file"
+HELP = "images or texts into a .npz file, or millions of them into a folder"
 USAGE = (
-    "%(prog)s --images IMAGES... --model MODEL --out FILE.npz [options]\n"
-    "       %(prog)s --texts TEXT... --model MODEL --out FILE.npz [options]"
+    "%(prog)s SOURCE... --model MODEL --out FOLDER [options]\n"
+    "       %(prog)s --images IMAGES... --model MODEL --out FILE.npz [options]\n"
+    "       %(prog)s --texts TEXT... --model MODEL --out FILE.npz|FOLDER [options]"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="what to embed, see above")
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("--images", nargs="+", metavar="IMAGES", help="files, folders, patterns, -")
     what.add_argument("--texts", nargs="+", metavar="TEXT", help="taken as they are")
     what.add_argument("--texts-file", metavar="FILE", help="one text a line, - for stdin")
-    parser.add_argument("--out", required=True, metavar="FILE.npz", help="file to write")
+    parser.add_argument("--out", required=True, metavar="OUT", help="FILE.npz, or a folder")
     parser.add_argument("--force", action="store_true", help="replace FILE.npz if it exists")
+    parser.add_argument(
+        "--format",
+        choices=("parquet", "npy"),
+        help="of a folder; npy is the "
+        "layout that clip-retrieval and autofaiss read (default: parquet)",
+    )
+    parser.add_argument(
+        "--store",
+        choices=("float32", "float16"),
+        help="type of the embeddings in a folder (default: float32)",
+    )
+    parser.add_argument("--json", action="store_true", help="how the job ended, for programs")
+    add_job_arguments(parser)
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    given = [name for name in ("sources", "images", "texts", "texts_file") if getattr(args, name)]
+    if len(given) != 1:
+        raise ValueError("give one of SOURCE, --images, --texts and --texts-file")
+    if Path(args.out).suffix == ".npz":
+        return _into_file(args)
+    if args.force:
+        raise ValueError("--force is for FILE.npz; a job in a folder goes on with what is there")
+    return run_job(args, lambda **options: _into_folder(args, options))
+
+
+def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
+    from siglip_jax.jobs.job import Job
+    from siglip_jax.jobs.run import Options
+    from siglip_jax.jobs.run import run as run_in
+    from siglip_jax.jobs.sources import TextStrings, open_source
+
+    texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
+    of_texts = bool(texts or args.texts_file or (args.text_column and not args.image_column))
+    job = Job(
+        kind="embed",
+        what="texts" if of_texts else "images",
+        format=args.format or "parquet",
+        store=args.store or "float32",
+    )
+    if args.texts or args.texts_file:
+        if not texts:
+            raise ValueError(f"{args.texts_file}: expected one text a line, got none")
+        source = TextStrings(texts, shard_size(args))
+    else:
+        source = open_source(
+            args.sources or args.images,
+            **columns(args),
+            only=job.what,
+            shard_size=shard_size(args),
+        )
+    model = lambda: load_model(args, texts=of_texts, local=True)  # noqa: E731
+    return run_in(job, source, args.out, model, Options(**options))
+
+
+def _into_file(args: argparse.Namespace) -> int:
+    refuse_job_arguments(args, "give a folder as --out, or leave it out")
+    for name in ("format", "store", "json"):
+        if getattr(args, name):
+            raise ValueError(f"--{name} is for bulk jobs; give a folder as --out")
     out = Path(args.out).expanduser()
-    if out.suffix != ".npz":
-        raise ValueError(f"--out must end in .npz, got {args.out}")
     if not out.parent.is_dir():
         raise ValueError(f"--out {args.out}: the folder {out.parent} does not exist")
     if not os.access(out.parent, os.W_OK):
@@ -53,7 +131,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out} is a folder")
     if out.exists() and not args.force:
         raise ValueError(f"{args.out} exists already; --force replaces it")
-    files = picture_files(args.images) if args.images else []
+    images = args.sources or args.images
+    files = picture_files(images) if images else []
     texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
     if not files and not texts:
         raise ValueError(f"{args.texts_file}: expected one text a line, got none")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from siglip_jax.cli import (
+    bench,
     convert,
     demo,
     diff,
@@ -18,7 +19,9 @@ from siglip_jax.cli import (
     embed,
     evaluate,
     list_checkpoints,
+    plan,
     score,
+    search,
     show,
     train,
     verify,
@@ -31,12 +34,15 @@ COMMANDS = (
     show,
     score,
     embed,
+    search,
     evaluate,
     train,
     convert,
     diff,
     verify,
     doctor,
+    plan,
+    bench,
 )
 
 

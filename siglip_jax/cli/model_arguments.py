@@ -1,12 +1,13 @@
 """The options of every command that runs a model, and the model they ask for."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.config import ATTENTIONS, DTYPES
+from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS
 
 if TYPE_CHECKING:
     from siglip_jax.pretrained import Pretrained
@@ -45,6 +46,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the image tower")
     group.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="how weights are kept: as they are unless given; int8 with a scale a channel; with "
+        "--dtype bfloat16 too, bfloat16 is that of the text tower as well",
+    )
+    group.add_argument(
+        "--fast-decode",
+        action="store_true",
+        help="decode large JPEG files at a share of their size: quicker, slightly other scores",
+    )
+    group.add_argument(
         "--attention", choices=ATTENTIONS, default="matmul", help="implementation; all agree"
     )
     group.add_argument(
@@ -55,17 +67,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(args: argparse.Namespace, *, texts: bool) -> "Pretrained":
-    """The model that the arguments ask for, on all devices.
+def load_model(args: argparse.Namespace, *, texts: bool, local: bool = False) -> "Pretrained":
+    """The model that the arguments ask for, on all devices, or on those of this process.
 
     With `texts` its vocabulary is looked for and checked first: it is small, and
     reading the weights only to find it missing or wrong would cost a minute.
     """
+    from siglip_jax.allocator import keep_freed_memory
     from siglip_jax.checkpoints import VOCABULARIES
     from siglip_jax.cli.progress import Bar
     from siglip_jax.config import Execution
     from siglip_jax.locate import locate_vocabulary
-    from siglip_jax.preprocessing import Tokenizer
+    from siglip_jax.preprocessing import Tokenizer, drafted
     from siglip_jax.pretrained import find_model, load
     from siglip_jax.scoring import FSDP, REPLICATED
 
@@ -76,8 +89,15 @@ def load_model(args: argparse.Namespace, *, texts: bool) -> "Pretrained":
             "for photographs use --model ViT-B-16-SigLIP",
             file=sys.stderr,
         )
-    execution = Execution(dtype=args.dtype, attention=args.attention)
-    mesh = available_mesh()
+    # On a CPU the memory of one batch is there for the next then.
+    keep_freed_memory()
+    execution = Execution(
+        dtype=args.dtype,
+        text_dtype=args.dtype if args.weights == "bfloat16" else "float32",
+        weights=args.weights,
+        attention=args.attention,
+    )
+    mesh = available_mesh(local=local)
     with Bar("downloading", unit="bytes") as bar:
         found = find_model(
             args.model,
@@ -86,12 +106,14 @@ def load_model(args: argparse.Namespace, *, texts: bool) -> "Pretrained":
             vocabulary=args.vocabulary,
             progress=bar.update,
         )
+    # Before the weights are read: some profiles have no draft.
+    profile = drafted(found.profile) if args.fast_decode else found.profile
     vocabulary = found.vocabulary
     if texts and (vocabulary or found.profile.text.vocabulary):
         vocabulary = vocabulary or locate_vocabulary(VOCABULARIES[found.profile.text.vocabulary])
         Tokenizer(vocabulary, found.profile.text)
     with Bar("loading weights", unit="bytes") as bar:
-        return load(
+        model = load(
             args.model,
             profile=args.profile,
             res=args.res,
@@ -101,14 +123,18 @@ def load_model(args: argparse.Namespace, *, texts: bool) -> "Pretrained":
             rules=FSDP if args.fsdp else REPLICATED,
             progress=bar.update,
         )
+    # A saved folder's own profile is not load's to replace.
+    return dataclasses.replace(model, profile=profile)
 
 
-def available_mesh() -> Any:
-    """All devices; a ValueError says what is wrong with them."""
+def available_mesh(*, local: bool = False) -> Any:
+    """All devices, or this process's; a ValueError says what is wrong with them."""
+    import jax
+
     from siglip_jax.scoring import make_mesh
 
     try:
-        return make_mesh()
+        return make_mesh(jax.local_devices() if local else None)
     # jax raises several types, an AssertionError among them, when JAX_PLATFORMS names
     # what this machine lacks or another process holds its TPU.
     except Exception as error:
@@ -154,4 +180,9 @@ def _spoken(path: str) -> str:
 
 def describe_run(args: argparse.Namespace, model: Any) -> dict[str, Any]:
     """What a result must say about where it is from."""
-    return {"model": model.name, "profile": model.profile.name, "dtype": args.dtype}
+    return {
+        "model": model.name,
+        "profile": model.profile.name,
+        "dtype": args.dtype,
+        "weights": args.weights or "as stored",
+    }

@@ -9,14 +9,30 @@ image do not sum to one.
 Prints a table for a person, tab-separated lines into a pipe, JSON with --json. A
 picture that cannot be read is reported on standard error, the rest is scored, and
 the exit code is 2.
+
+With --out it is a bulk job: IMAGES may be anything that `siglip-jax embed` takes for a folder,
+and OUT holds data/00000.parquet ... (key, labels, probabilities, logits, width, height, error
+with --top; without it all probabilities in the order of the labels). It goes on like an
+embed job however it was interrupted. There may be a million labels, with --top. With --pairs
+each image is scored with its own text, and there are no labels.
+
+  siglip-jax score 'shards/*.tar' --model siglip2_b16_256 --out scores/ --top 5 \\
+      --labels-file captions.txt
 """
 
 import argparse
 import csv
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from siglip_jax.cli.job_arguments import (
+    add_job_arguments,
+    columns,
+    refuse_job_arguments,
+    run_job,
+    shard_size,
+)
 from siglip_jax.cli.model_arguments import (
     add_model_arguments,
     batch_sizes,
@@ -32,7 +48,11 @@ if TYPE_CHECKING:
 
 NAME = "score"
 HELP = "images against labels"
-USAGE = "%(prog)s IMAGES... --model MODEL --labels LABEL... [options]"
+USAGE = (
+    "%(prog)s IMAGES... --model MODEL --labels LABEL... [options]\n"
+    "       %(prog)s SOURCE... --model MODEL --out FOLDER --labels-file FILE [options]\n"
+    "       %(prog)s SOURCE... --model MODEL --out FOLDER --pairs [options]"
+)
 _BAR = 24
 
 
@@ -48,11 +68,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top", type=positive, metavar="K", help="only the K best labels")
     parser.add_argument("--json", action="store_true", help="the result for programs")
+    parser.add_argument("--out", metavar="FOLDER", help="run a bulk job into this folder")
+    parser.add_argument(
+        "--pairs", action="store_true", help="score each image with its own text, into a folder"
+    )
+    add_job_arguments(parser)
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    labels = [*args.labels, *(read_lines(args.labels_file) if args.labels_file else [])]
+    if args.out:
+        return run_job(args, lambda **options: _into_folder(args, options))
+    refuse_job_arguments(args, "give a folder as --out, or leave it out")
+    if args.pairs:
+        raise ValueError("--pairs is for bulk jobs; give a folder as --out")
+    labels = _labels(args)
     if not labels or not all(label.strip() for label in labels):
         raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
     files = picture_files(args.images)
@@ -88,6 +118,36 @@ def run(args: argparse.Namespace) -> int:
             for hit in hits:
                 lines.writerow([file, hit.label, f"{hit.probability:.6g}", f"{hit.logit:.6g}"])
     return 2 if errors else 0
+
+
+def _labels(args: argparse.Namespace) -> list[str]:
+    return [*args.labels, *(read_lines(args.labels_file) if args.labels_file else [])]
+
+
+def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
+    from siglip_jax.jobs.job import Job
+    from siglip_jax.jobs.run import Options
+    from siglip_jax.jobs.run import run as run_in
+    from siglip_jax.jobs.sources import open_source
+
+    labels = _labels(args)
+    if not labels and not args.pairs:
+        raise ValueError("there is no label; give --labels, --labels-file or --pairs")
+    job = Job(
+        kind="score",
+        what="pairs" if args.pairs else "images",
+        labels=tuple(labels),
+        templates=tuple(args.template or ["{}"]),
+        top=args.top,
+    )
+    source = open_source(
+        args.images,
+        **columns(args),
+        only=None if args.pairs else "images",
+        shard_size=shard_size(args),
+    )
+    model = lambda: load_model(args, texts=True, local=True)  # noqa: E731
+    return run_in(job, source, args.out, model, Options(**options))
 
 
 def _print_table(ranked: "list[tuple[str, list[Hit]]]") -> None:

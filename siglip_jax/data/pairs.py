@@ -77,7 +77,7 @@ def _open_folder(folder: Path, image: str | None, caption: str | None) -> Pairs:
 def _expanded(path: Path) -> list[Path]:
     """The files that braces and wildcards stand for, sorted within each wildcard."""
     found: list[Path] = []
-    for name in _without_braces(str(path)):
+    for name in without_braces(str(path)):
         if glob.has_magic(name):
             matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - absolute too
             if not matches:
@@ -90,10 +90,10 @@ def _expanded(path: Path) -> list[Path]:
     return found
 
 
-def _without_braces(name: str) -> list[str]:
+def without_braces(name: str) -> list[str]:
     """Every name that `{0..3}` and `{a,b}` stand for, as the shell has it.
 
-    >>> _without_braces("x-{08..10}.{tar,idx}")[:3]
+    >>> without_braces("x-{08..10}.{tar,idx}")[:3]
     ['x-08.tar', 'x-08.idx', 'x-09.tar']
     """
     pieces = _BRACES.split(name)

@@ -3,8 +3,10 @@
 All implementations compute the same function and are held to one conformance
 suite (`tests/test_conformance.py`). `einsum` is the readable reference, the
 form flax's `MultiHeadDotProductAttention` and so big_vision uses. `matmul`
-folds the heads into one batched matmul, which XLA runs faster on CPU. `xla`
-and `cudnn` are those of `jax.nn.dot_product_attention`.
+folds the heads into one batched matmul, which XLA runs faster on CPU; compiled
+for TPU it is `einsum`, because there folding costs copies of query, key and value
+(`benchmarks/tpu_against_big_vision.py`). `xla` and `cudnn` are those of
+`jax.nn.dot_product_attention`.
 """
 
 import jax
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from siglip_jax.config import Attention
+from siglip_jax.models.activations import platform
 
 
 def attention_weights(
@@ -55,7 +58,7 @@ def attention(
     >>> attention(x, x, x).shape
     (1, 3, 2, 8)
     """
-    if implementation == "einsum":
+    if implementation == "einsum" or (implementation == "matmul" and platform() == "tpu"):
         weights = attention_weights(query, key, mask)
         return jnp.einsum("bkqv,bvkd->bqkd", weights, value)
     if implementation == "matmul":

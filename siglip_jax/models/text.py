@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from siglip_jax.config import Execution, Text
+from siglip_jax.models.layers import of_any_weights
 from siglip_jax.models.transformer import Encoder, Intermediates
 
 
@@ -40,7 +41,7 @@ class TextTower(nn.Module):
                 f"pad every text to {config.length} tokens"
             )
         d = config.size.width
-        x = out["embedded"] = nn.Embed(config.vocab_size, d, name="Embed_0")(text)
+        x = out["embedded"] = of_any_weights(nn.Embed(config.vocab_size, d, name="Embed_0"))(text)
         posemb = self.param(
             "pos_embedding",
             nn.initializers.normal(stddev=1 / np.sqrt(d)),
@@ -60,5 +61,5 @@ class TextTower(nn.Module):
         # big_vision: always the last position, which holds EOS or, in SigLIP 2, padding.
         x = out["pre_logits"] = x[:, -1]
         if config.head is not None:
-            x = out["logits"] = nn.Dense(config.head, name="head")(x)
+            x = out["logits"] = of_any_weights(nn.Dense(config.head, name="head"))(x)
         return jnp.asarray(x), out

@@ -7,6 +7,7 @@ image, NaFlex and text; that attention has a choice of implementation; that
 remat is asked for, not implied by scan; and in having no dropout.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from siglip_jax.config import Attention, Size
 from siglip_jax.models.activations import split_over_batch
 from siglip_jax.models.attention import attention, attention_weights
+from siglip_jax.models.layers import of_any_weights
 
 Intermediates = dict[str, Any]
 
@@ -29,14 +31,15 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(
+        def dense(features: int, name: str) -> Callable[[jax.Array], jax.Array]:
+            layer = nn.Dense(
                 features,
                 dtype=self.dtype,
                 kernel_init=nn.initializers.xavier_uniform(),
                 bias_init=nn.initializers.normal(stddev=1e-6),
                 name=name,
             )
+            return of_any_weights(layer)
 
         hidden = split_over_batch(dense(self.mlp_dim, "Dense_0")(x))
         hidden = nn.gelu(hidden, approximate=True)  # big_vision: tanh, in every tower
@@ -66,13 +69,14 @@ class MultiHeadAttention(nn.Module):
         d = x.shape[-1]
 
         def dense(features, axis, name):
-            return nn.DenseGeneral(
+            layer = nn.DenseGeneral(
                 features,
                 axis=axis,
                 dtype=self.dtype,
                 kernel_init=nn.initializers.xavier_uniform(),
                 name=name,
             )
+            return of_any_weights(layer)
 
         heads = (self.num_heads, d // self.num_heads)
         query = dense(heads, -1, "query")(x)

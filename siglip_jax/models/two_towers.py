@@ -105,6 +105,8 @@ class SiglipModel(nn.Module):
 
 
 def _finish(tower: str, z: Any, details: Intermediates, out: Intermediates) -> Any:
+    # A tower whose weights are bfloat16 gives bfloat16, too coarse for rows of length one.
+    z = z.astype(jnp.float32)
     out |= {f"{tower}/{name}": value for name, value in details.items()}
     out[f"{tower}/norm"] = jnp.linalg.norm(z, axis=1, keepdims=True)
     out[f"{tower}/normalized"] = normalize(z)

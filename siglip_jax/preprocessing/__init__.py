@@ -5,7 +5,7 @@ Start with `profile_for(checkpoint)`; then `preprocess_image` or `decode_image` 
 `siglip_jax.preprocessing.device_resize` is the one module that does.
 """
 
-from siglip_jax.preprocessing.decode import ImageSource, decode_image
+from siglip_jax.preprocessing.decode import ImageSource, decode_image, drafted
 from siglip_jax.preprocessing.images import preprocess_image, resize_image, to_float
 from siglip_jax.preprocessing.naflex import ImagePatches, naflex_patches, target_size
 from siglip_jax.preprocessing.profiles import (
@@ -30,6 +30,7 @@ __all__ = [
     "clean_text",
     "custom_profile",
     "decode_image",
+    "drafted",
     "naflex_patches",
     "preprocess_image",
     "profile_for",

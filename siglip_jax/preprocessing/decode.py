@@ -5,6 +5,7 @@ the fast integer DCT, which simplejpeg gives bit for bit, CMYK included; Pillow 
 the accurate DCT. Other formats have one right answer, and Pillow reads them.
 """
 
+import dataclasses
 import io
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from siglip_jax.preprocessing.profiles import ImageProfile
+from siglip_jax.preprocessing.profiles import ImageProfile, Profile
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -64,6 +65,31 @@ def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
     return _guarded(_from_bytes, data, profile, name)
 
 
+def drafted(profile: Profile) -> Profile:
+    """`profile` with JPEG files decoded in draft, and a name that says so.
+
+    Averaging while decoding takes the place of part of the resize, which in big_vision
+    has no antialias, so that scores change: benchmarks/low_precision.py says by how much,
+    benchmarks/decode_speed.py how much quicker it is.
+
+    Raises:
+      ValueError: for a NaFlex profile, or one whose JPEG files Pillow decodes.
+
+    >>> from siglip_jax.checkpoints import find
+    >>> from siglip_jax.preprocessing.profiles import profile_for
+    >>> drafted(profile_for(find("siglip_b16_224"))).name
+    'big_vision+draft'
+    """
+    if profile.image.decode == "pillow":
+        raise ValueError(
+            f"profile {profile.name} decodes with Pillow; the draft is of big_vision's decoder"
+        )
+    if profile.image.decode == "draft":
+        return profile
+    image = dataclasses.replace(profile.image, decode="draft")
+    return dataclasses.replace(profile, name=f"{profile.name}+draft", image=image)
+
+
 def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> np.ndarray:
     """Calls a decoder and gives every failure one line that starts with `name`."""
     try:
@@ -95,7 +121,7 @@ def _check_size(height: int, width: int, profile: ImageProfile) -> None:
 
 
 def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
-    if data.startswith(_JPEG) and profile.decode == "fastdct":
+    if data.startswith(_JPEG) and profile.decode in ("fastdct", "draft"):
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
         except (ValueError, KeyError):
@@ -104,7 +130,8 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
             pass
         else:
             _check_size(height, width, profile)
-            image = _decode_jpeg(data, cmyk=colours in ("CMYK", "YCCK"))
+            least = _draft_size(height, width, profile) if profile.decode == "draft" else (0, 0)
+            image = _decode_jpeg(data, least, cmyk=colours in ("CMYK", "YCCK"))
             return _rotate(image, _orientation_of_jpeg(data)) if profile.exif else image
     try:
         opened = Image.open(io.BytesIO(data))
@@ -114,15 +141,29 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
         return _from_pil(image, profile, name)
 
 
-def _decode_jpeg(data: bytes, *, cmyk: bool) -> np.ndarray:
+def _draft_size(height: int, width: int, profile: ImageProfile) -> tuple[int, int]:
+    """The size at which to decode, or (0, 0) for the picture's own.
+
+    libjpeg-turbo has quick code for a half, a quarter and an eighth only.
+    """
+    side = int(profile.res / profile.crop) if profile.res is not None else max(height, width)
+    for share in (8, 4, 2):
+        size = -(-height // share), -(-width // share)
+        if min(size) >= side:
+            return size
+    return 0, 0
+
+
+def _decode_jpeg(data: bytes, least: tuple[int, int], *, cmyk: bool) -> np.ndarray:
     space = "CMYK" if cmyk else "RGB"
+    size = {"min_height": least[0], "min_width": least[1]}
     try:
-        image = simplejpeg.decode_jpeg(data, space, fastdct=True)
+        image = simplejpeg.decode_jpeg(data, space, fastdct=True, **size)
     except ValueError as error:
         # TensorFlow refuses a JPEG that ends early, and takes one with other flaws.
         if "Premature end of JPEG file" in str(error):
             raise _Refused("the JPEG is truncated") from error
-        image = simplejpeg.decode_jpeg(data, space, fastdct=True, strict=False)
+        image = simplejpeg.decode_jpeg(data, space, fastdct=True, strict=False, **size)
     if not cmyk:
         return image
     # big_vision: TensorFlow's own conversion. Files with an Adobe marker hold inverted inks.

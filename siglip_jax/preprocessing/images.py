@@ -4,6 +4,8 @@ The array stays uint8 on the host and on the way to the device, where it is
 normalised; `to_float` is the same arithmetic on the host, for checks.
 """
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
@@ -67,6 +69,8 @@ def preprocess_image(
     res = res or profile.res
     if res is None:
         raise ValueError("the profile keeps aspect ratios (NaFlex); use naflex_patches")
+    # A draft is decoded for the size that is asked for.
+    profile = dataclasses.replace(profile, res=res) if res != profile.res else profile
     return resize_image(decode_image(source, profile), res, profile)
 
 

@@ -5,7 +5,7 @@ and compiled ahead of time for shapes and meshes that are not present.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,9 +13,15 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from siglip_jax.config import NaFlexVision, Siglip
 from siglip_jax.models import Patches, SiglipModel, abstract_inputs, logits, value_range
 from siglip_jax.models.activations import batches_split_by
 from siglip_jax.scoring.sharding import DATA, MODEL, REPLICATED, Rules, sharding_of
+from siglip_jax.weights.int8 import int8_shapes, stored_dtype
+from siglip_jax.weights.layout import parameter_shapes
+
+# Activations of so many tokens stay in a CPU's cache from one layer to the next.
+_CACHED_TOKENS = 800
 
 
 class Program:
@@ -45,21 +51,28 @@ class Program:
     ) -> None:
         self.model, self.mesh = model, mesh
         place = sharding_of(mesh, rules)
-        inputs = abstract_inputs(model.config)
-        tree = jax.eval_shape(lambda *xs: model.init(jax.random.key(0), *xs), *inputs)
-        shapes = flatten_dict(tree["params"], sep="/")
-        params = unflatten_dict({k: place(k, v.shape) for k, v in shapes.items()}, sep="/")
-        self.params_sharding, self._params_shapes = params, tree["params"]
+        # From the table: tracing `model.init` for them takes longer than loading a program.
+        self._shapes = parameter_shapes(
+            model.config,
+            scan_image=model.execution.scan_image,
+            scan_text=model.execution.scan_text,
+        )
+        if model.execution.weights == "int8":
+            self._shapes = int8_shapes(self._shapes)
+        shardings = {name: place(name, shape) for name, shape in self._shapes.items()}
+        self.params_sharding = params = unflatten_dict(shardings, sep="/")
         self.batch_sharding = self._named(PartitionSpec((DATA, MODEL)))
         self.image_rows = self._named(PartitionSpec(DATA))
         self.label_rows = self._named(PartitionSpec(MODEL))
         everywhere = self._named(PartitionSpec())
 
+        split = not all(place.is_fully_replicated for place in shardings.values())
+
         # Precision is fixed when a function is traced, whatever is set at its call.
         @contextlib.contextmanager
         def tracing() -> Iterator[None]:
             precision = jax.default_matmul_precision(model.execution.precision)
-            with precision, batches_split_by(self.batch_sharding):
+            with precision, batches_split_by(self.batch_sharding, hold=split):
                 yield
 
         def embed_images(params: Any, images: Any) -> jax.Array:
@@ -67,11 +80,19 @@ class Program:
             if not isinstance(images, Patches) and images.dtype == jnp.uint8:
                 images = value_range(images, *pixels)
             with tracing():
-                return model.apply({"params": params}, images)[0]
+                return in_pieces(
+                    lambda piece: model.apply({"params": params}, piece)[0],
+                    images,
+                    self._piece(tokens=_tokens(images, model.config)),
+                )
 
         def embed_texts(params: Any, texts: jax.Array) -> jax.Array:
             with tracing():
-                return model.apply({"params": params}, None, texts)[1]
+                return in_pieces(
+                    lambda piece: model.apply({"params": params}, None, piece)[1],
+                    texts,
+                    self._piece(tokens=model.config.text.length),
+                )
 
         def score(params: Any, zimg: jax.Array, ztxt: jax.Array) -> jax.Array:
             with tracing():
@@ -84,16 +105,29 @@ class Program:
         self.texts = jit(embed_texts, self.batch_sharding)
         self.logits = jit(score, self.image_rows, self.label_rows)
 
+    def _piece(self, tokens: int) -> int | None:
+        """How many examples of `tokens` each are run at a time; None for all at once."""
+        device = self.mesh.devices.flat[0]
+        if self.mesh.size > 1:
+            return None
+        if self.model.execution.micro_batch is None and device.platform == "cpu":
+            return max(1, _CACHED_TOKENS // tokens)
+        return self.model.execution.micro_batch
+
     def _named(self, spec: PartitionSpec) -> NamedSharding:
         return NamedSharding(self.mesh, spec)
 
-    def abstract_params(self, dtype: Any = jnp.float32) -> Any:
-        """Shapes, dtypes and shardings of the weights."""
-        return jax.tree.map(
-            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=where),
-            self._params_shapes,
-            self.params_sharding,
-        )
+    def abstract_params(self, dtype: Any = None) -> Any:
+        """Shapes, dtypes and shardings of the weights; dtypes are the execution's unless given."""
+        weights = self.model.execution.weights
+        places = flatten_dict(self.params_sharding, sep="/")
+        leaves = {
+            name: jax.ShapeDtypeStruct(
+                shape, dtype or stored_dtype(name, weights) or jnp.float32, sharding=places[name]
+            )
+            for name, shape in self._shapes.items()
+        }
+        return unflatten_dict(leaves, sep="/")
 
     def lower_images(self, batch: int, patches: int | None = None) -> jax.stages.Lowered:
         """The image tower, lowered for `batch` images (of `patches` patches each)."""
@@ -112,3 +146,26 @@ class Program:
         d = self.model.config.embed_dim
         z = [jax.ShapeDtypeStruct((n, d), jnp.float32) for n in (images, labels)]
         return self.logits.lower(self.abstract_params(), *z)
+
+
+def in_pieces(function: Callable[[Any], jax.Array], examples: Any, size: int | None) -> jax.Array:
+    """`function` of a batch, `size` examples at a time or fewer; all at once if None.
+
+    Pieces are of one size, the largest that divides the batch.
+
+    >>> in_pieces(lambda x: 2 * x, jnp.arange(6), 4).tolist()
+    [0, 2, 4, 6, 8, 10]
+    """
+    count = len(jax.tree.leaves(examples)[0])
+    if size is None or size >= count:
+        return function(examples)
+    piece = next(n for n in range(size, 0, -1) if count % n == 0)
+    pieces = jax.tree.map(lambda x: x.reshape(-1, piece, *x.shape[1:]), examples)
+    z = jax.lax.map(function, pieces)
+    return z.reshape(count, *z.shape[2:])
+
+
+def _tokens(images: Any, config: Siglip) -> int:
+    if isinstance(config.vision, NaFlexVision):
+        return images.patches.shape[1]
+    return config.vision.grid**2

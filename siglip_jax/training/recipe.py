@@ -92,6 +92,11 @@ class Recipe:
             raise RecipeError(
                 f"data.max_unreadable is a share below 1, got {self.data.max_unreadable}"
             )
+        if self.execution.weights not in (None, "float32"):
+            raise RecipeError(
+                f"execution.weights={self.execution.weights!r} is for scoring: weights are trained "
+                "in float32; for quicker matmuls set execution.dtype"
+            )
         if self.loss.name == "softmax" and self.loss.chunk:
             raise RecipeError("the softmax loss has no chunks; leave out loss.chunk")
         if self.optimizer.warmup >= self.steps > 1:

@@ -1,6 +1,6 @@
 """Where a run begins: an architecture, its preprocessing, and the first weights."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +119,11 @@ def _load(source: str, recipe: Recipe, mesh: Mesh) -> Pretrained:
     profile = recipe.profile or "big_vision"
     how = rules(recipe)
     return load(
-        source, profile=profile, execution=recipe.execution, dtype="float32", mesh=mesh, rules=how
+        source,
+        profile=profile,
+        execution=replace(recipe.execution, weights="float32"),
+        mesh=mesh,
+        rules=how,
     )
 
 

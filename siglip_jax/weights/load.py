@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from siglip_jax.config import Siglip
+from siglip_jax.weights.int8 import stored
 from siglip_jax.weights.posemb import resample_posemb
 from siglip_jax.weights.reader import Header, Reader, empty_aligned
 from siglip_jax.weights.routes import Route, strict_routes
@@ -31,6 +32,7 @@ def load_params(
     scan_text: bool = False,
     resize_posemb: bool = False,
     dtype: str | np.dtype | None = None,
+    weights: str | None = None,
     sharding: Sharder | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -46,6 +48,8 @@ def load_params(
       resize_posemb: allow the image position embedding to be resampled to the
         grid of `config`, as big_vision does.
       dtype: of every parameter, such as "bfloat16"; None leaves each as stored.
+      weights: `Execution.weights`: as `dtype`, but "int8" too, and what must not be
+        coarse stays as it is (`weights.int8`).
       sharding: where a parameter goes, given its name in the whole model and
         its shape: a sharding or a device. None means jax's default device.
       progress: called with bytes read so far and bytes in all.
@@ -70,7 +74,7 @@ def load_params(
             scan_image=scan_image,
             scan_text=scan_text,
             resize_posemb=resize_posemb,
-            convert=dtype is not None,
+            convert=dtype is not None or weights is not None,
         )
         # The largest first: a tensor is in host memory twice for a moment where the device
         # is the host, and that moment is cheapest while little else has been loaded.
@@ -84,9 +88,10 @@ def load_params(
             for target, array in zip(route.targets, layers, strict=True):
                 if dtype is not None:
                     array = array.astype(dtype, copy=False)
-                where = sharding(target, array.shape) if sharding else None
-                _insert(tree, target.removeprefix(inside), _put(array, where))
-            del host, layers, array
+                for name, part in stored(target, array, weights).items():
+                    where = sharding(name, part.shape) if sharding else None
+                    _insert(tree, name.removeprefix(inside), _put(part, where))
+            del host, layers, array, part
             done += _nbytes(route, found)
             if progress is not None:
                 progress(done, total)

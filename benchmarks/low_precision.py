@@ -1,0 +1,158 @@
+"""What lower precision and draft decoding do to embeddings, to accuracy and to memory.
+
+    python benchmarks/low_precision.py [--checkpoint NAME] [--rounds N]
+
+Two models: the one in the box, on the held-out combinations of its data (as many as the tests
+carry), whose accuracy is the share of drawings for which a caption of their own is the most
+similar of all; and one of seeded random weights of the size of NAME, on photographs of 2000x1500
+pixels (decode_speed.py) and random captions. For each way to run it:
+
+    weights   bytes of the parameters over those of float32
+    cosine    with the float32 embeddings of the same inputs: the mean, and the least
+    right     accuracy (the model in the box only)
+    speed     over float32, batches of images taken in turn, processor time of the process
+
+"draft" is float32 with `drafted(profile)`; its cosine is that of a picture decoded in full.
+Random weights say how much rounding grows in a model of that size, not how much accuracy is
+lost: nothing in them has been trained to be robust, or not to be.
+
+RESULTS
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+from decode_speed import photographs
+from PIL import Image
+from score_photographs import random_params
+
+import siglip_jax
+from siglip_jax.checkpoints import find
+from siglip_jax.config import Execution
+from siglip_jax.models import SiglipModel
+from siglip_jax.preprocessing import custom_profile, drafted
+from siglip_jax.scoring import Scorer
+from siglip_jax.weights.int8 import stored
+from siglip_jax.weights.load import flatten
+
+HELD_OUT = Path(__file__).parents[1] / "tests" / "fixtures" / "emoji_heldout.parquet"
+BF16 = {"dtype": "bfloat16", "text_dtype": "bfloat16"}
+WAYS = {
+    "float32": Execution(weights="float32"),
+    "bfloat16 matmuls of the image tower": Execution(weights="float32", dtype="bfloat16"),
+    "bfloat16 weights, float32 matmuls": Execution(weights="bfloat16"),
+    "bfloat16 weights and activations": Execution(weights="bfloat16", **BF16),
+    "int8 weights, float32 matmuls": Execution(weights="int8"),
+    "int8 weights, bfloat16 matmuls": Execution(weights="int8", **BF16),
+}
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *path, last = name.split("/")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+def cosines(z: np.ndarray, exact: np.ndarray) -> str:
+    each = (z * exact).sum(axis=1)
+    return f"{each.mean():.5f} {each.min():.5f}"
+
+
+def row(name: str, *cells: str) -> None:
+    print(f"  {name:37}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
+
+
+def in_the_box() -> None:
+    """Accuracy and cosines of the model in the box."""
+    table = pyarrow.parquet.read_table(HELD_OUT)
+    name = "unseen_combinations"
+    captions = json.loads(table.schema.metadata[b"evaluations"])[name]["captions"]
+    rows = [each for each in table.to_pylist() if each["evaluation"] == name]
+    pictures = [Image.open(io.BytesIO(each["image"])) for each in rows]
+    print(f"siglip_emoji: {len(pictures)} held-out drawings, {len(captions)} captions")
+    row("", "weights", "image cosine", "text cosine", "right")
+    whole: Any = None
+    for name, execution in WAYS.items():
+        model = siglip_jax.load("siglip_emoji", execution=execution)
+        scorer = model.scorer(batch_size=64, text_batch_size=64)
+        zimg, ztxt = scorer.embed_images(pictures), scorer.embed_texts(captions)
+        size = sum(leaf.nbytes for leaf in flatten(model.params).values())
+        whole = whole or (zimg, ztxt, size)
+        best = (zimg @ ztxt.T).argmax(axis=1)
+        hits = [i in each["right"] for i, each in zip(best, rows, strict=True)]
+        row(
+            name,
+            f"{size / whole[2]:.3f}",
+            cosines(zimg, whole[0]),
+            cosines(ztxt, whole[1]),
+            f"{np.mean(hits):.1%}",
+        )
+
+
+def random_weights(checkpoint: str, rounds: int, batch: int = 4) -> None:
+    """Cosines, memory and speed of a large model with random weights."""
+    config = find(checkpoint).config
+    profile = custom_profile(config, pad=1)
+    weights = flatten(random_params(config))
+    files = photographs(2 * batch, 2000, 1500)
+    ids = np.random.default_rng(0).integers(2, config.text.vocab_size, (16, config.text.length))
+    scorers, sizes = {}, {}
+    for name, execution in WAYS.items():
+        kept = {}
+        for key, leaf in weights.items():
+            kept |= stored(key, leaf, execution.weights)
+        model = SiglipModel(config, execution)
+        scorers[name] = Scorer(model, nested(kept), profile=profile, batch_size=batch)
+        sizes[name] = sum(leaf.nbytes for leaf in kept.values())
+    first = scorers["float32"]
+    images = np.stack([first.preprocess(data) for data in files])
+    zimg, ztxt = first.embed_images(images), first.embed_texts(ids)
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    for number in range(rounds + 1):
+        for name, scorer in scorers.items():
+            start = time.process_time()
+            scorer.embed_images(images[:batch])
+            if number:  # The first compiles.
+                seconds[name].append(time.process_time() - start)
+    print(f"random weights of the size of {checkpoint}: {len(files)} photographs, {len(ids)} texts")
+    row("", "weights", "image cosine", "text cosine", "speed")
+    for name, scorer in scorers.items():
+        ratios = [a / b for a, b in zip(seconds["float32"], seconds[name], strict=True)]
+        row(
+            name,
+            f"{sizes[name] / sizes['float32']:.3f}",
+            cosines(scorer.embed_images(images), zimg),
+            cosines(scorer.embed_texts(ids), ztxt),
+            f"{statistics.median(ratios):.2f}x",
+        )
+    draft = dataclasses.replace(first.profile, image=drafted(profile).image).image
+    from siglip_jax.preprocessing import preprocess_image
+
+    z = first.embed_images(np.stack([preprocess_image(data, draft) for data in files]))
+    row("draft", "", cosines(z, zimg))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="siglip_b16_224", help="whose size to use")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    in_the_box()
+    random_weights(given.checkpoint, given.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""One tower on one mesh: compiled, then timed."""
+
+import dataclasses
+import functools
+import statistics
+import time
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from siglip_jax.models import Patches, abstract_inputs
+from siglip_jax.plan.flops import image_flops, text_flops
+from siglip_jax.scoring import Program
+from siglip_jax.scoring.sharding import put
+
+Tower = Literal["images", "texts"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TowerSpeed:
+    """What was measured of one tower at one batch size.
+
+    Attributes:
+      batch: items a step, over all devices.
+      compile_seconds: tracing and compiling; next to nothing if a cache had it.
+      temporary: bytes a device needs for a step beyond weights, inputs and outputs.
+      items_per_second: of steps sent one after the other, as a job sends them.
+      latencies: seconds of steps that were waited for, one each.
+      flops: of an item, counted from the architecture.
+    """
+
+    tower: Tower
+    batch: int
+    compile_seconds: float
+    temporary: int | None
+    items_per_second: float
+    latencies: tuple[float, ...]
+    flops: int
+
+    @property
+    def p50(self) -> float:
+        """Median seconds of a step."""
+        return statistics.median(self.latencies)
+
+    @property
+    def p95(self) -> float:
+        """Seconds that 95 of 100 steps do not exceed."""
+        return float(np.quantile(self.latencies, 0.95, method="higher"))
+
+    @property
+    def flops_per_second(self) -> float:
+        return self.items_per_second * self.flops
+
+
+def random_weights(program: Program, seed: int = 0) -> Any:
+    """Weights of a model's shapes, made where they will lie; speed does not depend on values."""
+
+    @functools.cache
+    def maker(shape: tuple[int, ...], sharding: Any) -> Any:
+        # Kernels and norms alike: small, so that activations stay finite in any dtype.
+        return jax.jit(
+            lambda key: 0.02 * jax.random.normal(key, shape, jnp.float32), out_shardings=sharding
+        )
+
+    leaves = flatten_dict(program.abstract_params(), sep="/")
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    made = {
+        name: maker(leaf.shape, leaf.sharding)(key)
+        for (name, leaf), key in zip(leaves.items(), keys, strict=True)
+    }
+    return unflatten_dict(made, sep="/")
+
+
+def random_batch(program: Program, tower: Tower, batch: int) -> Any:
+    """One batch on the devices: uint8 pixels as a scorer sends them, NaFlex patches, or ids."""
+    rng, config = np.random.default_rng(0), program.model.config
+    images, ids = abstract_inputs(config, batch)
+    if tower == "texts":
+        host: Any = rng.integers(0, config.text.vocab_size, ids.shape, np.int32)
+    elif isinstance(images, Patches):
+        # A square of patches that fills the sequence.
+        row, column = np.divmod(
+            np.arange(images.type.shape[1], dtype=np.int32), np.int32(config.vision.posemb_grid)
+        )
+        shape = images.type.shape
+        pixels = rng.uniform(-1, 1, images.patches.shape).astype(np.float32)
+        host = Patches(
+            pixels, np.ones(shape, np.int32), *(np.tile(i, (batch, 1)) for i in (row, column))
+        )
+    else:
+        host = rng.integers(0, 256, images.shape, np.uint8)
+    return jax.tree.map(lambda leaf: put(leaf, program.batch_sharding), host)
+
+
+def measure_tower(
+    program: Program, params: Any, tower: Tower, batch: int, *, seconds: float = 2.0
+) -> TowerSpeed:
+    """Compiles a tower for `batch` items and runs it for `seconds` each way.
+
+    Inputs lie on the devices already, and what comes back stays there: decoding and
+    transfers are not in it. At least three steps are timed each way.
+    """
+    given = random_batch(program, tower, batch)
+    function = program.images if tower == "images" else program.texts
+    start = time.perf_counter()
+    compiled = function.lower(params, given).compile()
+    compile_seconds = time.perf_counter() - start
+    step = functools.partial(compiled, params, given)
+    jax.block_until_ready(step())
+    latencies: list[float] = []
+    while len(latencies) < 3 or sum(latencies) < seconds:
+        start = time.perf_counter()
+        jax.block_until_ready(step())
+        latencies.append(time.perf_counter() - start)
+    count = max(3, round(seconds / statistics.median(latencies)))
+    start = time.perf_counter()
+    waiting = [step()]
+    for _ in range(count - 1):
+        waiting.append(step())
+        # Two in flight, as a scorer has them.
+        jax.block_until_ready(waiting.pop(0))
+    jax.block_until_ready(waiting)
+    rate = batch * count / (time.perf_counter() - start)
+    memory = compiled.memory_analysis()
+    config = program.model.config
+    return TowerSpeed(
+        tower=tower,
+        batch=batch,
+        compile_seconds=compile_seconds,
+        temporary=None if memory is None else int(memory.temp_size_in_bytes),
+        items_per_second=rate,
+        latencies=tuple(latencies),
+        flops=image_flops(config) if tower == "images" else text_flops(config),
+    )

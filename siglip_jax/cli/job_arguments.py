@@ -1,0 +1,112 @@
+"""The options of commands that run bulk jobs, and how they tell of them."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax.cli.job_progress import JobBar
+from siglip_jax.cli.model_arguments import positive
+
+if TYPE_CHECKING:
+    from siglip_jax.jobs.result import Result
+
+_SHARD_SIZE = 2048
+# What only a job has: given without one, it would be ignored.
+_OF_JOBS = (
+    "image_column",
+    "text_column",
+    "key_column",
+    "shard_size",
+    "error_share",
+    "shared",
+    "distributed",
+)
+
+
+def share(text: str) -> float:
+    """argparse type of a share."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+    return value
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("bulk jobs (--out is a folder)")
+    for what in ("image", "text", "key"):
+        group.add_argument(
+            f"--{what}-column", metavar="NAME", help=f"of a table: where its {what}s are"
+        )
+    group.add_argument(
+        "--shard-size",
+        type=positive,
+        metavar="N",
+        help=f"items that are done whole or not at all (default: {_SHARD_SIZE}; a tar is a shard)",
+    )
+    group.add_argument(
+        "--error-share",
+        type=share,
+        metavar="SHARE",
+        help="of items that may be unreadable before the job stops (default: 0.01)",
+    )
+    group.add_argument(
+        "--shared",
+        action="store_true",
+        help="other processes, here or on other hosts, run the same command on the same folder",
+    )
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="the same under jax.distributed, which TPU pods need; ends if one of them dies",
+    )
+
+
+def refuse_job_arguments(args: argparse.Namespace, why: str) -> None:
+    """A ValueError if an option of bulk jobs is given without one."""
+    given = [name for name in _OF_JOBS if getattr(args, name) not in (None, False)]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for bulk jobs; {why}")
+
+
+def shard_size(args: argparse.Namespace) -> int:
+    return args.shard_size or _SHARD_SIZE
+
+
+def columns(args: argparse.Namespace) -> dict[str, str | None]:
+    """Where a source finds things."""
+    return {what: getattr(args, f"{what}_column") for what in ("image", "text", "key")}
+
+
+def run_job(args: argparse.Namespace, call: Callable[..., "Result"]) -> int:
+    """Runs `call(report=..., ...)`, with a bar, and says how it ended; the exit code."""
+    join(args.distributed)
+    share = 0.01 if args.error_share is None else args.error_share
+    options: dict[str, Any] = {"error_share": share, "shared": args.shared}
+    with JobBar() as bar:
+        result = call(batch_size=args.batch_size, report=bar.update, **options)
+    if getattr(args, "json", False):
+        print(json.dumps({"folder": str(result.folder), **result.describe()}, indent=1))
+    else:
+        print(result.sentence())
+    for line in result.unreadable:
+        print(f"siglip-jax: error: {line}", file=sys.stderr)
+    return result.code
+
+
+def join(distributed: bool) -> None:
+    """Joins the other processes of `jax.distributed`, if asked to or the environment says so."""
+    if not distributed and "JAX_COORDINATOR_ADDRESS" not in os.environ:
+        return
+    import jax
+
+    if not jax.distributed.is_initialized():
+        # jax itself reads the address only; on pods and under Slurm it finds all three.
+        names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
+        told = {key: int(os.environ[name]) for key, name in names.items() if name in os.environ}
+        jax.distributed.initialize(**told)

@@ -1,0 +1,34 @@
+"""Bulk embedding and scoring that survives being killed.
+
+`embed(source, folder, model=...)` and `score(source, folder, model=..., labels=[...])`; what
+they leave in the folder is described in `siglip_jax.jobs.manifest`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from siglip_jax.jobs.durable import DiskFull
+    from siglip_jax.jobs.manifest import Manifest, read_manifest
+    from siglip_jax.jobs.meter import Progress
+    from siglip_jax.jobs.result import Result
+    from siglip_jax.jobs.run import embed, score
+
+# Looked up on first use: `run` imports jax, and `siglip_jax.jobs.sources` needs none.
+_LAZY = {
+    "DiskFull": "durable",
+    "Manifest": "manifest",
+    "Progress": "meter",
+    "Result": "result",
+    "embed": "run",
+    "read_manifest": "manifest",
+    "score": "run",
+}
+
+__all__ = ["DiskFull", "Manifest", "Progress", "Result", "embed", "read_manifest", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"siglip_jax.jobs.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'siglip_jax.jobs' has no attribute {name!r}")

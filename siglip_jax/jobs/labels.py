@@ -1,0 +1,99 @@
+"""Embeddings of a score job's labels, computed once, and the best labels of pictures."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from siglip_jax.jobs.durable import durable
+from siglip_jax.jobs.job import Job
+from siglip_jax.jobs.top_k import Chunk, TopK
+from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.prompts import average, expand
+
+CHUNK = 32768  # labels a file, and a step of the search
+_PICTURES = 1024  # searched for at a time
+_MEMORY = 2 * 2**30  # bytes of label embeddings a device keeps, where it does not say its size
+
+
+class Labels:
+    """The labels of a job, on the devices or, where they do not fit, streamed to them.
+
+    Their embeddings lie in `labels/` of the job's folder, so that a million of them need not
+    be computed again after an interruption.
+
+    Args:
+      memory: bytes of them that each device may keep; a quarter of its own unless given.
+    """
+
+    def __init__(
+        self, scorer: Scorer, job: Job, folder: Path, *, memory: int | None = None
+    ) -> None:
+        self.scorer, self.job = scorer, job
+        self.names = np.array(job.labels, object)
+        t, b = (float(np.asarray(scorer.params[name])[0]) for name in ("t", "b"))
+        self._scale, self._bias = np.exp(np.float32(t)), np.float32(b)
+        if job.top is None:
+            self._all = scorer.embed_labels(job.labels, job.templates)
+            return
+        few = 1 << max(len(job.labels) - 1, 0).bit_length()
+        self._nearest = TopK(job.top, chunk=min(CHUNK, few), mesh=scorer.mesh)
+        files = self._embedded(folder / "labels")
+        total = 4 * len(job.labels) * scorer.model.config.embed_dim
+        limit = _device_memory() if memory is None else memory
+        self.resident = total <= limit * scorer.mesh.size
+        self._chunks: list[np.ndarray | Chunk] = [
+            self._nearest.put(file) if self.resident else file for file in files
+        ]
+
+    def computed(self, zimg: np.ndarray) -> dict[str, np.ndarray]:
+        """What a score job stores of pictures with embeddings (n, d)."""
+        if self.job.top is None:
+            logits = self.scorer.logits(zimg, self._all)
+            return {"probabilities": sigmoid(logits)}
+        values = np.empty((len(zimg), self.job.top), np.float32)
+        places = np.empty((len(zimg), self.job.top), np.int64)
+        # A shard of few pictures must not cost a full block; powers of two bound what compiles.
+        few = 1 << max(len(zimg) - 1, 0).bit_length()
+        block = min(_PICTURES, few)
+        for start in range(0, len(zimg), block):
+            part = zimg[start : start + block]
+            filled = np.zeros((block, zimg.shape[1]), np.float32)
+            filled[: len(part)] = part
+            near, found = self._nearest(filled, self._chunks)
+            values[start : start + block] = near[: len(part)]
+            places[start : start + block] = found[: len(part)]
+        logits = values * self._scale + self._bias
+        return {
+            "labels": self.names[places],
+            "probabilities": sigmoid(logits),
+            "logits": logits,
+        }
+
+    def _embedded(self, folder: Path) -> list[np.ndarray]:
+        folder.mkdir(exist_ok=True)
+        files = []
+        for start in range(0, len(self.names), CHUNK):
+            path = folder / f"{start // CHUNK:05d}.npy"
+            if not path.exists():
+                part = self.job.labels[start : start + CHUNK]
+                z = self.scorer.embed_texts(expand(part, self.job.templates))
+                with durable(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, average(z, len(self.job.templates)))
+            files.append(np.load(path, mmap_mode="r"))
+        return files
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, float32.
+
+    >>> sigmoid(np.float32([0, -1000, 1000])).tolist()
+    [0.5, 0.0, 1.0]
+    """
+    exp = np.exp(-np.abs(logits))  # never overflows
+    return np.where(logits >= 0, 1 / (1 + exp), exp / (1 + exp)).astype(np.float32)
+
+
+def _device_memory() -> int:
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit", 4 * _MEMORY) // 4

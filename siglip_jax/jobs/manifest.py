@@ -1,0 +1,133 @@
+"""What the output folder of a job is of, and no other.
+
+manifest.json        what is computed from what, see `Manifest`
+data/00012.parquet   the rows of a shard (or img_emb/, text_emb/, metadata/)
+ledger/00012.json    written after them: this shard is done
+labels/00000.npy     embeddings of labels, of a score job with --top
+claims/00012         who works on a shard, where several processes share the folder
+summary.json         written last: the job is finished
+"""
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from siglip_jax.jobs.durable import write_json
+
+FORMAT = 1
+NAME = "manifest.json"
+# Not what is computed: the same weights may have two names, any version may go on, and the
+# same data may lie elsewhere by then.
+_FREE = ("model", "code", "source.origin")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a job computes. Written before its first shard.
+
+    Attributes:
+      model: the name it was loaded by.
+      space: of the embeddings, see `space_of`; those of unequal spaces must not be mixed.
+      t, b: temperature (its logarithm, as in the weights) and bias: a logit is
+        exp(t)·zimg·ztxt + b.
+      job: `kind` "embed" or "score"; `what` "images", "texts" or "pairs"; `format`
+        "parquet" or "npy"; `store` "float32" or "float16"; for labels `count`, `digest`,
+        `templates`, `top`, and `labels` themselves where there are few.
+      source: `identity` of the data, number of `shards`, and what `open_source` was given
+        (`origin`; None for a source of one's own).
+      code: version of this package that began the job.
+      format: of the folder.
+    """
+
+    model: str
+    space: dict[str, Any]
+    t: float
+    b: float
+    job: dict[str, Any]
+    source: dict[str, Any]
+    code: str = dataclasses.field(default_factory=lambda: importlib.metadata.version("siglip-jax"))
+    format: int = FORMAT
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a job's output.
+
+    Raises:
+      ValueError: if there is none, or one of another format.
+    """
+    path = folder / NAME
+    try:
+        plain = json.loads(path.read_text("utf-8"))
+        there = plain["format"]
+        if there == FORMAT:
+            return Manifest(**plain)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no output of a job: there is no {NAME}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not the manifest of a job: {error}") from error
+    raise ValueError(f"{path}: of format {there!r}; this version of siglip_jax reads {FORMAT}")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that holds something else, before a model is loaded for it.
+
+    Raises:
+      ValueError: if it is a file, holds other files, or cannot be made.
+    """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; choose a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made: {error.strerror}") from error
+    if (folder / NAME).exists():
+        read_manifest(folder)
+    # What begins with a dot is the lock, or what a killed process left behind.
+    elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no job; choose another folder")
+
+
+def claim_folder(folder: Path, ours: Manifest) -> None:
+    """Makes `folder` the output of a job, or finds that it is already.
+
+    Raises:
+      ValueError: if it is another job's; what differs is named, and nothing is touched.
+    """
+    # Of two processes that begin at the same time, one has to come second.
+    with (folder / ".claiming").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (folder / NAME).exists():
+            write_json(folder / NAME, dataclasses.asdict(ours))
+            return
+    theirs = read_manifest(folder)
+    here = json.loads(json.dumps(dataclasses.asdict(ours)))
+    changed = list(_differences(dataclasses.asdict(theirs), here, ""))
+    if not changed:
+        return
+    if theirs.space["weights"] != ours.space["weights"]:
+        # Weights say it all: all else that differs with a model would only hide it.
+        changed = [f"the model is {theirs.model} there and {ours.model} here (other weights)"]
+    more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
+    raise ValueError(
+        f"{folder} holds another job: {'; '.join(changed[:4])}{more}; "
+        "choose another folder, or what it began with"
+    )
+
+
+def _differences(there: Any, here: Any, where: str) -> Iterator[str]:
+    for key in dict.fromkeys([*there, *here]):
+        a, b, name = there.get(key), here.get(key), f"{where}{key}"
+        if name in _FREE or a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{name}.")
+        elif name.startswith("source."):
+            yield f"the data have changed ({name} is {a!r} there and {b!r} here)"
+        elif name == "job.digest":
+            yield "the labels differ"
+        elif name not in ("job.labels", "job.count", "t", "b"):  # these follow from others
+            yield f"{name} is {a!r} there and {b!r} here"

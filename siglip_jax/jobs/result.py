@@ -1,0 +1,104 @@
+"""How a job ended."""
+
+import dataclasses
+import json
+import signal as signals
+from pathlib import Path
+from typing import Any
+
+from siglip_jax.jobs.ledger import Ledger
+from siglip_jax.jobs.meter import Meter
+
+SUMMARY = "summary.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """What `embed` and `score` return.
+
+    Attributes:
+      folder: of the output.
+      finished: whether all shards are done, by whatever processes.
+      already: it was finished before, and nothing was done.
+      shards, done: how many there are, and how many are done.
+      items, errors: in the shards that are done; errors could not be read.
+      excessive: more of them than allowed, which a short job ends with and a long one stops at.
+      signal: that told it to stop, None if it was not told.
+      unreadable: shards that could not be opened; the next run tries them again.
+      run: of this process: `items`, `seconds`, `rate` (items a second), `device_busy` (share of
+        the time), `bottleneck` and the seconds that each side was `waited_for`.
+    """
+
+    folder: Path
+    finished: bool
+    shards: int
+    done: int
+    items: int
+    errors: int
+    already: bool = False
+    excessive: bool = False
+    signal: int | None = None
+    unreadable: tuple[str, ...] = ()
+    run: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, folder: Path, ledger: Ledger, shards: int, *, meter: Meter | None = None, **rest: Any
+    ) -> "Result":
+        entries = ledger.entries().values()
+        return cls(
+            folder=folder,
+            finished=len(entries) == shards,
+            shards=shards,
+            done=len(entries),
+            items=sum(entry.rows for entry in entries),
+            errors=sum(entry.errors for entry in entries),
+            run=meter.describe() if meter else {},
+            **rest,
+        )
+
+    @property
+    def code(self) -> int:
+        """Of a process that ends with it: 0, 2 if something is missing, 143 or 130 if told to."""
+        if not self.finished and self.signal is not None:
+            return 128 + self.signal
+        return 0 if self.finished and not self.excessive else 2
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON types; what `summary.json` holds, without the folder's name."""
+        plain = dataclasses.asdict(self) | {"unreadable": list(self.unreadable)}
+        del plain["folder"], plain["already"]
+        return plain
+
+    def sentence(self) -> str:
+        """One line for a person."""
+        items = f"{self.items:,} items in {self.done:,} shards"
+        if self.already:
+            return f"{self.folder} is finished already: {items}; nothing to do"
+        bad = f", {self.errors:,} of which could not be read (see error)" if self.errors else ""
+        speed = ""
+        if self.run.get("items"):
+            busy = self.run["device_busy"]
+            speed = (
+                f"; {self.run['rate']:.4g} a second here, the device busy {busy:.0%} of the time: "
+                f"{self.run['bottleneck']} is the bottleneck"
+            )
+        if self.finished:
+            return f"{self.folder}: {items}{bad}{speed}"
+        why = ""
+        if self.signal is not None:
+            why = f"stopped by {signals.Signals(self.signal).name}: "
+        elif self.unreadable:
+            why = f"{len(self.unreadable)} shards could not be opened ({self.unreadable[0]}): "
+        return (
+            f"{self.folder}: {why}{self.done:,} of {self.shards:,} shards are done "
+            f"({items}{bad}); the same command goes on{speed}"
+        )
+
+
+def finished(folder: Path) -> bool:
+    """Whether the job in a folder is."""
+    try:
+        return bool(json.loads((folder / SUMMARY).read_text("utf-8"))["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,262 @@
+"""`embed` and `score`: jobs over any number of items, that survive being killed."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
+from siglip_jax.jobs.durable import write_json
+from siglip_jax.jobs.errors import ErrorShare
+from siglip_jax.jobs.job import Job
+from siglip_jax.jobs.labels import Labels
+from siglip_jax.jobs.ledger import Ledger
+from siglip_jax.jobs.lock import locked
+from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder
+from siglip_jax.jobs.meter import Progress
+from siglip_jax.jobs.result import SUMMARY, Result
+from siglip_jax.jobs.sink import make_sink
+from siglip_jax.jobs.sources.item import Source
+from siglip_jax.jobs.space import space_of
+from siglip_jax.jobs.stop import Stop
+from siglip_jax.jobs.worker import Worker
+from siglip_jax.pretrained import Pretrained, load
+from siglip_jax.scoring import Scorer, make_mesh
+from siglip_jax.scoring.prompts import PLAIN
+
+SHARD_SIZE = 2048
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to run a job: none of it changes what is computed.
+
+    Attributes:
+      batch_size: items a step, over the local devices; 32 on a CPU and 256 on each other
+        device, or fewer where there are few items.
+      error_share: of items that may be in error before the job stops.
+      shared: other processes work on the same folder; so they do under `jax.distributed`.
+      patience: seconds until another process that shows no life is replaced.
+      threads: that decode, as many as there are cores unless given.
+      memory: bytes of files and pictures being decoded to hold, whatever their sizes.
+      label_memory: bytes of label embeddings that each device may keep.
+      report: called with a `Progress` a few times a second.
+    """
+
+    batch_size: int | None = None
+    error_share: float = 0.01
+    shared: bool = False
+    patience: float = PATIENCE
+    threads: int | None = None
+    memory: int = 2**30
+    label_memory: int | None = None
+    report: Callable[[Progress], None] = lambda progress: None
+
+
+def embed(
+    source: Source | str | Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    model: Pretrained | str,
+    what: str = "images",
+    format: str = "parquet",
+    store: str = "float32",
+    image: str | None = None,
+    text: str | None = None,
+    key: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    **options: Any,
+) -> Result:
+    """Embeds images or texts into a folder; the same call goes on where it was interrupted.
+
+    Args:
+      source: what `siglip_jax.jobs.sources.open_source` opens, one or several; or a `Source`.
+      out: folder for the result, see `siglip_jax.jobs.manifest`; made if need be.
+      model: a name as for `siglip_jax.load`, or what it returned.
+      what: "images" or "texts".
+      format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
+      store: "float32" or "float16".
+      image, text, key: columns of a table.
+      shard_size: items that are done whole or not at all, where the source has no shards.
+      options: see `Options`.
+
+    Raises:
+      ValueError: if something cannot be read or is no choice, the folder holds another job,
+        another process is writing to it, or too many items are in error.
+      DiskFull: if there is no room. What is finished is kept.
+    """
+    job = Job(kind="embed", what=what, format=format, store=store)
+    opened = _opened(source, job.what, image, text, key, shard_size)
+    return run(job, opened, out, model, Options(**options))
+
+
+def score(
+    source: Source | str | Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    model: Pretrained | str,
+    labels: Sequence[str] = (),
+    templates: Sequence[str] = PLAIN,
+    top: int | None = None,
+    pairs: bool = False,
+    image: str | None = None,
+    text: str | None = None,
+    key: str | None = None,
+    shard_size: int = SHARD_SIZE,
+    **options: Any,
+) -> Result:
+    """Scores images with labels, or with their own texts, into a folder.
+
+    Args:
+      labels, templates: as for `Scorer.score`; there may be millions of labels.
+      top: store the best labels only; needed where there are more than 4,096.
+      pairs: score each image with its own text, without labels.
+      others: as for `embed`.
+
+    Raises:
+      ValueError, DiskFull: as `embed`.
+    """
+    if isinstance(labels, str):
+        raise ValueError(f"labels must be a list of strings, got the string {labels!r}")
+    job = Job(
+        kind="score",
+        what="pairs" if pairs else "images",
+        labels=tuple(labels),
+        templates=tuple(templates),
+        top=top,
+    )
+    opened = _opened(source, job.what, image, text, key, shard_size)
+    return run(job, opened, out, model, Options(**options))
+
+
+def run(
+    job: Job,
+    source: Source,
+    out: str | os.PathLike[str],
+    model: Pretrained | str | Callable[[], Pretrained],
+    options: Options,
+) -> Result:
+    """Runs a job, or goes on with it. A function is called for the model once it is needed."""
+    folder = Path(out).expanduser()
+    errors = ErrorShare(options.error_share, 0)
+    check_folder(folder)
+    shared = options.shared or jax.distributed.is_initialized()
+    with locked(folder, shared=shared), Stop() as stop:
+        shards = source.shards()
+        if not shards:
+            raise ValueError("there is nothing to do: no shard of the source has an item")
+        if not isinstance(model, Pretrained):
+            local = make_mesh(jax.local_devices())
+            model = load(model, mesh=local) if isinstance(model, str) else model()
+        manifest = Manifest(
+            model=model.name,
+            space=space_of(model),
+            **{name: float(np.asarray(model.params[name])[0]) for name in ("t", "b")},
+            job=job.describe(),
+            source={
+                "identity": source.identity(),
+                "shards": len(shards),
+                # Where `siglip_jax.search` finds the pictures again.
+                "origin": getattr(source, "origin", None),
+            },
+        )
+        claim_folder(folder, manifest)
+        ledger = Ledger(folder)
+        if ledger.missing_files():
+            (folder / SUMMARY).unlink(missing_ok=True)
+        entries = ledger.entries()
+        errors.count = sum(entry.errors for entry in entries.values())
+        todo = [shard for shard in range(len(shards)) if shard not in entries]
+        if not todo and (folder / SUMMARY).exists():
+            return Result.of(folder, ledger, len(shards), already=True)
+        if not shared:
+            _clean(folder.rglob(".*.tmp"))
+        scorer = _scorer(model, job, source, options)
+        claims: AllMine | Claims = AllMine(todo)
+        if shared:
+            # Processes begin at different places, and seldom ask for the same shard.
+            begin = int.from_bytes(os.urandom(4)) % max(len(todo), 1)
+            order = todo[begin:] + todo[:begin]
+            claims = Claims(folder, ledger, order, stop, options.patience)
+        worker = Worker(
+            source,
+            scorer,
+            what=job.what,
+            store=job.store,
+            labels=Labels(scorer, job, folder, memory=options.label_memory) if job.labels else None,
+            ledger=ledger,
+            sink=make_sink(folder, job, manifest),
+            claims=claims,
+            stop=stop,
+            errors=errors,
+            threads=options.threads or os.cpu_count() or 1,
+            memory=options.memory,
+            report=options.report,
+        )
+        worker.run()
+        result = Result.of(
+            folder,
+            ledger,
+            len(shards),
+            signal=stop.signal,
+            unreadable=tuple(worker.unreadable),
+            meter=worker.meter,
+        )
+        result = dataclasses.replace(result, excessive=errors.exceeded(result.items))
+        if result.finished:
+            _clean(_left_behind(folder))
+            write_json(folder / SUMMARY, result.describe())
+        return result
+
+
+def _opened(
+    source: Source | str | Sequence[str],
+    what: str,
+    image: str | None,
+    text: str | None,
+    key: str | None,
+    shard_size: int,
+) -> Source:
+    if isinstance(source, Source):
+        return source
+    from siglip_jax.jobs.sources import open_source
+
+    specs = [source] if isinstance(source, str | os.PathLike) else source
+    return open_source(
+        [os.fspath(spec) for spec in specs],
+        image=image,
+        text=text,
+        key=key,
+        only=None if what == "pairs" else what,
+        shard_size=shard_size,
+    )
+
+
+def _scorer(model: Pretrained, job: Job, source: Source, options: Options) -> Scorer:
+    devices = jax.local_devices()
+    limit = 32 if devices[0].platform == "cpu" else 256 * len(devices)
+    sizes = [shard.items for shard in source.shards()]
+    if None not in sizes:
+        # Powers of two, so that few shapes are ever compiled.
+        limit = min(limit, 1 << max(max(size or 0 for size in sizes) - 1, 0).bit_length())
+    size = options.batch_size or limit
+    return model.scorer(
+        tokenizer=job.what != "images" or bool(job.labels), batch_size=size, text_batch_size=size
+    )
+
+
+def _clean(left: Iterable[Path]) -> None:
+    """Removes what killed processes have left."""
+    for path in list(left):
+        path.unlink(missing_ok=True)
+
+
+def _left_behind(folder: Path) -> Iterator[Path]:
+    """What is of no use once all shards are done, even if others are still about to see that."""
+    yield from (folder / "claims").glob("[0-9]*")
+    for name in ("data", "img_emb", "text_emb", "metadata", "ledger"):
+        yield from (folder / name).glob(".*.tmp")

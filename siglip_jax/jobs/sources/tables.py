@@ -1,0 +1,229 @@
+"""Rows of CSV, TSV and JSONL files, and lines of text files."""
+
+import csv
+import json
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
+
+from siglip_jax.data.pair import digest, text_captions
+from siglip_jax.jobs.sources.fetch import fetched
+from siglip_jax.jobs.sources.item import Item, Shard
+from siglip_jax.jobs.sources.named import Columns, Unique, several_texts
+from siglip_jax.jobs.sources.storage import Stored, joined, open_binary, parent
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
+_LINE = "line"  # the one column of a text file
+
+
+class _Piece(NamedTuple):
+    """Where a shard begins: file, byte, and the number of its first row; how many rows."""
+
+    file: int
+    offset: int
+    row: int
+    count: int
+
+
+class TableRows:
+    """A row an item, or of a text file a line a text.
+
+    Files are read once when they are opened, to see that they are whole, that keys are
+    unique and where every shard begins; the rows themselves are not held.
+
+    Args:
+      files: .csv, .tsv, .jsonl, or with `texts` text files, of which blank lines are
+        left out.
+      image, text, key: columns; image holds paths, relative to the file, or URLs.
+      only: "images" or "texts".
+      shard_size: how many rows are a piece of work.
+      texts: the files hold a text a line.
+
+    An item's key is that of its row, otherwise its picture's path, otherwise file:row
+    from 0. One that was there before gets a number.
+
+    Raises:
+      ValueError: if a file is not UTF-8, a row is damaged, or a column is missing.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Stored],
+        image: str | None,
+        text: str | None,
+        key: str | None,
+        only: str | None,
+        shard_size: int,
+        *,
+        texts: bool = False,
+    ) -> None:
+        self._files, self._size, self._plain = list(files), shard_size, texts
+        self._options = [image, text, key, only]
+        self._headers: list[list[str]] = []
+        self._columns: list[Columns | None] = []
+        self._pieces: list[_Piece] = []
+        self._again: dict[tuple[int, int], str] = {}  # the keys that had to be changed
+        unique = Unique()
+        for number in range(len(self._files)):
+            self._scan(number, unique)
+
+    def shards(self) -> list[Shard]:
+        several = self._options[3] == "texts" and not self._plain  # texts in a row, perhaps
+        return [
+            Shard(f"{self._files[p.file].name} from row {p.row:,}", None if several else p.count)
+            for p in self._pieces
+        ]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        piece = self._pieces[shard]
+        items = self._rows_to_items(piece)
+        items = (item for item in items if keys is None or item.key in keys)
+        return fetched(items)
+
+    def identity(self) -> str:
+        files = [(f.name, f.size, f.stamp) for f in self._files]
+        rows = sum(piece.count for piece in self._pieces)
+        return digest("tables", files, self._options, self._size, rows)
+
+    def _scan(self, number: int, unique: Unique) -> None:
+        """Finds the columns, the shards and the repeated keys of a file."""
+        file = self._files[number]
+        with open_binary(file.where) as opened:
+            lines = _Lines(opened, file.name)
+            header = self._read_header(lines)
+            self._headers.append(header)
+            self._columns.append(None)
+            start, count, row = lines.offset, 0, -1
+            for row, values in enumerate(self._parse(lines, header)):
+                if self._columns[number] is None and not self._plain:
+                    self._columns[number] = Columns(file.name, header or values, *self._options)
+                key = self._key(number, row, values)
+                if (name := unique(key)) != key:
+                    self._again[number, row] = name
+                count += 1
+                if count == self._size:
+                    self._pieces.append(_Piece(number, start, row + 1 - count, count))
+                    start, count = lines.offset, 0
+            if count:
+                self._pieces.append(_Piece(number, start, row + 1 - count, count))
+            if row < 0:
+                raise ValueError(f"{file.name}: there are no rows in it")
+
+    def _rows_to_items(self, piece: _Piece) -> Iterator[Item]:
+        file = self._files[piece.file]
+        with open_binary(file.where) as opened:
+            opened.seek(piece.offset)
+            lines = _Lines(opened, file.name)
+            rows = self._parse(lines, self._headers[piece.file])
+            for row, values in zip(range(piece.row, piece.row + piece.count), rows, strict=False):
+                key = self._again.get((piece.file, row)) or self._key(piece.file, row, values)
+                yield from self._items(key, piece.file, values)
+
+    def _items(self, key: str, file: int, values: dict[str, Any]) -> Iterator[Item]:
+        columns = self._columns[file]
+        if columns is None:
+            yield Item(key, text=values[_LINE])
+            return
+        texts = text_captions(values.get(columns.text)) if columns.text else ()
+        if columns.image is None:
+            if not texts:
+                yield Item(key, error=f"{key}: no text in column {columns.text}")
+            else:
+                yield from several_texts(key, texts if self._options[3] == "texts" else texts[:1])
+            return
+        name = values.get(columns.image)
+        if not isinstance(name, str) or not name:
+            yield Item(key, error=f"{key}: no picture in column {columns.image}")
+        else:
+            where = joined(parent(self._files[file].where), name)
+            yield Item(key, where, texts[0] if texts else None)
+
+    def _key(self, file: int, row: int, values: dict[str, Any]) -> str:
+        columns = self._columns[file]
+        name = values.get(columns.key or columns.image) if columns else None
+        return str(name) if name not in (None, "") else f"{self._files[file].name}:{row}"
+
+    def _read_header(self, lines: "_Lines") -> list[str]:
+        if self._plain or lines.name.lower().endswith((".jsonl", ".ndjson")):
+            return []
+        return next(_separated(lines), [])
+
+    def _parse(self, lines: "_Lines", header: list[str]) -> Iterator[dict[str, Any]]:
+        if self._plain:
+            return ({_LINE: text} for line in lines if (text := line.strip()))
+        if not header:
+            return _objects(lines)
+        return (dict(zip(header, row, strict=False)) for row in _separated(lines) if row)
+
+
+class TextStrings:
+    """Texts that are at hand, each its own key.
+
+    >>> [item.key for item in TextStrings(["a dog", "a cat", "a dog"], 2).read(1)]
+    ['a dog#2']
+    """
+
+    def __init__(self, texts: Sequence[str], shard_size: int = 4096) -> None:
+        unique = Unique()
+        self._items = [Item(unique(text), text=text) for text in texts]
+        self._size = shard_size
+
+    def shards(self) -> list[Shard]:
+        total, size = len(self._items), self._size
+        return [
+            Shard(f"texts {start + 1:,} to {min(start + size, total):,}", min(size, total - start))
+            for start in range(0, total, size)
+        ]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        part = self._items[shard * self._size : (shard + 1) * self._size]
+        return (item for item in part if keys is None or item.key in keys)
+
+    def identity(self) -> str:
+        return digest("texts", [item.text for item in self._items], self._size)
+
+
+class _Lines:
+    """The lines of an open file as text, and how many bytes they were."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self.name, self.offset = file, name, file.tell()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline()
+        if not line:
+            raise StopIteration
+        start, self.offset = self.offset, self.offset + len(line)
+        try:
+            return line.decode("utf-8" if start else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self.name}: not UTF-8 text at byte {start:,}") from error
+
+
+def _separated(lines: _Lines) -> Iterator[list[str]]:
+    tabs = lines.name.lower().endswith(".tsv")
+    # A tab-separated text may hold a lone quotation mark, which is no quoting there.
+    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+    rows = csv.reader(lines, delimiter="\t" if tabs else ",", quoting=quoting)
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise ValueError(
+            f"{lines.name}: not a table, near byte {lines.offset:,}: {error}"
+        ) from error
+
+
+def _objects(lines: _Lines) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            where = f"before byte {lines.offset:,}"
+            raise ValueError(f"{lines.name}: the line {where} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{lines.name}: expected an object a line, got {line[:40]!r}")
+        yield row

@@ -1,0 +1,109 @@
+"""Records of TensorFlow Datasets, without TensorFlow."""
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from siglip_jax.data.pair import digest, text_captions
+from siglip_jax.jobs.sources.item import Item, Shard
+from siglip_jax.jobs.sources.named import Columns, several_texts
+
+# A version is part of the name, and a split may be cut: tfds:coco_captions:1.1.0:train[:50%].
+_SPEC = re.compile(r"tfds:(?P<name>[^:\[]+(?::\d[\d.*]*)?)(?::(?P<split>.+))?")
+
+
+class TfdsRecords:
+    """The records of a split, which must be prepared as array_record.
+
+    Args:
+      spec: `tfds:NAME` or `tfds:NAME:SPLIT`; the split is train unless given.
+      image, text: features; text may be a string, a sequence, or a sequence of features
+        of which `text` is one.
+      only: "images" or "texts".
+      shard_size: how many records are a piece of work.
+
+    Keys are name:split:index.
+
+    Raises:
+      ValueError: if tensorflow_datasets is missing, or the dataset or a feature.
+    """
+
+    def __init__(
+        self, spec: str, image: str | None, text: str | None, only: str | None, shard_size: int
+    ) -> None:
+        self._arguments = (spec, image, text, only, shard_size)
+        parts = _SPEC.fullmatch(spec)
+        if parts is None:
+            raise ValueError(f"{spec}: expected tfds:NAME or tfds:NAME:SPLIT")
+        self._name, self._split = parts["name"], parts["split"] or "train"
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise ValueError(
+                f"{spec}: tensorflow_datasets is not installed; "
+                "pip install tensorflow-datasets array_record"
+            ) from error
+        # The bytes of the file, so that it is decoded as every other picture is.
+        encoded = {image or "image": tfds.decode.SkipDecoding()}
+        try:
+            self._records = tfds.data_source(self._name, split=self._split, decoders=encoded)
+        # Its errors are of many kinds, and some messages are pages long.
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{spec}: cannot be opened: {reason}") from error
+        features = list(self._records.dataset_info.features)
+        asked = image or ("image" if "image" in features else None)
+        self._columns = Columns(spec, features, asked, text, None, only)
+        self._only, self._size = only, shard_size
+
+    def shards(self) -> list[Shard]:
+        total, size = len(self._records), self._size
+        return [
+            Shard(
+                f"{self._name}:{self._split} from record {start:,}",
+                None if self._only == "texts" else min(size, total - start),
+            )
+            for start in range(0, total, size)
+        ]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        start = shard * self._size
+        for index in range(start, min(start + self._size, len(self._records))):
+            key = f"{self._name}:{self._split}:{index}"
+            # A record may hold several texts, whose keys begin alike.
+            if keys is None or any(k == key or k.startswith(f"{key}/") for k in keys):
+                items = self._items(key, index)
+                yield from (item for item in items if keys is None or item.key in keys)
+
+    def identity(self) -> str:
+        version = str(self._records.dataset_info.version)
+        return digest("tfds", *self._arguments, version, len(self._records))
+
+    def _items(self, key: str, index: int) -> Iterator[Item]:
+        try:
+            record = self._records[index]
+        # A damaged record, by whatever its reader calls it.
+        except Exception as error:
+            yield Item(key, error=f"{key}: cannot be read: {str(error).partition(chr(10))[0]}")
+            return
+        texts = _texts(record[self._columns.text]) if self._columns.text else ()
+        if self._columns.image:
+            image = bytes(record[self._columns.image])
+            yield Item(key, image, texts[0] if texts else None)
+        elif texts:
+            yield from several_texts(key, texts)
+        else:
+            yield Item(key, error=f"{key}: no text in feature {self._columns.text}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TfdsRecords, self._arguments
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        value = value.get("text")
+    value = value.tolist() if hasattr(value, "tolist") else value
+    values = value if isinstance(value, list) else [value]
+    return text_captions(
+        [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+    )

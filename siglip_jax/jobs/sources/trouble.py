@@ -1,0 +1,117 @@
+"""What can go wrong between here and a bucket: tried again, or said in one line."""
+
+import importlib
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+
+# Seconds before the second, third and fourth try.
+PAUSES = (0.5, 2.0, 5.0)
+# What no second try changes; anything else that a protocol's package raises may pass.
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
+_LASTING += (ImportError, NotImplementedError, TypeError)
+_PACKAGES = {
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "hf": "huggingface_hub",
+    "sftp": "paramiko",
+    "ssh": "paramiko",
+}
+_GOOGLE = "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS"
+_AMAZON = "aws configure, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_LOGINS = {"gs": _GOOGLE, "gcs": _GOOGLE, "s3": _AMAZON, "s3a": _AMAZON} | {
+    "hf": "hf auth login, or HF_TOKEN"
+}
+
+
+def needed(module: str) -> ModuleType:
+    """A package of the extra `jobs`.
+
+    Raises:
+      ValueError: one line that says what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ValueError(
+            f"{package} is not installed, and jobs need it; pip install 'siglip-jax[jobs]'"
+        ) from error
+
+
+def protocol_of(where: str) -> str:
+    """The part of a URL before `://`, empty for a path.
+
+    >>> protocol_of("gs://bucket/x"), protocol_of("a/b.jpg")
+    ('gs', '')
+    """
+    before, separator, _ = where.partition("://")
+    return before.lower() if separator else ""
+
+
+def retrying(where: str, action: Callable[[], _Result]) -> _Result:
+    """What `action` returns; what looks transient is tried four times, some seconds apart.
+
+    Raises:
+      ValueError: one line that begins with `where` and says what to do.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return action()
+        # The packages behind fsspec each have errors of their own.
+        except Exception as raised:
+            error = _reason(where, raised)
+            if pause is None or not _transient(where, error):
+                raise ValueError(f"{where}: {explained(where, error)}") from error
+        time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def explained(where: str, error: BaseException) -> str:
+    """What to tell a person of `error`, which came from opening or reading `where`."""
+    protocol, name = protocol_of(where), type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    if isinstance(error, ImportError):
+        package = _PACKAGES.get(protocol)
+        return f"reading {protocol}:// needs another package; " + (
+            f"pip install {package}" if package else str(error).partition("\n")[0]
+        )
+    login = _LOGINS.get(protocol)
+    status = getattr(error, "status", None)
+    if "credential" in f"{name} {error}".lower():
+        return f"no credentials are found; {login or 'log in first'}"
+    if protocol and (isinstance(error, PermissionError) or status in (401, 403)):
+        return "access is refused" + (f"; to log in: {login}" if login else "")
+    reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or name
+    if isinstance(error, ValueError | TypeError | NotImplementedError) or not protocol:
+        return f"cannot be read: {reason}"
+    return f"cannot be reached after {len(PAUSES) + 1} tries: {reason}"
+
+
+def _reason(where: str, error: Exception) -> Exception:
+    """What is behind an error: fsspec calls a file missing whatever ails a web server."""
+    cause = error.__cause__
+    web = protocol_of(where) in ("http", "https") and isinstance(error, FileNotFoundError)
+    if not web or cause is None or getattr(cause, "status", None) == 404:
+        return error
+    return _reason(where, cause)
+
+
+def _transient(where: str, error: Exception) -> bool:
+    if not protocol_of(where) or isinstance(error, _LASTING):
+        return False
+    status = getattr(error, "status", None)
+    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+        return False
+    return "credential" not in f"{type(error).__name__} {error}".lower()

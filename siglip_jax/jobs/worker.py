@@ -1,0 +1,208 @@
+"""One process of a job: shards in, files and ledger entries out, all sides at once.
+
+Threads read and decode the shard in hand and the next, the main thread gives batches to the
+device, one thread waits for what comes back and scores it, one writes.
+"""
+
+import collections
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from siglip_jax.jobs.claims import AllMine, Claims
+from siglip_jax.jobs.compute import Compute
+from siglip_jax.jobs.errors import ErrorShare
+from siglip_jax.jobs.feed import Feed, Preparer, Unreadable
+from siglip_jax.jobs.labels import Labels, sigmoid
+from siglip_jax.jobs.ledger import Ledger
+from siglip_jax.jobs.meter import SIDES, Meter, Progress
+from siglip_jax.jobs.rows import Rows
+from siglip_jax.jobs.sources.item import Shard, Source
+from siglip_jax.scoring import Scorer
+
+_WRITES = 2  # shards that wait to be written
+_UNREADABLE = 3  # shards that cannot be opened, after which the trouble is not theirs alone
+_REPORTS = 0.2  # seconds between two
+_LOOKS = 10.0  # seconds between two looks at what other processes have done
+
+
+class Sink(Protocol):
+    def write(self, rows: Rows, computed: dict[str, np.ndarray]) -> list[Any]: ...
+
+
+class Worker:
+    """Does shards until there is none left, or it is told to stop.
+
+    Attributes:
+      unreadable: what shards could not be opened, and why. They are not done.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        scorer: Scorer,
+        *,
+        what: str,
+        store: str,
+        labels: Labels | None,
+        ledger: Ledger,
+        sink: Sink,
+        claims: AllMine | Claims,
+        stop: Callable[[], bool],
+        errors: ErrorShare,
+        threads: int,
+        memory: int,
+        report: Callable[[Progress], None],
+    ) -> None:
+        self.meter, self.unreadable = Meter(), list[str]()
+        self._source, self._scorer, self._what, self._store = source, scorer, what, store
+        self._labels, self._ledger, self._sink, self._claims = labels, ledger, sink, claims
+        self._stop, self._errors, self._report = stop, errors, report
+        self._shards: Sequence[Shard] = source.shards()
+        sizes = [shard.items for shard in self._shards]
+        self._total = 0 if None in sizes else sum(size or 0 for size in sizes)
+        # Half for pictures being decoded, a quarter for the files of each of two shards.
+        self._prepare, self._files = Preparer(scorer, what, memory // 2), memory // 4
+        self._compute = Compute(scorer, what, self.meter)
+        self._pool = ThreadPoolExecutor(threads, "decode")
+        self._writer = ThreadPoolExecutor(1, "write")
+        self._writes: collections.deque[Future[None]] = collections.deque()
+        self._in_hand: dict[int, int] = {}
+        self._reported, self._looked = 0.0, time.monotonic()
+
+    def run(self) -> None:
+        """Raises what any thread met with; what is finished by then is kept."""
+        feed = following = None
+        try:
+            feed = self._open(wait=True)
+            while feed is not None:
+                following = None if self._stop() else self._open(wait=False)
+                self._process(feed)
+                feed = None
+                if self._stop():
+                    break
+                feed, following = following, None
+                if feed is None:
+                    # Before waiting for others: they may wait for what we have not written.
+                    self._settle()
+                    feed = self._open(wait=True)
+            self._settle()
+        except ErrorShare.Exceeded:
+            self._settle()
+            raise
+        finally:
+            for unused in (feed, following):
+                if unused is not None:
+                    unused.close()
+            self._prepare.decoding.close()
+            for pool in (self._pool, self._writer):
+                pool.shutdown(cancel_futures=True)
+            self._compute.close()
+            self._claims.close()
+
+    def _open(self, *, wait: bool) -> Feed | None:
+        shard = self._claims.next(wait=wait)
+        if shard is None:
+            return None
+        ahead = 2 * self._compute.batch_size
+        return Feed(self._source, shard, self._prepare, self._pool, ahead=ahead, memory=self._files)
+
+    def _process(self, feed: Feed) -> None:
+        rows, batch = Rows(feed.shard, self._shards[feed.shard].name), list[Any]()
+        items = iter(feed)
+        while True:
+            try:
+                with self.meter.waiting(SIDES[0]):
+                    item = next(items, None)
+            except Unreadable as error:
+                self._give_up(feed, rows, str(error))
+                return
+            if item is None:
+                break
+            rows.add(item)
+            self.meter.items += 1
+            self._in_hand[rows.shard] = len(rows.items)
+            self._tell()
+            if item.error is not None:
+                self._errors.add(item.key, item.error)
+                self._errors.check(self._done())
+                continue
+            batch.append(item.example)
+            if len(batch) == self._compute.batch_size:
+                self._compute.submit(rows, batch)
+                batch = []
+        if batch:
+            self._compute.submit(rows, batch)
+        self._compute.then(lambda: self._finish(rows))
+        while len(self._writes) > _WRITES:
+            with self.meter.waiting(SIDES[2]):
+                self._writes.popleft().result()
+
+    def _give_up(self, feed: Feed, rows: Rows, reason: str) -> None:
+        feed.close()
+        self._in_hand.pop(rows.shard, None)
+        self._claims.release(rows.shard)
+        self.unreadable.append(f"{rows.name}: {reason}" if rows.name not in reason else reason)
+        if len(self.unreadable) > _UNREADABLE:
+            self._settle()
+            raise ValueError(
+                f"{len(self.unreadable)} shards could not be opened; the last: "
+                f"{self.unreadable[-1]}; what is finished is kept, and the same command goes on"
+            )
+
+    def _finish(self, rows: Rows) -> None:
+        """A shard is back from the device: what is stored of it is computed, then written."""
+        computed = self._computed(rows)
+        self._writes.append(self._writer.submit(self._commit, rows, computed))
+
+    def _computed(self, rows: Rows) -> dict[str, np.ndarray]:
+        z = rows.embeddings(self._scorer.model.config.embed_dim)
+        if self._what == "pairs":
+            t, b = (np.asarray(self._scorer.params[name])[0] for name in ("t", "b"))
+            logits = np.sum(z[0] * z[1], axis=1) * np.exp(np.float32(t)) + np.float32(b)
+            return {"logit": logits, "probability": sigmoid(logits)}
+        if self._labels is None:
+            return {"embedding": z[0].astype(self._store)}
+        asked = time.monotonic()
+        computed = self._labels.computed(z[0])
+        self.meter.computed(asked)
+        return computed
+
+    def _commit(self, rows: Rows, computed: dict[str, np.ndarray]) -> None:
+        # Another process may have taken it over, thinking this one dead.
+        if not self._ledger.done(rows.shard):
+            try:
+                files = self._sink.write(rows, computed)
+                self._ledger.write(rows.shard, rows.name, len(rows.items), rows.errors, files)
+            except FileNotFoundError:
+                # It was, while we wrote, and has cleared away what was half written.
+                if not self._ledger.done(rows.shard):
+                    raise
+        self._in_hand.pop(rows.shard, None)
+        self._claims.release(rows.shard)
+
+    def _settle(self) -> None:
+        """Waits until all that was begun is written."""
+        self._compute.drain()
+        with self.meter.waiting(SIDES[2]):
+            while self._writes:
+                self._writes.popleft().result()
+        self._tell(now=True)
+
+    def _done(self) -> int:
+        return self._ledger.rows + sum(list(self._in_hand.values()))
+
+    def _tell(self, *, now: bool = False) -> None:
+        moment = time.monotonic()
+        if not now and moment - self._reported < _REPORTS:
+            return
+        self._reported = moment
+        if moment - self._looked > _LOOKS:
+            self._looked = moment
+            self._ledger.entries()
+        done, meter = self._done(), self.meter
+        left = (self._total - done) / meter.rate if self._total and meter.rate else None
+        self._report(Progress(done, self._total, self._errors.count, meter.rate, meter.busy, left))

@@ -1,0 +1,52 @@
+"""flax's dense layers and embedding, for int8 weights too.
+
+Where a layer's parameters hold a scale beside its kernel (`weights.int8`), the kernel is
+int8 and is multiplied in the layer's own dtype, summed in float32, and scaled after the
+sum, which scales each output channel exactly once. Without a scale the layer is flax's own.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def of_any_weights(layer: nn.Module) -> Callable[[jax.Array], jax.Array]:
+    """`layer`, or the function that it is of int8 weights, where it has those.
+
+    Args:
+      layer: an `nn.Dense`, an `nn.DenseGeneral` over the last axes, or an `nn.Embed`, inside
+        the module that it belongs to.
+    """
+    if layer.has_variable("params", "embedding_scale"):
+        return functools.partial(_int8_embed, layer)
+    if layer.has_variable("params", "kernel_scale"):
+        return functools.partial(_int8_dense, layer)
+    return layer
+
+
+def _int8_embed(layer: nn.Module, ids: jax.Array) -> jax.Array:
+    rows = jnp.take(layer.get_variable("params", "embedding"), ids, axis=0)
+    # Ids outside the vocabulary have a scale of NaN, as in flax they have an embedding.
+    return rows * jnp.take(layer.get_variable("params", "embedding_scale"), ids, axis=0)
+
+
+def _int8_dense(layer: nn.Module, inputs: jax.Array) -> jax.Array:
+    kernel, scale, bias = (
+        layer.get_variable("params", name) for name in ("kernel", "kernel_scale", "bias")
+    )
+    dtype: Any = layer.dtype or jnp.result_type(inputs, bias)
+    summed = kernel.ndim - bias.ndim
+    axes = tuple(range(inputs.ndim - summed, inputs.ndim)), tuple(range(summed))
+    # int8 values are exact in bfloat16.
+    y = jax.lax.dot_general(
+        inputs.astype(dtype),
+        kernel.astype(dtype),
+        (axes, ((), ())),
+        preferred_element_type=jnp.float32,
+    )
+    channels = (1,) * (y.ndim - bias.ndim) + bias.shape
+    return (y * scale.reshape(channels) + bias.reshape(channels)).astype(dtype)

@@ -1,0 +1,129 @@
+"""The programs of scoring, lowered for a mesh as `Scorer` runs them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from siglip_jax.config import Execution, Siglip
+from siglip_jax.models import Patches, SiglipModel, abstract_inputs
+from siglip_jax.plan.flops import image_flops, logit_flops, text_flops
+from siglip_jax.scoring import FSDP, REPLICATED, Program, make_mesh
+
+Task = Literal["images", "texts", "logits", "train"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A program that can be lowered for any batch.
+
+    Attributes:
+      task: what it does; an item is an image, a text, or a pair in training.
+      devices: chips that share a batch.
+      lower: from a batch, over all chips, to the program.
+      flops: from a batch to the analytic count of one chip.
+      weights: bytes of weights (and of an optimizer's state) on one chip.
+      precision: as `Execution.precision`.
+      fsdp: whether weights are split over the chips.
+    """
+
+    task: Task
+    devices: int
+    lower: Callable[[int], jax.stages.Lowered]
+    flops: Callable[[int], int]
+    weights: int
+    precision: str
+    fsdp: bool
+
+
+def scoring_program(
+    config: Siglip,
+    devices: Any,
+    execution: Execution,
+    *,
+    fsdp: bool = False,
+    model_axis: int = 1,
+) -> Program:
+    """What a `Scorer` of this model on these devices compiles."""
+    mesh = make_mesh(devices, model=model_axis)
+    return Program(SiglipModel(config, execution), mesh, FSDP if fsdp else REPLICATED)
+
+
+def scoring_job(
+    task: Task,
+    program: Program,
+    *,
+    labels: int = 1024,
+    patches: int | None = None,
+) -> Job:
+    """Image tower, text tower or the product of both as a `Job`.
+
+    Args:
+      labels: how many an image is compared with, for the task "logits".
+      patches: of an image, for a NaFlex model.
+    """
+    config, chips = program.model.config, program.mesh.size
+    params = program.abstract_params()
+
+    def lower(batch: int) -> jax.stages.Lowered:
+        return program_function(program, task).lower(params, *inputs(program, task, batch))
+
+    def inputs(program: Program, task: Task, batch: int) -> tuple[Any, ...]:
+        return program_inputs(program, task, batch, labels=labels, patches=patches)
+
+    def flops(batch: int) -> int:
+        if task == "logits":
+            split = program.mesh.shape["data"], program.mesh.shape["model"]
+            return logit_flops(config, batch // split[0], labels // split[1])
+        each = image_flops(config, patches) if task == "images" else text_flops(config)
+        return batch // chips * each
+
+    part = {"images": ("img",), "texts": ("txt",)}.get(task, ())
+    held = {name: params[name] for name in part}
+    return Job(
+        task=task,
+        devices=chips,
+        lower=lower,
+        flops=flops,
+        weights=shard_bytes(held),
+        precision=_precision(task, program.model.execution),
+        fsdp=any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)),
+    )
+
+
+def program_function(program: Program, task: Task) -> Any:
+    """The jitted function of a task."""
+    return {"images": program.images, "texts": program.texts, "logits": program.logits}[task]
+
+
+def program_inputs(
+    program: Program, task: Task, batch: int, *, labels: int = 1024, patches: int | None = None
+) -> tuple[Any, ...]:
+    """Shapes and dtypes of what the function takes beside the weights."""
+    config = program.model.config
+    images, ids = abstract_inputs(config, batch, patches)
+    if task == "texts":
+        return (ids,)
+    if task == "logits":
+        d = config.embed_dim
+        return tuple(jax.ShapeDtypeStruct((n, d), jnp.float32) for n in (batch, labels))
+    if not isinstance(images, Patches):
+        images = jax.ShapeDtypeStruct(images.shape, jnp.uint8)
+    return (images,)
+
+
+def shard_bytes(tree: Any) -> int:
+    """Bytes that one device holds of arrays that have shardings."""
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=np.int64)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _precision(task: Task, execution: Execution) -> str:
+    dtype = execution.text_dtype if task == "texts" else execution.dtype
+    # bfloat16 operands are one pass at any precision.
+    return "default" if dtype == "bfloat16" else str(execution.precision)

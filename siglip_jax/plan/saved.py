@@ -1,0 +1,159 @@
+"""Programs in a file: StableHLO that starts without tracing the model again.
+
+A file is a zip of `program.json` (what it is of) and one `<task>.stablehlo` each, as
+`jax.export` writes them. It holds no weights, can be written for devices that are not there,
+and stays readable by jax for the time that `jax.export` promises. XLA compiles it on the
+machine that runs it; jax's compilation cache keeps the result.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax import export
+
+from siglip_jax import config as configs
+from siglip_jax.config import Execution, Siglip
+from siglip_jax.models import Patches
+from siglip_jax.plan.programs import program_function, program_inputs
+from siglip_jax.scoring import Program, Scorer, make_mesh
+from siglip_jax.weights.staging import staged
+
+FACTS, SUFFIX = "program.json", ".stablehlo"
+export.register_namedtuple_serialization(Patches, serialized_name="siglip_jax.models.Patches")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedProgram:
+    """What `load_program` returns.
+
+    Attributes:
+      config, execution, platform: what the programs are of, and for.
+      devices: how many share a batch.
+      batches: task ("images", "texts", "logits") to its batch over all devices.
+      functions: task to a function of weights and inputs, as those of `Program`.
+    """
+
+    config: Siglip
+    execution: Execution
+    platform: str
+    devices: int
+    batches: Mapping[str, int]
+    functions: Mapping[str, Any]
+
+    def start(self, scorer: Scorer) -> Scorer:
+        """Makes `scorer` run these programs in place of tracing its own.
+
+        Raises:
+          ValueError: if it is of another model, or has other batches or devices.
+        """
+        sizes = {"images": scorer.batch_size, "texts": scorer.text_batch_size}
+        ours = {"model": self.config, "execution": self.execution, "devices": self.devices}
+        theirs = {
+            "model": scorer.model.config,
+            "execution": scorer.model.execution,
+            "devices": scorer.mesh.size,
+        }
+        for task, size in sizes.items():
+            if task in self.functions:
+                ours[f"batch of {task}"], theirs[f"batch of {task}"] = self.batches[task], size
+        for name, value in ours.items():
+            if value != theirs[name]:
+                raise ValueError(
+                    f"the saved program is of another {name} than the scorer: "
+                    f"{value} and {theirs[name]}"
+                )
+        for task in sizes.keys() & self.functions.keys():
+            setattr(scorer.program, task, self.functions[task])
+        return scorer
+
+
+def save_program(
+    path: str | Path,
+    program: Program,
+    batches: Mapping[str, int],
+    *,
+    platform: str,
+    labels: int = 1024,
+    patches: int | None = None,
+) -> Path:
+    """Writes the programs of `batches`, task to items over all devices.
+
+    Args:
+      platform: "tpu", "cpu" or "cuda".
+      labels, patches: as for `scoring_job`.
+
+    Raises:
+      ValueError: if the folder does not exist.
+    """
+    path = Path(path).expanduser()
+    params = program.abstract_params()
+    facts = {
+        "config": configs.to_dict(program.model.config),
+        "execution": dataclasses.asdict(program.model.execution),
+        "platform": platform,
+        "devices": program.mesh.size,
+        "batches": dict(batches),
+        "jax": jax.__version__,
+    }
+    with staged(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(FACTS, json.dumps(facts, indent=1))
+        for task, batch in batches.items():
+            inputs = program_inputs(program, task, batch, labels=labels, patches=patches)
+            function = program_function(program, task)
+            exported = export.export(function, platforms=[platform])(params, *inputs)
+            file.writestr(f"{task}{SUFFIX}", bytes(exported.serialize()))
+    return path
+
+
+def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
+    """Reads what `save_program` (`siglip-jax plan --save`) wrote.
+
+    Args:
+      devices: to run on; the first of all devices, as many as needed, unless given.
+
+    Raises:
+      ValueError: if it is no such file, or is for other devices.
+    """
+    path = Path(path).expanduser()
+    try:
+        with zipfile.ZipFile(path) as file:
+            facts = json.loads(file.read(FACTS))
+            texts = {task: file.read(f"{task}{SUFFIX}") for task in facts["batches"]}
+            config = configs.from_dict(facts["config"])
+            execution = Execution(**facts["execution"])
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file") from None
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no program that siglip-jax plan --save wrote") from error
+    everything = jax.devices() if devices is None else list(devices)
+    count, here = facts["devices"], everything[0].platform
+    here = "cuda" if here == "gpu" else here
+    if here != facts["platform"]:
+        raise ValueError(f"{path} is for {facts['platform']}, and the devices are {here}")
+    if len(everything) < count:
+        raise ValueError(f"{path} is for {count} devices, and there are {len(everything)}")
+    mesh = make_mesh(everything[:count])
+
+    def function(task: str) -> Any:
+        exported = export.deserialize(bytearray(texts[task]))
+        shardings, _ = jax.tree.unflatten(exported.in_tree, exported.in_shardings_jax(mesh))
+        run = jax.jit(exported.call)
+
+        def call(params: Any, *inputs: Any) -> Any:
+            return run(*jax.device_put((params, *inputs), shardings))
+
+        return call
+
+    return SavedProgram(
+        config=config,
+        execution=execution,
+        platform=facts["platform"],
+        devices=count,
+        batches=facts["batches"],
+        functions={task: function(task) for task in texts},
+    )

@@ -1,0 +1,116 @@
+"""The step of a recipe, lowered for a mesh as `train` runs it, from shapes alone."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import NamedSharding, PartitionSpec
+
+from siglip_jax.config import Siglip
+from siglip_jax.models import Patches, SiglipModel, abstract_inputs
+from siglip_jax.plan.flops import training_flops
+from siglip_jax.plan.programs import Job, shard_bytes
+from siglip_jax.scoring import FSDP, REPLICATED, make_mesh, sharding_of
+from siglip_jax.scoring.sharding import DATA, MODEL
+
+
+def read(path: str | Path, overrides: list[str]) -> Any:
+    """The recipe in a file; needs what training needs (`pip install 'siglip-jax[train]'`).
+
+    Raises:
+      ValueError: as `training.read_recipe`.
+    """
+    try:
+        from siglip_jax.training import read_recipe
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"planning a training needs {error.name}: pip install 'siglip-jax[train]'"
+        ) from error
+    return read_recipe(path, overrides)
+
+
+def training_job(recipe: Any, devices: Any, config: Siglip | None = None) -> Job:
+    """One step of `recipe` as a `Job`, whose batch is the recipe's unless another is asked for.
+
+    Args:
+      recipe: a `training.Recipe`.
+      devices: that share a batch.
+      config: the architecture, for a recipe whose `init.model` brings it.
+
+    Raises:
+      ValueError: if neither the recipe nor `config` says what is trained.
+    """
+    from siglip_jax.training.optimizer import make_optimizer, treatments
+    from siglip_jax.training.step import TrainBatch, TrainState, make_loss, make_step, split
+
+    config = recipe.config or config
+    if config is None:
+        raise ValueError("the recipe's model is unknown; give its configuration")
+    mesh = make_mesh(devices)
+    model = SiglipModel(config, recipe.execution)
+    fsdp = recipe.devices.weights == "fsdp"
+    place = sharding_of(mesh, FSDP if fsdp else REPLICATED)
+    inputs = abstract_inputs(config)
+    tree = jax.eval_shape(lambda *xs: model.init(jax.random.key(0), *xs), *inputs)["params"]
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree)
+    trained = treatments(flatten_dict(params, sep="/"), recipe.parameters, recipe.optimizer)
+    tx = make_optimizer(recipe.optimizer, trained, recipe.steps)
+
+    def begin(params: Any) -> TrainState:
+        train = unflatten_dict(split(params, trained)[0], sep="/")
+        return TrainState(jnp.zeros([], jnp.int32), params, tx.init(train))
+
+    def placed(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        # As `training.step.first_state`: an optimizer's arrays lie where their parameter does.
+        keys = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
+        start = next((i for i, key in enumerate(keys) if key in ("img", "txt", "t", "b")), None)
+        where = NamedSharding(mesh, PartitionSpec())
+        if start is not None:
+            where = place("/".join(keys[start:]), leaf.shape)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    state = jax.tree_util.tree_map_with_path(placed, jax.eval_shape(begin, params))
+    step = jax.jit(
+        make_step(
+            model, tx, trained, make_loss(recipe.loss, mesh), mesh, accumulate=recipe.accumulate
+        ),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),
+    )
+    rows = NamedSharding(mesh, PartitionSpec((DATA, MODEL)))
+    cached = recipe.data.cache_images
+
+    def lower(batch: int) -> jax.stages.Lowered:
+        image, text = abstract_inputs(config, batch)
+        if cached:
+            image = jax.ShapeDtypeStruct((batch, config.embed_dim), jnp.float32)
+        elif not isinstance(image, Patches):
+            image = jax.ShapeDtypeStruct(image.shape, jnp.uint8)
+
+        def split_rows(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
+
+        return step.lower(state, jax.tree.map(split_rows, TrainBatch(image, text)))
+
+    def flops(batch: int) -> int:
+        return training_flops(
+            config,
+            batch,
+            mesh.size,
+            image=None if cached else any(name.startswith("img/") for name in trained),
+            text=any(name.startswith("txt/") for name in trained),
+            accumulate=recipe.accumulate > 1,
+            remat=recipe.execution.remat is not None,
+        )
+
+    return Job(
+        task="train",
+        devices=mesh.size,
+        lower=lower,
+        flops=flops,
+        weights=shard_bytes(state),
+        precision=str(recipe.execution.precision),
+        fsdp=fsdp,
+    )

@@ -1,0 +1,205 @@
+"""What embed jobs have written, as one long matrix that is never read whole."""
+
+import bisect
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from siglip_jax.jobs.ledger import Entry
+from siglip_jax.jobs.manifest import Manifest, read_manifest
+from siglip_jax.jobs.sources.trouble import needed
+
+_SPACE = ("weights", "architecture", "profile", "width")
+_BATCH = 4096  # rows of a Parquet file that are decoded at a time
+
+
+class Row(NamedTuple):
+    """Whose embedding a row is.
+
+    Attributes:
+      key: the item's, unique in its folder.
+      text: of a text.
+      folder: number of the folder it is from.
+      shard: of the job, which is also that of its source.
+    """
+
+    key: str
+    text: str | None
+    folder: int
+    shard: int
+
+
+class _File(NamedTuple):
+    folder: int
+    shard: int
+    path: Path  # of the embeddings
+    names: Path  # of the keys
+    rows: int
+
+
+class Embeddings:
+    """Rows of finished embed jobs, in the order of folders, shards and items.
+
+    Attributes:
+      folders, manifests: where they are, and what the jobs were.
+      what: "images" or "texts".
+      width: numbers in a row.
+    """
+
+    def __init__(self, folders: list[Path], manifests: list[Manifest], files: list[_File]) -> None:
+        self.folders, self.manifests = folders, manifests
+        self.what: str = manifests[0].job["what"]
+        self.width: int = manifests[0].space["width"]
+        self._files = files
+        self._starts = [0, *itertools.accumulate(file.rows for file in files)]
+
+    def __len__(self) -> int:
+        """Rows, those of items that could not be read included."""
+        return self._starts[-1]
+
+    def chunks(self, size: int) -> Iterator[np.ndarray]:
+        """Arrays (size, width), the last one smaller, as stored; NaN where an item is in error."""
+        held: list[np.ndarray] = []
+        count = 0
+        for part in itertools.chain.from_iterable(map(self._parts, self._files)):
+            while len(part):
+                held.append(part[: size - count])
+                count += len(held[-1])
+                part = part[len(held[-1]) :]
+                if count == size:
+                    yield _together(held)
+                    held, count = [], 0
+        if held:
+            yield _together(held)
+
+    def rows(self, places: Sequence[int]) -> list[Row]:
+        """Whose the rows at `places` are; only their files are opened."""
+        by_file: dict[int, list[int]] = {}
+        for place in places:
+            if not 0 <= place < len(self):
+                raise ValueError(f"there is no row {place}; there are {len(self):,}")
+            by_file.setdefault(bisect.bisect_right(self._starts, place) - 1, []).append(place)
+        found: dict[int, Row] = {}
+        for number, own in by_file.items():
+            file = self._files[number]
+            offsets = [place - self._starts[number] for place in own]
+            names = _names(file.names, offsets)
+            for place, (key, text) in zip(own, names, strict=True):
+                found[place] = Row(key, text, file.folder, file.shard)
+        return [found[place] for place in places]
+
+    def _parts(self, file: _File) -> Iterator[np.ndarray]:
+        """A file's embeddings, some rows at a time."""
+        if file.path.suffix == ".npy":
+            # Mapped, so that only what is used is read.
+            mapped = np.load(file.path, mmap_mode="r")
+            for start in range(0, file.rows, _BATCH):
+                yield mapped[start : start + _BATCH]
+            return
+        with needed("pyarrow.parquet").ParquetFile(file.path) as opened:
+            for batch in opened.iter_batches(_BATCH, columns=["embedding"], use_threads=False):
+                column = batch.column(0)
+                flat = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+                if not column.null_count:
+                    yield flat
+                    continue
+                whole = np.full((len(column), self.width), np.nan, flat.dtype)
+                whole[column.is_valid().to_numpy(zero_copy_only=False)] = flat
+                yield whole
+
+
+def open_embeddings(
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, unfinished: bool = False
+) -> Embeddings:
+    """Opens the output of one embed job, or of several of the same model.
+
+    Args:
+      folders: which `siglip_jax.jobs.embed` wrote, in either format.
+      unfinished: take the shards that are done, of a job that is not.
+
+    Raises:
+      ValueError: one line: it is no output of an embed job, an unfinished one, files of it
+        are missing, or the embeddings are of different spaces, which must not be compared.
+    """
+    single = isinstance(folders, str | os.PathLike)
+    paths = [Path(folder).expanduser() for folder in ([folders] if single else folders)]
+    if not paths:
+        raise ValueError("there is no folder of embeddings to open")
+    manifests = [read_manifest(path) for path in paths]
+    files: list[_File] = []
+    for number, (path, manifest) in enumerate(zip(paths, manifests, strict=True)):
+        if manifest.job["kind"] != "embed":
+            raise ValueError(f"{path} holds scores, not embeddings; run siglip-jax embed")
+        if path.resolve() in {other.resolve() for other in paths[:number]}:
+            raise ValueError(f"{path} is named twice")
+        _refuse_other_space(paths[0], manifests[0], path, manifest)
+        entries = _entries(path)
+        if len(entries) < manifest.source["shards"] and not unfinished:
+            raise ValueError(
+                f"{path}: {len(entries):,} of {manifest.source['shards']:,} shards are done; run "
+                "the job to its end, or take what there is with unfinished"
+            )
+        files += [_file(number, path, manifest, entry) for entry in entries]
+    return Embeddings(paths, manifests, files)
+
+
+def _refuse_other_space(first: Path, ours: Manifest, other: Path, theirs: Manifest) -> None:
+    names = [name for name in _SPACE if ours.space[name] != theirs.space[name]]
+    if names:
+        values = (f"{m.model} with profile {m.space['profile']['name']}" for m in (ours, theirs))
+        raise ValueError(
+            f"{first} and {other} hold embeddings of different spaces, which cannot be compared: "
+            f"{' and '.join(values)} ({', '.join(names)} differ{'s' * (len(names) == 1)})"
+        )
+    if ours.job["what"] != theirs.job["what"]:
+        raise ValueError(
+            f"{first} holds {ours.job['what']} and {other} {theirs.job['what']}; "
+            "search them one after the other"
+        )
+
+
+def _entries(folder: Path) -> list[Entry]:
+    entries = []
+    for path in sorted((folder / "ledger").glob("[0-9]*.json"), key=lambda path: int(path.stem)):
+        try:
+            entries.append(Entry(**json.loads(path.read_text("utf-8"))))
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"{path}: not an entry of a ledger: {error}") from error
+    return entries
+
+
+def _file(number: int, folder: Path, manifest: Manifest, entry: Entry) -> _File:
+    paths = []
+    for file in entry.files:
+        path = folder / file["path"]
+        size = path.stat().st_size if path.is_file() else None
+        if size != file["bytes"]:
+            problem = "is missing" if size is None else f"has {size:,} bytes"
+            raise ValueError(
+                f"{path} {problem}, the job wrote {file['bytes']:,}; its command mends that"
+            )
+        paths.append(path)
+    if manifest.job["format"] == "npy":
+        return _File(number, entry.shard, paths[0], paths[1], entry.rows - entry.errors)
+    return _File(number, entry.shard, paths[0], paths[0], entry.rows)
+
+
+def _names(path: Path, offsets: Sequence[int]) -> list[tuple[str, str | None]]:
+    """Keys and texts of some rows of a file."""
+    with needed("pyarrow.parquet").ParquetFile(path) as opened:
+        there = opened.schema_arrow.names
+        key = next(name for name in ("key", "image_path") if name in there)
+        text = next((name for name in ("text", "caption") if name in there), None)
+        table = opened.read([name for name in (key, text) if name]).take(offsets)
+    keys = table.column(key).to_pylist()
+    texts = table.column(text).to_pylist() if text else [None] * len(keys)
+    return list(zip(keys, texts, strict=True))
+
+
+def _together(parts: list[np.ndarray]) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,47 @@
+"""The pictures that rows are of, found again where the job read them."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from siglip_jax.jobs.sources import open_source
+from siglip_jax.search.embeddings import Embeddings, Row
+
+
+def pictures_of(
+    embeddings: Embeddings, rows: Sequence[Row], specs: Sequence[str] = ()
+) -> dict[Row, bytes | str]:
+    """Bytes or path of the pictures of `rows`; those that cannot be read are left out.
+
+    Args:
+      specs: what the job was given as its source, where its manifest does not say; files
+        are looked for by their keys where nothing does.
+
+    Raises:
+      ValueError: if `specs` cannot be opened.
+    """
+    found: dict[Row, bytes | str] = {}
+    for number, manifest in enumerate(embeddings.manifests):
+        own = [row for row in rows if row.folder == number]
+        origin = {"specs": list(specs)} if specs else manifest.source.get("origin")
+        if origin is None or "-" in origin["specs"]:  # standard input is gone
+            found |= {row: row.key for row in own if Path(row.key).is_file()}
+            continue
+        # What the manifest says may be gone by now; what was asked for must be there.
+        with contextlib.ExitStack() as stack:
+            if not specs:
+                stack.enter_context(contextlib.suppress(ValueError))
+            source = open_source(**origin)
+            wanted: dict[str, Row] = {row.key: row for row in own}
+            by_shard: dict[int, set[str]] = {}
+            for row in own:
+                by_shard.setdefault(row.shard, set()).add(row.key)
+            # With other options the shards are cut otherwise: then all are gone through.
+            if source.identity() != manifest.source["identity"]:
+                by_shard = {shard: set(wanted) for shard in range(len(source.shards()))}
+            for shard, keys in by_shard.items():
+                with contextlib.suppress(ValueError):
+                    for item in source.read(shard, keys):
+                        if item.image is not None:
+                            found[wanted[item.key]] = item.image
+    return found

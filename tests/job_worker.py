@@ -1,0 +1,47 @@
+"""`siglip-jax` in a process that ends, or slows down, where a test wants it to.
+
+KILL_AT=n: kills itself, as kill -9 does, before the n-th time that something is renamed or
+is to be on the disk. SLOW=s: seconds that every picture takes. PATIENCE=s: of claims.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+left = int(os.environ.get("KILL_AT", "0"))
+lock = threading.Lock()
+
+
+def counted(function):
+    def call(*arguments):
+        global left
+        with lock:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+
+    return call
+
+
+os.fsync, Path.replace, Path.rename = map(counted, (os.fsync, Path.replace, Path.rename))
+
+from siglip_jax.cli.main import main  # noqa: E402
+from siglip_jax.jobs import feed, run  # noqa: E402
+
+prepare = feed.Preparer.__call__
+
+
+def slow(self, item):
+    time.sleep(float(os.environ.get("SLOW", "0")))
+    return prepare(self, item)
+
+
+feed.Preparer.__call__ = slow
+if "PATIENCE" in os.environ:
+    # A dataclass keeps the default in its constructor.
+    run.Options.__init__.__kwdefaults__["patience"] = float(os.environ["PATIENCE"])
+sys.exit(main(sys.argv[1:]))

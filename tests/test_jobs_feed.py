@@ -1,0 +1,100 @@
+"""Reading and decoding ahead: in order, and never more at a time than it may be."""
+
+import dataclasses
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from job_inputs import Told, picture
+from pictures import encoded, scene
+from PIL import Image
+from saved_model import saved
+
+import siglip_jax
+from siglip_jax.jobs.feed import Budget, Closed, Feed, Preparer, Unreadable
+from siglip_jax.jobs.rows import Prepared
+from siglip_jax.jobs.sources.item import Item
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory):
+    return siglip_jax.load(saved(tmp_path_factory.mktemp("model") / "m")).scorer()
+
+
+def feed(source, prepare, pool, ahead=4, memory=10**6):
+    return Feed(source, 0, prepare, pool, ahead=ahead, memory=memory)
+
+
+def test_in_order_and_no_more_ahead_than_told():
+    read, source = [], Told([Item(str(i), text="x") for i in range(50)], 50)
+    whole = source.read
+    source.read = lambda shard: (read.append(item) or item for item in whole(shard))
+
+    def prepare(item):
+        time.sleep(0.001 * (int(item.key) % 3))
+        return Prepared(item.key)
+
+    with ThreadPoolExecutor(3) as pool:
+        for place, item in enumerate(feed(source, prepare, pool)):
+            assert item.key == str(place)
+            # Four are prepared or wait to be, one is here, one waits for a place.
+            assert len(read) <= place + 6
+        assert len(read) == 50
+
+
+def test_files_are_not_read_before_there_is_room():
+    source, gate = Told([Item(str(i), bytes(400)) for i in range(9)], 9), threading.Event()
+    held = []
+    whole = source.read
+    source.read = lambda shard: (held.append(item) or item for item in whole(shard))
+
+    def prepare(item):
+        gate.wait()
+        return Prepared(item.key)
+
+    with ThreadPoolExecutor(9) as pool:
+        waiting = feed(source, prepare, pool, ahead=9, memory=1000)
+        time.sleep(0.3)
+        assert len(held) == 3  # two fit, the third has been read and waits
+        gate.set()
+        assert [item.key for item in waiting] == list(map(str, range(9)))
+
+
+def test_pictures_are_decoded_when_there_is_room(scorer):
+    size = 16 * 16 * 20  # bytes that one of these is counted as
+    preparer = Preparer(scorer, "images", memory=3 * size)
+    items = [Item(str(i), picture(i)) for i in range(40)]
+    items[7] = Item("7", picture(7, 100, 200))  # alone more than there is
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(preparer, items))
+    assert [item.error for item in done] == [None] * 40 and done[7].height == 200
+    assert preparer.decoding.used == 0 and preparer.decoding.most == 16 * 100 * 200
+
+
+def test_a_budget_that_is_closed_lets_nobody_wait():
+    budget = Budget(1)
+    budget.take(1)
+    threading.Timer(0.05, budget.close).start()
+    with pytest.raises(Closed):
+        budget.take(1)
+
+
+def test_what_reading_raises_is_raised_where_it_is_asked_for():
+    with ThreadPoolExecutor(1) as pool:
+        items = iter(feed(Told([Item("a", text="a"), OSError("gone")]), lambda i: i, pool))
+        assert next(items).key == "a"
+        with pytest.raises(Unreadable, match=r"^gone$"):
+            next(items)
+        with pytest.raises(ZeroDivisionError):
+            list(feed(Told([ZeroDivisionError()]), lambda item: item, pool))
+
+
+def test_the_size_is_that_of_the_picture_though_it_is_decoded_smaller(scorer):
+    jpeg = encoded(Image.fromarray(scene(200, 330)), "JPEG")
+    image = dataclasses.replace(scorer.profile.image, decode="draft")
+    profile = dataclasses.replace(scorer.profile, image=image)
+    drafting = siglip_jax.Scorer(scorer.model, scorer.params, profile=profile)
+    for each in (scorer, drafting):
+        item = Preparer(each, "images", memory=10**9)(Item("a", jpeg))
+        assert (item.width, item.height) == (330, 200)

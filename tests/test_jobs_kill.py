@@ -1,0 +1,136 @@
+"""Jobs that are killed and go on: nothing is lost, nothing is twice, all is the same."""
+
+import os
+import random
+import signal
+import socket
+import time
+
+import pytest
+from job_inputs import contents, picture, started
+from saved_model import saved
+
+SHARDS, SIZE = 7, 3
+KILLED = -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Pictures, one of them bad, a model, and what an uninterrupted run makes of them."""
+    folder = tmp_path_factory.mktemp("work")
+    saved(folder / "model")
+    (folder / "in").mkdir()
+    for i in range(SHARDS * SIZE - 1):
+        data = b"hello" if i == 5 else picture(i, 20 + i)
+        (folder / f"in/{i:03d}.png").write_bytes(data)
+    assert finish(start(folder, "whole"))[0] == 0
+    return folder
+
+
+def start(folder, out, *more, **env):
+    environment = os.environ | {
+        "XLA_FLAGS": "",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return started(
+        *("job_worker.py", "embed", "in", "--out", out, "--model", "model"),
+        *("--shard-size", str(SIZE), "--error-share", "0.5", *more),
+        cwd=folder,
+        env=environment | {name: str(value) for name, value in env.items()},
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode in (0, KILLED, 143, 130, -signal.SIGTERM), err
+    return process.returncode, out, err
+
+
+def same(folder, out):
+    one, other = contents(folder / "whole"), contents(folder / out)
+    assert one.keys() == other.keys() and one == other
+    assert len([name for name in one if name.startswith("data/")]) == SHARDS
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_any_point(work, seed):
+    rng = random.Random(seed)
+    deaths = 0
+    # The first is killed before its manifest is whole, the others sooner or later.
+    for kill_at in [rng.randint(1, 2)] + [rng.randint(3, 18) for _ in range(4)]:
+        code, _, _ = finish(start(work, f"killed{seed}", KILL_AT=kill_at))
+        deaths += code == KILLED
+    assert deaths >= 3
+    assert finish(start(work, f"killed{seed}"))[0] == 0
+    same(work, f"killed{seed}")
+
+
+def test_two_processes_of_which_either_may_die(work):
+    rng = random.Random(2)
+    for round in range(3):
+        kills = [rng.randint(5, 20), rng.randint(5, 20)] if round < 2 else [0, 9]
+        pair = [
+            start(work, "shared", "--shared", PATIENCE=2, SLOW=0.02, KILL_AT=kill) for kill in kills
+        ]
+        codes = [finish(process)[0] for process in pair]
+        assert round < 2 or codes[0] == 0
+    same(work, "shared")
+    assert list((work / "shared/claims").iterdir()) == []
+
+
+def test_two_processes_share_the_work(work):
+    pair = [start(work, "together", "--shared", SLOW=0.1) for _ in range(2)]
+    said = [finish(process) for process in pair]
+    assert [code for code, _, _ in said] == [0, 0], said
+    same(work, "together")
+
+
+def test_under_jax_distributed(work):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pair = [
+        start(
+            *(work, "pod"),
+            SLOW=0.1,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES=2,
+            JAX_PROCESS_ID=rank,
+        )
+        for rank in range(2)
+    ]
+    said = [finish(process) for process in pair]
+    assert [code for code, _, _ in said] == [0, 0], said
+    same(work, "pod")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_finishes_the_shard_in_hand(work, number):
+    name = f"told{number}"
+    process = start(work, name, SLOW=0.2)
+    entries = work / name / "ledger"
+    while not (entries.is_dir() and list(entries.glob("0*.json"))) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(number)
+    code, out, err = finish(process)
+    done = len(list(entries.iterdir()))
+    assert (code, err) == (128 + number, "") and 1 < done < SHARDS, out
+    assert f"stopped by {number.name}: {done} of {SHARDS} shards are done" in out
+    assert not (work / name / "summary.json").exists()
+    assert finish(start(work, name))[0] == 0
+    same(work, name)
+
+
+def test_a_second_signal_ends_it_at_once(work):
+    process = start(work, "twice", SLOW=3)
+    while not (work / "twice/data").is_dir() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == -signal.SIGTERM
+    assert finish(start(work, "twice"))[0] == 0
+    same(work, "twice")
