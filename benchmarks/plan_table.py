@@ -83,7 +83,7 @@ def table(slice_: str, done: dict[str, dict[str, Any]]) -> list[str]:
     for row in CHECKPOINTS:
         image = done.get(key(slice_, "images", row.config.vision), {})
         text = done.get(key(slice_, "texts", row.config.text), {})
-        weights = [f"{(image['weights'] + text['weights']) / 1e6:,.0f}"] if text and image else [""]
+        weights = [f"{(image['weights'] + text['weights']) / 1e6:,.0f}"] if text and image else ["-"]
         cells = [row.name, *weights, *_cells(image, True), *_cells(text, False)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -91,7 +91,7 @@ def table(slice_: str, done: dict[str, dict[str, Any]]) -> list[str]:
 
 def _cells(plan: dict[str, Any], image: bool) -> list[str]:
     if not plan or "error" in plan:
-        return [plan.get("error", "not compiled")[:0] or "-"] * (8 if image else 6)
+        return ["does not fit" if plan else "-"] * (8 if image else 6)
     cells = [
         f"{plan['temporary'] / 1e6:,.0f}",
         f"{plan['total'] / plan['capacity']:.1%}",

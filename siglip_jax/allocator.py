@@ -16,8 +16,8 @@ _LARGEST = 2**31 - 1  # mallopt takes an int
 def keep_freed_memory() -> bool:
     """From now on this process keeps memory that is freed, up to 2 GiB a block, for later.
 
-    The commands that run a model call it. Call it in your own process, before the first batch, if it
-    embeds on a CPU and nothing else needs the memory in between. The same without code:
+    The commands that run a model call it. Call it in your own process, before the first batch, if
+    it embeds on a CPU and nothing else needs the memory in between. The same without code:
 
         MALLOC_MMAP_THRESHOLD_=2147483647 MALLOC_TRIM_THRESHOLD_=2147483647 python ...
 

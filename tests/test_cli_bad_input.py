@@ -62,9 +62,9 @@ pytestmark = pytest.mark.usefixtures("surroundings")
         ("score none/a.png --model M --labels cat", "no such file; there is no folder none"),
         ("score b.png --model M --labels cat --res 4", "Vision: res 4 is smaller than patch 8"),
         ("score b.png --model M --labels cat --attention cudnn", "needs bfloat16 or float16"),
-        ("embed --model M --out z.npz", "one of the arguments --images --texts --texts-file is"),
+        ("embed --model M --out z.npz", "give one of SOURCE, --images, --texts and"),
         ("embed --model M --images b.png --texts x --out z.npz", "not allowed with argument"),
-        ("embed --model M --images b.png --out z.txt", "--out must end in .npz, got z.txt"),
+        ("embed --model M --images b.png --out z.txt", "--out must end in .npz, or be a folder, got z.txt"),
         ("embed --model M --images b.png --out no/z.npz", "the folder no does not exist"),
         ("embed --model M --images b.png --out folder.npz --force", "folder.npz is a folder"),
         ("embed --model M --texts-file empty.txt --out z.npz", "empty.txt: expected one text a"),
@@ -115,7 +115,7 @@ def test_several_problems_are_still_one_line(cli, model, tmp_path, pictures):
 
 
 def test_a_machine_that_jax_cannot_use(cli, model, monkeypatch, pictures):
-    def no_devices():
+    def no_devices(*args):
         raise RuntimeError("Unable to initialize backend 'tpu': no such thing\nand more")
 
     monkeypatch.setenv("JAX_PLATFORMS", "tpu")

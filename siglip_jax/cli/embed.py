@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give one of SOURCE, --images, --texts and --texts-file")
     if Path(args.out).suffix == ".npz":
         return _into_file(args)
+    if Path(args.out).suffix in (".txt", ".json", ".csv", ".npy", ".parquet", ".safetensors"):
+        raise ValueError(f"--out must end in .npz, or be a folder, got {args.out}")
     if args.force:
         raise ValueError("--force is for FILE.npz; a job in a folder goes on with what is there")
     return run_job(args, lambda **options: _into_folder(args, options))
