@@ -83,7 +83,9 @@ def table(slice_: str, done: dict[str, dict[str, Any]]) -> list[str]:
     for row in CHECKPOINTS:
         image = done.get(key(slice_, "images", row.config.vision), {})
         text = done.get(key(slice_, "texts", row.config.text), {})
-        weights = [f"{(image['weights'] + text['weights']) / 1e6:,.0f}"] if text and image else ["-"]
+        weights = (
+            [f"{(image['weights'] + text['weights']) / 1e6:,.0f}"] if text and image else ["-"]
+        )
         cells = [row.name, *weights, *_cells(image, True), *_cells(text, False)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines

@@ -64,7 +64,7 @@ pytestmark = pytest.mark.usefixtures("surroundings")
         ("score b.png --model M --labels cat --attention cudnn", "needs bfloat16 or float16"),
         ("embed --model M --out z.npz", "give one of SOURCE, --images, --texts and"),
         ("embed --model M --images b.png --texts x --out z.npz", "not allowed with argument"),
-        ("embed --model M --images b.png --out z.txt", "--out must end in .npz, or be a folder, got z.txt"),
+        ("embed --model M --images b.png --out z.txt", "--out must end in .npz, or be a folder"),
         ("embed --model M --images b.png --out no/z.npz", "the folder no does not exist"),
         ("embed --model M --images b.png --out folder.npz --force", "folder.npz is a folder"),
         ("embed --model M --texts-file empty.txt --out z.npz", "empty.txt: expected one text a"),

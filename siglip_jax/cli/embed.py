@@ -1,23 +1,24 @@
 """Embed images or texts: a few into a .npz file, any number into a folder.
 
-A file FILE.npz holds `zimg` (images, d) and `images` (their paths), or `ztxt` (texts, d)
-and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have length 1; multiply two of
-them, by exp(t), and add b (both in the file) for a logit. A picture that cannot be
-read is reported and left out, and the exit code is 2.
+A file FILE.npz holds `zimg` (images, d) and `images` (their paths), or `ztxt` (texts,
+d) and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have length 1;
+multiply two of them, by exp(t), and add b (both in the file) for a logit. A picture
+that cannot be read is reported and left out, and the exit code is 2.
 
   siglip-jax embed --model siglip2_b16_256 --images photos/ --out photos.npz
   siglip-jax embed --model siglip2_b16_256 --texts "a dog" "a cat" --out texts.npz
 
-Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a list, .csv,
-.tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It holds
-data/00000.parquet ... (key, embedding, width, height, error), a ledger of what is done and
-manifest.json. However it ends, the same command goes on where it was, and writes what it
-would have written; another model, profile or source is refused. SIGTERM and Ctrl-C finish
-the shard in hand (a second one ends it at once), with exit code 143 or 130. With --shared
-the same command may run on many hosts with the folder in common, each on its own devices;
-they may be killed, replaced, and come later. --distributed, or JAX_COORDINATOR_ADDRESS in the
-environment (with JAX_NUM_PROCESSES and JAX_PROCESS_ID where jax cannot tell), does the same
-under jax.distributed, which ends all processes if one dies; the same command goes on.
+Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a list,
+.csv, .tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It
+holds data/00000.parquet ... (key, embedding, width, height, error), a ledger of what
+is done and manifest.json. However it ends, the same command goes on where it was, and
+writes what it would have written; another model, profile or source is refused.
+SIGTERM and Ctrl-C finish the shard in hand (a second one ends it at once), with exit
+code 143 or 130. With --shared the same command may run on many hosts with the folder
+in common, each on its own devices; they may be killed, replaced, and come later.
+--distributed, or JAX_COORDINATOR_ADDRESS in the environment (with JAX_NUM_PROCESSES
+and JAX_PROCESS_ID where jax cannot tell), does the same under jax.distributed, which
+ends all processes if one dies; the same command goes on.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out index/
   siglip-jax embed 'gs://bucket/*.tar' --model siglip2_b16_256 --format npy --out index/

@@ -93,8 +93,8 @@ def load_model(args: argparse.Namespace, *, texts: bool, local: bool = False) ->
     keep_freed_memory()
     execution = Execution(
         dtype=args.dtype,
-        text_dtype=args.dtype if args.weights == "bfloat16" else "float32",
-        weights=args.weights,
+        text_dtype=args.dtype if getattr(args, "weights", None) == "bfloat16" else "float32",
+        weights=getattr(args, "weights", None),
         attention=args.attention,
     )
     mesh = available_mesh(local=local)
@@ -107,7 +107,7 @@ def load_model(args: argparse.Namespace, *, texts: bool, local: bool = False) ->
             progress=bar.update,
         )
     # Before the weights are read: some profiles have no draft.
-    profile = drafted(found.profile) if args.fast_decode else found.profile
+    profile = drafted(found.profile) if getattr(args, "fast_decode", False) else found.profile
     vocabulary = found.vocabulary
     if texts and (vocabulary or found.profile.text.vocabulary):
         vocabulary = vocabulary or locate_vocabulary(VOCABULARIES[found.profile.text.vocabulary])
@@ -184,5 +184,5 @@ def describe_run(args: argparse.Namespace, model: Any) -> dict[str, Any]:
         "model": model.name,
         "profile": model.profile.name,
         "dtype": args.dtype,
-        "weights": args.weights or "as stored",
+        "weights": getattr(args, "weights", None) or "as stored",
     }

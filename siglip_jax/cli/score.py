@@ -1,20 +1,21 @@
 """Score images against labels: the probability that each label fits each image.
 
-IMAGES are files, folders (searched to the bottom), patterns in quotes, or - for
-one path a line on standard input. Labels do not compete: probabilities of an
-image do not sum to one.
+IMAGES are files, folders (searched to the bottom), patterns in quotes, or - for one
+path a line on standard input. Labels do not compete: probabilities of an image do not
+sum to one.
 
   siglip-jax score --model ViT-B-16-SigLIP photo.jpg --labels "a dog" "a cat"
 
 Prints a table for a person, tab-separated lines into a pipe, JSON with --json. A
-picture that cannot be read is reported on standard error, the rest is scored, and
-the exit code is 2.
+picture that cannot be read is reported on standard error, the rest is scored, and the
+exit code is 2.
 
-With --out it is a bulk job: IMAGES may be anything that `siglip-jax embed` takes for a folder,
-and OUT holds data/00000.parquet ... (key, labels, probabilities, logits, width, height, error
-with --top; without it all probabilities in the order of the labels). It goes on like an
-embed job however it was interrupted. There may be a million labels, with --top. With --pairs
-each image is scored with its own text, and there are no labels.
+With --out it is a bulk job: IMAGES may be anything that `siglip-jax embed` takes for
+a folder, and OUT holds data/00000.parquet ... (key, labels, probabilities, logits,
+width, height, error with --top; without it all probabilities in the order of the
+labels). It goes on like an embed job however it was interrupted. There may be a
+million labels, with --top. With --pairs each image is scored with its own text, and
+there are no labels.
 
   siglip-jax score 'shards/*.tar' --model siglip2_b16_256 --out scores/ --top 5 \\
       --labels-file captions.txt
@@ -50,7 +51,7 @@ NAME = "score"
 HELP = "images against labels"
 USAGE = (
     "%(prog)s IMAGES... --model MODEL --labels LABEL... [options]\n"
-    "       %(prog)s SOURCE... --model MODEL --out FOLDER --labels-file FILE [options]\n"
+    "       %(prog)s SOURCE... --model MODEL --labels-file FILE --out FOLDER\n"
     "       %(prog)s SOURCE... --model MODEL --out FOLDER --pairs [options]"
 )
 _BAR = 24

@@ -12,7 +12,7 @@ def block_flops(size: Size, tokens: int) -> int:
 
     >>> from siglip_jax.config import SIZES
     >>> block_flops(SIZES["B"], 196)
-    2892644352
+    2892546048
     """
     d = size.width
     projections = 4 * d * d + 2 * d * size.mlp_dim
@@ -41,7 +41,7 @@ def image_flops(config: Siglip, patches: int | None = None) -> int:
 
     >>> from siglip_jax.checkpoints import find
     >>> image_flops(find("siglip_b16_224").config) / 1e9
-    35.415...
+    35.416...
     """
     size, n = config.vision.size, patches_of(config, patches)
     d = size.width

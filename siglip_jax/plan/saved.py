@@ -106,7 +106,13 @@ def save_program(
             inputs = program_inputs(program, task, batch, labels=labels, patches=patches)
             function = program_function(program, task)
             exported = export.export(function, platforms=[platform])(params, *inputs)
-            file.writestr(f"{task}{SUFFIX}", bytes(exported.serialize()))
+            try:
+                text = exported.serialize()
+            except ImportError as error:
+                raise ValueError(
+                    "saving a program needs flatbuffers; pip install 'siglip-jax[plan]'"
+                ) from error
+            file.writestr(f"{task}{SUFFIX}", bytes(text))
     return path
 
 
