@@ -14,7 +14,9 @@ it: `bound` is the rate at which the same cores do one after the other, 1 / (1/d
 1/model), which no job could exceed if each kept all cores busy. Printed are the rates and, as
 the median and range over rounds, the job's as a share of the slower side and of the bound.
 
-RESULTS
+2 cores of an AMD EPYC that did other work, the model in the box, 4,096 files (median and range):
+decode alone 176 images/s, model alone 2,282, job 184: 1.26 (1.03 to 2.23) of the slower side.
+B/16 has not been run to its end.
 """
 
 import argparse
