@@ -7,6 +7,7 @@ image, NaFlex and text; that attention has a choice of implementation; that
 remat is asked for, not implied by scan; and in having no dropout.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -164,10 +165,26 @@ class Encoder(nn.Module):
             for i in range(self.size.depth):
                 out[f"block{i:02d}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
         else:
-            for i in range(self.size.depth):
-                x, out[f"block{i:02d}"] = block(name=f"encoderblock_{i}", **kw)(x, mask)
+            for i, layer in enumerate(self._layers(block, kw)):
+                x, out[f"block{i:02d}"] = layer(x, mask)
         out["pre_ln"] = x
         return nn.LayerNorm(name="encoder_norm")(x), out
+
+    def _layers(self, block: Any, kw: dict[str, Any]) -> list[Callable[..., Any]]:
+        """The blocks of a loop, in order."""
+        names = [f"encoderblock_{i}" for i in range(self.size.depth)]
+        params = self.variables.get("params", {})
+        changing = any(self.is_mutable_collection(name) for name in ("params", "intermediates"))
+        if changing or not params.keys() >= set(names):
+            return [block(name=name, **kw) for name in names]
+
+        # One function for all layers: jax traces and lowers it once, which is most of the
+        # time from a start to the first score. XLA puts it in line; the program is the same.
+        @jax.jit
+        def layer(params: Any, x: jax.Array, mask: jax.Array | None) -> Any:
+            return block(parent=None, **kw).apply({"params": params}, x, mask)
+
+        return [functools.partial(layer, params[name]) for name in names]
 
 
 class MapHead(nn.Module):
