@@ -169,6 +169,7 @@ MODULES = {
     "cli.list_checkpoints": Row("siglip-jax list", "checkpoints"),
     "cli.show": Row("siglip-jax show", "checkpoints config converters found weights"),
     "cli.score": Row("siglip-jax score", "jobs scoring"),
+    "cli.saved_program": Row("--program, of score and embed", "plan"),
     "cli.embed": Row("siglip-jax embed", "jobs scoring weights.staging"),
     "cli.search": Row("siglip-jax search", "jobs search scoring"),
     "cli.plan": Row("siglip-jax plan", "checkpoints config found plan"),

@@ -1,5 +1,6 @@
 """Programs in a file give what the scorer's own give."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,7 +16,11 @@ from flax.traverse_util import unflatten_dict
 from siglip_jax.config import Execution
 from siglip_jax.models import SiglipModel
 from siglip_jax.plan import load_program, save_program, scoring_program
-from siglip_jax.scoring import Scorer, make_mesh
+from siglip_jax.preprocessing import custom_profile
+from siglip_jax.scoring import FSDP, Scorer, make_mesh
+
+PLAIN = custom_profile(tiny_checkpoint.CONFIG, pad=1)
+WIDE = dataclasses.replace(PLAIN, image=dataclasses.replace(PLAIN.image, value_range=(0.0, 1.0)))
 
 
 def scorer(**changes):
@@ -54,10 +59,15 @@ def test_the_file_says_what_it_is_of(saved):
     ("changes", "message"),
     [
         ({"batch_size": 32}, "another batch of images than the scorer: 16 and 32"),
-        ({"execution": Execution(dtype="bfloat16")}, "another execution than the scorer"),
+        (
+            {"execution": Execution(dtype="bfloat16")},
+            "another dtype than the scorer: float32 and bf",
+        ),
         ({"mesh": None}, "another devices than the scorer: 8 and 1"),
+        ({"rules": FSDP}, "another split of weights than the scorer: False and True"),
+        ({"profile": WIDE}, "another range of pixels than the scorer: "),
     ],
-    ids=["batch", "dtype", "devices"],
+    ids=["batch", "dtype", "devices", "weights", "pixels"],
 )
 def test_a_scorer_of_something_else_is_refused(saved, changes, message):
     with pytest.raises(ValueError, match=message):
@@ -82,8 +92,6 @@ def test_what_cannot_be_read(saved, tmp_path):
 
 
 def test_a_patches_program_can_be_saved(tmp_path):
-    import dataclasses
-
     from siglip_jax.config import NaFlexVision
     from siglip_jax.models import Patches
 

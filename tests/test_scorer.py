@@ -58,8 +58,9 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_equals_the_model():
-    tiny, scorer = make_scorer()
+@pytest.mark.parametrize("quick_start", [False, True])
+def test_equals_the_model(quick_start):
+    tiny, scorer = make_scorer(quick_start=quick_start)
     images, texts = np.asarray(tiny.images), np.asarray(tiny.texts)
     zimg, ztxt = scorer.embed_images(images), scorer.embed_texts(texts)
     np.testing.assert_allclose(zimg, tiny.golden["zimg"], rtol=0, atol=EMBEDDING)

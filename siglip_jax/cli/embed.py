@@ -44,6 +44,7 @@ from siglip_jax.cli.model_arguments import (
     read_lines,
 )
 from siglip_jax.cli.picture_files import picture_files
+from siglip_jax.cli.saved_program import add_program_argument, saved_program
 
 NAME = "embed"
 HELP = "images or texts into a .npz file, or millions of them into a folder"
@@ -76,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="how the job ended, for programs")
     add_job_arguments(parser)
     add_model_arguments(parser)
+    add_program_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -116,8 +118,11 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
             only=job.what,
             shard_size=shard_size(args),
         )
-    model = lambda: load_model(args, texts=of_texts, local=True)  # noqa: E731
-    return run_in(job, source, args.out, model, Options(**options))
+    program = saved_program(args, local=True)
+    model = lambda: load_model(  # noqa: E731
+        args, texts=of_texts, local=True, execution=program and program.execution
+    )
+    return run_in(job, source, args.out, model, Options(**options, program=program))
 
 
 def _into_file(args: argparse.Namespace) -> int:
@@ -140,9 +145,12 @@ def _into_file(args: argparse.Namespace) -> int:
     if not files and not texts:
         raise ValueError(f"{args.texts_file}: expected one text a line, got none")
 
-    model = load_model(args, texts=bool(texts))
-    sizes = batch_sizes(args, len(files), len(texts))
+    program = saved_program(args)
+    model = load_model(args, texts=bool(texts), execution=program and program.execution)
+    sizes = batch_sizes(args, len(files), len(texts)) | (program.batch_sizes if program else {})
     scorer = model.scorer(tokenizer=bool(texts), **sizes)
+    if program:
+        program.start(scorer)
     arrays: dict[str, Any] = describe_run(args, model)
     arrays |= {name: scorer.params[name] for name in ("t", "b")}
     errors: dict[str, str] = {}

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS
+from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution
 
 if TYPE_CHECKING:
     from siglip_jax.pretrained import Pretrained
@@ -44,7 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--res", type=positive, metavar="PX", help="resample the position embedding for PX pixels"
     )
-    group.add_argument("--dtype", choices=DTYPES, default="float32", help="of the image tower")
+    group.add_argument("--dtype", choices=DTYPES, help="of the image tower (default: float32)")
     group.add_argument(
         "--weights",
         choices=WEIGHTS,
@@ -57,7 +57,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode large JPEG files at a share of their size: quicker, slightly other scores",
     )
     group.add_argument(
-        "--attention", choices=ATTENTIONS, default="matmul", help="implementation; all agree"
+        "--attention", choices=ATTENTIONS, help="implementation; all agree (default: matmul)"
     )
     group.add_argument(
         "--fsdp", action="store_true", help="split the weights over the devices, not one copy each"
@@ -67,8 +67,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(args: argparse.Namespace, *, texts: bool, local: bool = False) -> "Pretrained":
+def load_model(
+    args: argparse.Namespace,
+    *,
+    texts: bool,
+    local: bool = False,
+    execution: Execution | None = None,
+) -> "Pretrained":
     """The model that the arguments ask for, on all devices, or on those of this process.
+
+    An `execution`, that of a saved program, takes the place of the arguments'.
 
     With `texts` its vocabulary is looked for and checked first: it is small, and
     reading the weights only to find it missing or wrong would cost a minute.
@@ -76,7 +84,6 @@ def load_model(args: argparse.Namespace, *, texts: bool, local: bool = False) ->
     from siglip_jax.allocator import keep_freed_memory
     from siglip_jax.checkpoints import VOCABULARIES
     from siglip_jax.cli.progress import Bar
-    from siglip_jax.config import Execution
     from siglip_jax.locate import locate_vocabulary
     from siglip_jax.preprocessing import Tokenizer, drafted
     from siglip_jax.pretrained import find_model, load
@@ -91,11 +98,12 @@ def load_model(args: argparse.Namespace, *, texts: bool, local: bool = False) ->
         )
     # On a CPU the memory of one batch is there for the next then.
     keep_freed_memory()
-    execution = Execution(
+    args.dtype = args.dtype or (execution.dtype if execution else "float32")
+    execution = execution or Execution(
         dtype=args.dtype,
         text_dtype=args.dtype if getattr(args, "weights", None) == "bfloat16" else "float32",
         weights=getattr(args, "weights", None),
-        attention=args.attention,
+        attention=args.attention or "matmul",
     )
     mesh = available_mesh(local=local)
     with Bar("downloading", unit="bytes") as bar:

@@ -11,8 +11,11 @@ what it needs on each chip:
 Slices are v5e:2x4, v6e:4x4, v4:2x2x1, v5p:2x2x2 and so on; --on local is this machine.
 FLOPs and bytes are XLA's, except that XLA counts the body of a loop (--scan) once: they are
 multiplied by how often it runs. Bytes accessed include what never leaves the chip, and so are
-an upper bound, as is the time they take. --save writes StableHLO that
-siglip_jax.plan.load_program reads: it starts without tracing the model.
+an upper bound, as is the time they take. --save writes StableHLO that score and embed
+start from with --program FILE, without tracing the model:
+
+  siglip-jax plan siglip_b16_224 --on local --dtype float32 --batch 32 --save b16.zip
+  siglip-jax embed photos/ --model siglip_b16_224 --program b16.zip --out index/
 """
 
 import argparse

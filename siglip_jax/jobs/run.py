@@ -44,6 +44,7 @@ class Options:
       threads: that decode, as many as there are cores unless given.
       memory: bytes of files and pictures being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
+      program: a saved one to start from (`siglip_jax.plan.load_program`), with its batches.
       report: called with a `Progress` a few times a second.
     """
 
@@ -54,6 +55,7 @@ class Options:
     threads: int | None = None
     memory: int = 2**30
     label_memory: int | None = None
+    program: Any = None
     report: Callable[[Progress], None] = lambda progress: None
 
 
@@ -244,9 +246,16 @@ def _scorer(model: Pretrained, job: Job, source: Source, options: Options) -> Sc
         # Powers of two, so that few shapes are ever compiled.
         limit = min(limit, 1 << max(max(size or 0 for size in sizes) - 1, 0).bit_length())
     size = options.batch_size or limit
-    return model.scorer(
-        tokenizer=job.what != "images" or bool(job.labels), batch_size=size, text_batch_size=size
-    )
+    sizes = {"batch_size": size, "text_batch_size": size}
+    if options.program is not None:
+        sizes |= options.program.batch_sizes
+    if job.what == "pairs" and len(set(sizes.values())) > 1:
+        raise ValueError(
+            "pairs need a saved program with as many texts as images a batch, "
+            f"got {sizes['batch_size']} and {sizes['text_batch_size']}"
+        )
+    scorer = model.scorer(tokenizer=job.what != "images" or bool(job.labels), **sizes)
+    return options.program.start(scorer) if options.program is not None else scorer
 
 
 def _clean(left: Iterable[Path]) -> None:

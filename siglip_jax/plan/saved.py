@@ -6,10 +6,11 @@ and stays readable by jax for the time that `jax.export` promises. XLA compiles 
 machine that runs it; jax's compilation cache keeps the result.
 """
 
+import contextlib
 import dataclasses
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class SavedProgram:
     Attributes:
       config, execution, platform: what the programs are of, and for.
       devices: how many share a batch.
+      pixels: what uint8 0 and 255 become.
+      split: whether weights are split over the devices.
       batches: task ("images", "texts", "logits") to its batch over all devices.
       functions: task to a function of weights and inputs, as those of `Program`.
     """
@@ -42,6 +45,8 @@ class SavedProgram:
     execution: Execution
     platform: str
     devices: int
+    pixels: tuple[float, float]
+    split: bool
     batches: Mapping[str, int]
     functions: Mapping[str, Any]
 
@@ -51,25 +56,33 @@ class SavedProgram:
         Raises:
           ValueError: if it is of another model, or has other batches or devices.
         """
-        sizes = {"images": scorer.batch_size, "texts": scorer.text_batch_size}
-        ours = {"model": self.config, "execution": self.execution, "devices": self.devices}
-        theirs = {
-            "model": scorer.model.config,
-            "execution": scorer.model.execution,
-            "devices": scorer.mesh.size,
+        if self.config != scorer.model.config:
+            raise ValueError("the saved program is of another model than the scorer")
+        program = scorer.program
+        both = {
+            name: (getattr(self.execution, name), getattr(scorer.model.execution, name))
+            for name in (field.name for field in dataclasses.fields(Execution))
         }
-        for task, size in sizes.items():
-            if task in self.functions:
-                ours[f"batch of {task}"], theirs[f"batch of {task}"] = self.batches[task], size
-        for name, value in ours.items():
-            if value != theirs[name]:
+        both["devices"] = self.devices, scorer.mesh.size
+        both["range of pixels"] = self.pixels, program.pixels
+        both["split of weights"] = self.split, _split(program)
+        sizes = {"images": scorer.batch_size, "texts": scorer.text_batch_size}
+        for task in sizes.keys() & self.functions.keys():
+            both[f"batch of {task}"] = self.batches[task], sizes[task]
+        for name, (ours, theirs) in both.items():
+            if ours != theirs:
                 raise ValueError(
-                    f"the saved program is of another {name} than the scorer: "
-                    f"{value} and {theirs[name]}"
+                    f"the saved program has another {name} than the scorer: {ours} and {theirs}"
                 )
         for task in sizes.keys() & self.functions.keys():
-            setattr(scorer.program, task, self.functions[task])
+            setattr(program, task, self.functions[task])
         return scorer
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """The sizes of batches that a `Scorer` needs for this, by its arguments' names."""
+        names = {"images": "batch_size", "texts": "text_batch_size"}
+        return {names[task]: size for task, size in self.batches.items() if task in names}
 
 
 def save_program(
@@ -97,6 +110,8 @@ def save_program(
         "execution": dataclasses.asdict(program.model.execution),
         "platform": platform,
         "devices": program.mesh.size,
+        "pixels": program.pixels,
+        "split": _split(program),
         "batches": dict(batches),
         "jax": jax.__version__,
     }
@@ -106,13 +121,8 @@ def save_program(
             inputs = program_inputs(program, task, batch, labels=labels, patches=patches)
             function = program_function(program, task)
             exported = export.export(function, platforms=[platform])(params, *inputs)
-            try:
-                text = exported.serialize()
-            except ImportError as error:
-                raise ValueError(
-                    "saving a program needs flatbuffers; pip install 'siglip-jax[plan]'"
-                ) from error
-            file.writestr(f"{task}{SUFFIX}", bytes(text))
+            with _flatbuffers("saving"):
+                file.writestr(f"{task}{SUFFIX}", bytes(exported.serialize()))
     return path
 
 
@@ -132,6 +142,8 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
             texts = {task: file.read(f"{task}{SUFFIX}") for task in facts["batches"]}
             config = configs.from_dict(facts["config"])
             execution = Execution(**facts["execution"])
+            low, high = facts["pixels"]
+            split = bool(facts["split"])
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
@@ -146,7 +158,8 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
     mesh = make_mesh(everything[:count])
 
     def function(task: str) -> Any:
-        exported = export.deserialize(bytearray(texts[task]))
+        with _flatbuffers("reading"):
+            exported = export.deserialize(bytearray(texts[task]))
         shardings, _ = jax.tree.unflatten(exported.in_tree, exported.in_shardings_jax(mesh))
         run = jax.jit(exported.call)
 
@@ -160,6 +173,23 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
         execution=execution,
         platform=facts["platform"],
         devices=count,
+        pixels=(low, high),
+        split=split,
         batches=facts["batches"],
         functions={task: function(task) for task in texts},
     )
+
+
+def _split(program: Program) -> bool:
+    leaves = jax.tree.leaves(program.params_sharding)
+    return not all(leaf.is_fully_replicated for leaf in leaves)
+
+
+@contextlib.contextmanager
+def _flatbuffers(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(
+            f"{what} a program needs flatbuffers; pip install 'siglip-jax[plan]'"
+        ) from error
