@@ -15,14 +15,15 @@ round, of which the median and the range are printed.
               pipelines run them; its pixels are checked to be those of `exact`
     pillow    preprocess_image under the open_clip profile (bicubic, antialiased)
 
-One core of an AMD EPYC, 5 rounds, simplejpeg, TensorFlow 2.21; noisy (median and range):
+One core of an AMD EPYC, nothing else running, 15 rounds, simplejpeg, TensorFlow 2.21 (median and
+range):
 
                            500x375                            2000x1500
-    exact       598 images/s  0.89x (0.75 to 1.26)    112 images/s  0.96x (0.88 to 1.12)
-    draft       686           1.03x (0.68 to 1.41)    165           1.48x (1.26 to 1.77)
-    decode    1,577           2.32x (1.97 to 2.80)    132           1.19x (1.06 to 1.36)
-    tf          674           1.00x                   111           1.00x
-    pillow      309           0.43x (0.39 to 0.54)     19           0.17x (0.15 to 0.18)
+    exact       766 images/s  1.03x (0.89 to 1.17)    118 images/s  1.02x (0.78 to 1.08)
+    draft       805           1.05x (0.83 to 1.13)    184           1.59x (1.28 to 1.68)
+    decode    1,729           2.27x (2.15 to 2.51)    146           1.27x (1.15 to 1.31)
+    tf          758           1.00x                   116           1.00x
+    pillow      335           0.44x (0.38 to 0.50)     19           0.17x (0.14 to 0.20)
 """
 
 import argparse

@@ -9,16 +9,20 @@ once before it is timed: our compiled programs and OpenVINO's are in their cache
 they are for anyone's second run. Rounds are interleaved; ratios are of the same round. CPU
 seconds, of all threads, are what is left of a measurement on a machine that others use.
 
-Measured on 2 cores of an AMD EPYC that other work kept busy (load 5 to 7), 3 rounds; wall-clock
-times are more than twice what a quiet machine takes:
+Measured on 2 cores of an AMD EPYC with nothing else running, 5 rounds: seconds, and the share of
+each that we take:
 
-    siglip_jax      6.14 s  1.00                 CPU 3.06 s
-    ONNX Runtime    4.09 s  1.44 (1.44 to 1.74)  CPU 2.03 s
-    OpenVINO        4.77 s  1.09 (1.09 to 1.42)  CPU 2.15 s
-    transformers   15.99 s  0.36 (0.31 to 0.45)  CPU 8.01 s
+    siglip_jax      1.82 s  1.00                 CPU 2.42 s
+    ONNX Runtime    1.38 s  1.32 (1.17 to 1.41)  CPU 2.03 s
+    OpenVINO        1.59 s  1.21 (1.14 to 1.33)  CPU 2.17 s
+    transformers    4.98 s  0.37 (0.37 to 0.38)  CPU 5.78 s
 
-Of our CPU seconds about 0.7 are imports (jax 0.45, flax 0.13), 0.1 loading, 0.5 tracing
-both towers, 0.25 lowering and reading compiled programs, and the rest arithmetic and Python.
+It was 2.55 s, 1.69 of ONNX Runtime and 0.49 of transformers, while both towers went one after
+the other and products were prepared by YNNPACK when they first run (0.2 s a tower). Before that,
+tracing every block of a tower and not one for all took 0.5 s more of CPU. Of what is left, 0.7 s
+are imports (jax 0.45, flax 0.13), 0.3 tracing (half of it flax, which traces initialisers of
+parameters to compare shapes), 0.2 reading compiled programs, 0.1 the first look at mapped weights
+and 0.4 arithmetic. A saved program (`--program`) is traced no more, and takes as long to be read.
 """
 
 import argparse
