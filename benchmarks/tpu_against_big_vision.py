@@ -28,7 +28,7 @@ an einsum and activations are not held to a layout where nothing is split. With 
 one product, as is best on CPU, B/16 on v6e accessed 205.7 MB an image with 454 MB of
 temporaries, and scanned 477.8 and 585; held to a layout, 185.7 and 396. A scan keeps bfloat16
 copies of all layers' weights, which is what its temporaries are larger by. Compiling it took
-0.40 (v5e) and 0.76 (v6e; 0.75 in an earlier run) of the seconds of big_vision's.
+0.40 (v5e) and 0.76 (v6e; 0.75 and 0.73 in other runs) of the seconds of big_vision's.
 """
 
 import argparse
