@@ -17,7 +17,7 @@ from siglip_jax.config import Execution
 from siglip_jax.models import SiglipModel
 from siglip_jax.plan import load_program, save_program, scoring_program
 from siglip_jax.preprocessing import custom_profile
-from siglip_jax.scoring import FSDP, Scorer, make_mesh
+from siglip_jax.scoring import Scorer, make_mesh
 
 PLAIN = custom_profile(tiny_checkpoint.CONFIG, pad=1)
 WIDE = dataclasses.replace(PLAIN, image=dataclasses.replace(PLAIN.image, value_range=(0.0, 1.0)))
@@ -64,14 +64,19 @@ def test_the_file_says_what_it_is_of(saved):
             "another dtype than the scorer: float32 and bf",
         ),
         ({"mesh": None}, "another devices than the scorer: 8 and 1"),
-        ({"rules": FSDP}, "another split of weights than the scorer: False and True"),
         ({"profile": WIDE}, "another range of pixels than the scorer: "),
     ],
-    ids=["batch", "dtype", "devices", "weights", "pixels"],
+    ids=["batch", "dtype", "devices", "pixels"],
 )
 def test_a_scorer_of_something_else_is_refused(saved, changes, message):
     with pytest.raises(ValueError, match=message):
         load_program(saved).start(scorer(**changes))
+
+
+def test_weights_that_are_split_otherwise(saved):
+    split = dataclasses.replace(load_program(saved), split=True)
+    with pytest.raises(ValueError, match="another split of weights than the scorer: True and F"):
+        split.start(scorer())
 
 
 def test_what_cannot_be_read(saved, tmp_path):
