@@ -14,6 +14,7 @@ from siglip_jax.preprocessing import (
     tf_resize,
     to_float,
 )
+from siglip_jax.preprocessing.resize import bilinear_taps
 
 V1, V2 = find("siglip_b16_224"), find("siglip2_b16_224")
 BIG_VISION = profile_for(V1).image
@@ -29,6 +30,12 @@ GREY_LEVEL = (1 + 1e-4) / 127.5
 def test_resize_is_tensorflows_bit_for_bit(name, size):
     golden = FIXTURES[f"{name}/resize_{size[0]}x{size[1]}"]
     np.testing.assert_array_equal(tf_resize(FIXTURES[f"{name}/in"], *size), golden)
+
+
+def test_no_caller_can_change_the_sampling_positions_of_the_next():
+    for array in bilinear_taps(30, 7):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
 
 
 @pytest.mark.parametrize("name", ["wide", "tall", "tiny"])
