@@ -14,7 +14,8 @@ it: `bound` is the rate at which the same cores do one after the other, 1 / (1/d
 1/model), which no job could exceed if each kept all cores busy. Printed are the rates and, as
 the median and range over rounds, the job's as a share of the slower side and of the bound.
 
-2 cores of an AMD EPYC, nothing else running, 3 rounds (--files 64 --box-files 1024), images/s:
+2 cores of an AMD EPYC, one busy with other work now and then, 3 rounds (--files 64 --box-files
+1024), images/s:
 
                decode    model     job   job / the slower side   job / the bound
     box           521    5,753     435   0.86 (0.77 to 0.95)     0.94 (0.84 to 1.04)

@@ -9,7 +9,7 @@ once before it is timed: our compiled programs and OpenVINO's are in their cache
 they are for anyone's second run. Rounds are interleaved; ratios are of the same round. CPU
 seconds, of all threads, are what is left of a measurement on a machine that others use.
 
-Measured on 2 cores of an AMD EPYC with nothing else running, 5 rounds: seconds, and the share of
+Measured on 2 cores of an AMD EPYC with little else running, 5 rounds: seconds, and the share of
 each that we take:
 
     siglip_jax      1.82 s  1.00                 CPU 2.42 s
