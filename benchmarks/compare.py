@@ -11,7 +11,7 @@ times from the same round, and what is printed is its median and its quartiles. 
 is timed, each system has run that batch once. The last columns are the CPU seconds of a
 batch, of all threads, and the largest difference of an embedding's numbers from ours.
 
-Measured on 2 cores of an AMD EPYC (Zen 4) with next to nothing else running; jax 0.10.2, torch 2.13,
+Measured on 2 cores of an AMD EPYC (Zen 4) with little else running; jax 0.10.2, torch 2.13,
 transformers 5.23, open_clip 3.3, ONNX Runtime 1.32, OpenVINO 2026.4. How many times as fast as
 each we are, float32, as the median and the quartiles of 9 rounds (5 of images at 32, 7 of texts);
 embeddings equal within 2e-7:
