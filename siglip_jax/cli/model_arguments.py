@@ -4,12 +4,14 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution
 
 if TYPE_CHECKING:
+    from siglip_jax.found import Found
     from siglip_jax.pretrained import Pretrained
 
 PROFILES = ("big_vision", "transformers", "open_clip")
@@ -67,6 +69,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def read_programs(args: argparse.Namespace, batches: Mapping[str, int]) -> None:
+    """Starts to read the programs that a quick start will ask for (`kept_programs.read_ahead`).
+
+    To be called before `load_model`, and before anything that takes time to import.
+    """
+    from siglip_jax.kept_programs import read_ahead
+
+    found = _found(args)
+    read_ahead(found.config, _execution(args), found.profile.image.value_range, batches)
+
+
 def load_model(
     args: argparse.Namespace,
     *,
@@ -86,34 +99,15 @@ def load_model(
     from siglip_jax.cli.progress import Bar
     from siglip_jax.locate import locate_vocabulary
     from siglip_jax.preprocessing import Tokenizer, drafted
-    from siglip_jax.pretrained import find_model, load
+    from siglip_jax.pretrained import load
     from siglip_jax.scoring import FSDP, REPLICATED
 
-    if args.model is None:
-        args.model = "siglip_emoji"
-        print(
-            "siglip-jax: no --model is given: this is the small one in the box, which knows emoji; "
-            "for photographs use --model ViT-B-16-SigLIP",
-            file=sys.stderr,
-        )
     # On a CPU the memory of one batch is there for the next then.
     keep_freed_memory()
-    args.dtype = args.dtype or (execution.dtype if execution else "float32")
-    execution = execution or Execution(
-        dtype=args.dtype,
-        text_dtype=args.dtype if getattr(args, "weights", None) == "bfloat16" else "float32",
-        weights=getattr(args, "weights", None),
-        attention=args.attention or "matmul",
-    )
+    execution = execution or _execution(args)
+    args.dtype = execution.dtype
     mesh = available_mesh(local=local)
-    with Bar("downloading", unit="bytes") as bar:
-        found = find_model(
-            args.model,
-            profile=args.profile,
-            res=args.res,
-            vocabulary=args.vocabulary,
-            progress=bar.update,
-        )
+    found = _found(args)
     # Before the weights are read: some profiles have no draft.
     profile = drafted(found.profile) if getattr(args, "fast_decode", False) else found.profile
     vocabulary = found.vocabulary
@@ -133,6 +127,38 @@ def load_model(
         )
     # A saved folder's own profile is not load's to replace.
     return dataclasses.replace(model, profile=profile)
+
+
+def _found(args: argparse.Namespace) -> "Found":
+    from siglip_jax.cli.progress import Bar
+    from siglip_jax.found import find_model
+
+    if args.model is None:
+        args.model = "siglip_emoji"
+        print(
+            "siglip-jax: no --model is given: this is the small one in the box, which knows emoji; "
+            "for photographs use --model ViT-B-16-SigLIP",
+            file=sys.stderr,
+        )
+    with Bar("downloading", unit="bytes") as bar:
+        return find_model(
+            args.model,
+            profile=args.profile,
+            res=args.res,
+            vocabulary=args.vocabulary,
+            progress=bar.update,
+        )
+
+
+def _execution(args: argparse.Namespace) -> Execution:
+    dtype = args.dtype or "float32"
+    weights = getattr(args, "weights", None)
+    return Execution(
+        dtype=dtype,
+        text_dtype=dtype if weights == "bfloat16" else "float32",
+        weights=weights,
+        attention=args.attention or "matmul",
+    )
 
 
 def available_mesh(*, local: bool = False) -> Any:

@@ -42,6 +42,7 @@ from siglip_jax.cli.model_arguments import (
     load_model,
     positive,
     read_lines,
+    read_programs,
 )
 from siglip_jax.cli.picture_files import picture_files
 from siglip_jax.cli.saved_program import add_program_argument, saved_program
@@ -92,6 +93,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
     files = picture_files(args.images)
 
+    quick_start = len(files) <= _FEW
+    sizes = batch_sizes(args, len(files), len(labels) * len(args.template or ["{}"]))
+    if quick_start and not args.program:
+        read_programs(args, {"images": sizes["batch_size"], "texts": sizes["text_batch_size"]})
+
     from siglip_jax.cli.embedding import embed_files
     from siglip_jax.scoring import Scores
     from siglip_jax.scoring.prompts import check_templates
@@ -99,9 +105,8 @@ def run(args: argparse.Namespace) -> int:
     templates = check_templates(args.template or ["{}"])
     program = saved_program(args)
     model = load_model(args, texts=True, execution=program and program.execution)
-    sizes = batch_sizes(args, len(files), len(labels) * len(templates))
     scorer = model.scorer(
-        **sizes | (program.batch_sizes if program else {}), quick_start=len(files) <= _FEW
+        **sizes | (program.batch_sizes if program else {}), quick_start=quick_start
     )
     if program:
         program.start(scorer)

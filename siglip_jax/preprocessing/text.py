@@ -14,6 +14,7 @@ sentencepiece itself in place of tensorflow_text. Two cleanings are other system
   mojibake, ligatures and full-width letters stay as they are.
 """
 
+import functools
 import html
 import os
 import string
@@ -83,14 +84,8 @@ class Tokenizer:
                 reason = getattr(error, "strerror", None) or error
                 raise ValueError(f"{name}: vocabulary cannot be read: {reason}") from error
         self.profile = profile
-        self._pieces = sentencepiece.SentencePieceProcessor()
-        try:
-            self._pieces.LoadFromSerializedProto(data)
-            loaded = self._pieces.GetPieceSize() > 0
-        except Exception:
-            # Sentencepiece quotes a line of its own source and nothing that helps.
-            loaded = False
-        if not loaded:
+        self._pieces = _pieces(data)
+        if self._pieces is None:
             raise ValueError(
                 f"{name}: not a sentencepiece model; expected a file such as spiece.model "
                 "or tokenizer.model, not tokenizer.json"
@@ -160,3 +155,15 @@ class Tokenizer:
                 f"but the model's token embedding has {self.profile.rows} rows; remove it"
             )
         return tokens
+
+
+# A command checks a vocabulary before it reads the weights, and uses it after.
+@functools.lru_cache(maxsize=1)
+def _pieces(data: bytes) -> sentencepiece.SentencePieceProcessor | None:
+    pieces = sentencepiece.SentencePieceProcessor()
+    try:
+        pieces.LoadFromSerializedProto(data)
+        return pieces if pieces.GetPieceSize() > 0 else None
+    except Exception:
+        # Sentencepiece quotes a line of its own source and nothing that helps.
+        return None

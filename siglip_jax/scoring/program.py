@@ -15,11 +15,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.kept_programs import program_key
 from siglip_jax.models import Patches, SiglipModel, abstract_inputs, logits, value_range
 from siglip_jax.models.activations import batches_split_by
+from siglip_jax.scoring.quick_function import QuickFunction
 from siglip_jax.scoring.sharding import DATA, MODEL, REPLICATED, Rules, sharding_of
-from siglip_jax.weights.int8 import int8_shapes, stored_dtype
-from siglip_jax.weights.layout import parameter_shapes
+from siglip_jax.weights.layout import stored_parameters
 
 # Activations of so many tokens stay in a CPU's cache from one layer to the next.
 _CACHED_TOKENS = 800
@@ -58,14 +59,8 @@ class Program:
         self.model, self.mesh, self.pixels = model, mesh, pixels
         place = sharding_of(mesh, rules)
         # From the table: tracing `model.init` for them takes longer than loading a program.
-        self._shapes = parameter_shapes(
-            model.config,
-            scan_image=model.execution.scan_image,
-            scan_text=model.execution.scan_text,
-        )
-        if model.execution.weights == "int8":
-            self._shapes = int8_shapes(self._shapes)
-        shardings = {name: place(name, shape) for name, shape in self._shapes.items()}
+        self._stored = stored_parameters(model.config, model.execution)
+        shardings = {name: place(name, shape) for name, (shape, _) in self._stored.items()}
         self.params_sharding = params = unflatten_dict(shardings, sep="/")
         self.batch_sharding = self._named(PartitionSpec((DATA, MODEL)))
         self.image_rows = self._named(PartitionSpec(DATA))
@@ -104,19 +99,20 @@ class Program:
             with tracing():
                 return logits(zimg, ztxt, params["t"], params["b"])
 
-        options = _quick_start(mesh) if quick_start else None
+        # A file of a program is found by the configuration: no other model may have one.
+        quick = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+        quick = quick and quick_start and type(model) is SiglipModel
 
-        def jit(function: Any, *inputs: NamedSharding) -> Any:
-            return jax.jit(
-                function,
-                in_shardings=(params, *inputs),
-                out_shardings=everywhere,
-                compiler_options=options,
-            )
+        def jit(task: str, function: Any, *inputs: NamedSharding) -> Any:
+            options = {"in_shardings": (params, *inputs), "out_shardings": everywhere}
+            if not quick:
+                return jax.jit(function, **options)
+            key = functools.partial(program_key, task, model.config, model.execution, pixels)
+            return QuickFunction(function, key, mesh.devices.flat[0], options)
 
-        self.images = jit(embed_images, self.batch_sharding)
-        self.texts = jit(embed_texts, self.batch_sharding)
-        self.logits = jit(score, self.image_rows, self.label_rows)
+        self.images = jit("images", embed_images, self.batch_sharding)
+        self.texts = jit("texts", embed_texts, self.batch_sharding)
+        self.logits = jit("logits", score, self.image_rows, self.label_rows)
 
     def _piece(self, tokens: int) -> int | None:
         """How many examples of `tokens` each are run at a time; None for all at once."""
@@ -132,13 +128,10 @@ class Program:
 
     def abstract_params(self, dtype: Any = None) -> Any:
         """Shapes, dtypes and shardings of the weights; dtypes are the execution's unless given."""
-        weights = self.model.execution.weights
         places = flatten_dict(self.params_sharding, sep="/")
         leaves = {
-            name: jax.ShapeDtypeStruct(
-                shape, dtype or stored_dtype(name, weights) or jnp.float32, sharding=places[name]
-            )
-            for name, shape in self._shapes.items()
+            name: jax.ShapeDtypeStruct(shape, dtype or stored, sharding=places[name])
+            for name, (shape, stored) in self._stored.items()
         }
         return unflatten_dict(leaves, sep="/")
 
@@ -176,21 +169,6 @@ def in_pieces(function: Callable[[Any], jax.Array], examples: Any, size: int | N
     pieces = jax.tree.map(lambda x: x.reshape(-1, piece, *x.shape[1:]), examples)
     z = jax.lax.map(function, pieces)
     return z.reshape(count, *z.shape[2:])
-
-
-@functools.cache
-def _quick_start(mesh: Mesh) -> dict[str, str] | None:
-    """Compiler options with which a program's first run on a CPU is no slower than the next."""
-    # XLA hands products to YNNPACK, which prepares each of them when it first runs: 0.2 s a
-    # tower of B/16, for some 3% of the time of all later runs.
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-    if mesh.devices.flat[0].platform != "cpu":
-        return None
-    try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except Exception:  # XLA's options come and go; this one is not needed
-        return None
-    return options
 
 
 def _tokens(images: Any, config: Siglip) -> int:

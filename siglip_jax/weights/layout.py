@@ -15,7 +15,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision
+from siglip_jax.config import Execution, NaFlexVision, Siglip, Size, Text, Vision
+from siglip_jax.weights.int8 import int8_shapes, stored_dtype
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -79,6 +80,27 @@ def parameter_shapes(
         "b": (1,),
         **_nested("img", _image_tower(config.vision, scan_image)),
         **_nested("txt", _text_tower(config.text, scan_text)),
+    }
+
+
+def stored_parameters(
+    config: Siglip, execution: Execution
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every parameter as `execution` keeps it; float32 unless it says.
+
+    >>> from siglip_jax.checkpoints import find
+    >>> stored = stored_parameters(find("siglip_b16_224").config, Execution(weights="int8"))
+    >>> stored["txt/head/kernel"], stored["txt/head/kernel_scale"]
+    (((768, 768), 'int8'), ((1, 768), 'float32'))
+    """
+    shapes = parameter_shapes(
+        config, scan_image=execution.scan_image, scan_text=execution.scan_text
+    )
+    if execution.weights == "int8":
+        shapes = int8_shapes(shapes)
+    return {
+        name: (shape, stored_dtype(name, execution.weights) or "float32")
+        for name, shape in shapes.items()
     }
 
 

@@ -5,6 +5,7 @@ reads them one at a time. Names are those of `weights.layout`, whatever the file
 puts before them; what is no parameter is ignored by rule and listed.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol, Self
 
@@ -23,7 +24,7 @@ class Header(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Reader(Protocol):

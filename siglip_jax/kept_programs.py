@@ -1,0 +1,175 @@
+"""Compiled programs in files, for a start without tracing.
+
+jax's cache of compiled programs is asked with a program's StableHLO, for which the model has
+to be traced first: a third of the time until a first score. What lies here is asked with all
+that decides what is traced and how it is compiled: configuration, execution, shapes, the text
+of this package, versions, jax's settings, the processor. It lies in the folder `siglip_jax` of
+jax's own cache, may be deleted at any time, and must be as private: it is code that is run.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import pickle
+import platform
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from siglip_jax import config as configs
+from siglip_jax.config import Execution, NaFlexVision, Siglip
+from siglip_jax.weights.layout import stored_parameters
+from siglip_jax.weights.staging import staged
+
+Program = Callable[..., Any]
+Array = tuple[tuple[int, ...], str]  # shape and dtype
+_ahead: dict[str, Future[Program | None]] = {}
+
+
+def program_key(
+    task: str,
+    config: Siglip,
+    execution: Execution,
+    pixels: tuple[float, float],
+    arrays: Iterable[Array],
+) -> str:
+    """The name of a program's file.
+
+    Args:
+      task: which function it is of.
+      pixels: what uint8 0 and 255 become.
+      arrays: shape and dtype of each of its arguments: the weights in the order of their
+        names, then the inputs.
+    """
+    facts = [
+        task,
+        configs.to_dict(config),
+        [(name, getattr(execution, name)) for name in execution.__dataclass_fields__],
+        [float(value) for value in pixels],
+        [[list(shape), str(dtype)] for shape, dtype in arrays],
+        surroundings(),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def surroundings() -> str:
+    """Digest of what else decides how a program is traced and compiled."""
+    import jax
+
+    facts = [
+        _installed(),
+        {name: repr(value) for name, value in jax.config.values.items()},
+        {name: os.environ[name] for name in os.environ if name.startswith(("XLA_", "FLAX_"))},
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _installed() -> list[Any]:
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    processor = Path("/proc/cpuinfo")
+    lines = processor.read_text().splitlines() if processor.exists() else []
+    return [
+        digest.hexdigest(),
+        sys.version,
+        [importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")],
+        platform.machine(),
+        sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}),
+        os.cpu_count(),
+    ]
+
+
+def read_program(key: str, device: Any) -> Program | None:
+    """The program of `key`, loaded onto `device`; None if it is not kept, or no longer loads."""
+    ahead = _ahead.pop(key, None)
+    return _read(key, device) if ahead is None else ahead.result()
+
+
+def keep_program(key: str, compiled: Any, device: Any, arguments: tuple[Any, ...]) -> None:
+    """Keeps what `jax.jit(...).lower(...).compile()` gave, if it can be; run with `arguments`."""
+    folder = _folder()
+    if folder is None:
+        return
+    import jax
+    from jax.experimental import serialize_executable
+
+    # jax says of the format of executables only that it is experimental, and not every
+    # program can be kept: without a file, it is compiled again.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with staged(folder / key) as partial:
+            partial.write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
+            # What XLA writes of a program that it has itself read loads, and does not run.
+            jax.block_until_ready(_load(partial, device)(*arguments))
+    except Exception:
+        return
+
+
+def read_ahead(
+    config: Siglip,
+    execution: Execution,
+    pixels: tuple[float, float],
+    batches: Mapping[str, int],
+) -> None:
+    """Starts to read, in a thread, the programs that a `Program` on one device will ask for.
+
+    Args:
+      batches: "images" and "texts" to their batch sizes.
+    """
+    if isinstance(config.vision, NaFlexVision) or _folder() is None:
+        return
+    weights = [array for _, array in sorted(stored_parameters(config, execution).items())]
+    shapes = {
+        "images": ((config.vision.res, config.vision.res, 3), "uint8"),
+        "texts": ((config.text.length,), "int32"),
+    }
+    reader = ThreadPoolExecutor(1, "programs")
+    for task, batch in batches.items():
+        shape, dtype = shapes[task]
+        arrays = [*weights, ((batch, *shape), dtype)]
+        key = program_key(task, config, execution, pixels, arrays)
+        _ahead[key] = reader.submit(_read_alone, key)
+    reader.shutdown(wait=False)
+
+
+def _read_alone(key: str) -> Program | None:
+    import jax
+
+    try:
+        devices = jax.devices()
+    except Exception:  # whoever asks for devices next says what is wrong with them
+        return None
+    return _read(key, devices[0]) if len(devices) == 1 else None
+
+
+def _folder() -> Path | None:
+    import jax
+
+    folder = jax.config.jax_compilation_cache_dir
+    # jax takes addresses of buckets too.
+    return None if folder is None or "://" in folder else Path(folder, "siglip_jax")
+
+
+def _read(key: str, device: Any) -> Program | None:
+    folder = _folder()
+    if folder is None or not (folder / key).exists():
+        return None
+    try:
+        return _load(folder / key, device)
+    except Exception:  # a damaged file costs a compilation, and is written anew
+        return None
+
+
+def _load(file: Path, device: Any) -> Program:
+    from jax.experimental import serialize_executable
+
+    parts = pickle.loads(file.read_bytes())
+    return serialize_executable.deserialize_and_load(
+        *parts, backend=device.client, execution_devices=[device]
+    )
