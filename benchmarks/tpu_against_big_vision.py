@@ -48,7 +48,13 @@ from siglip_jax.plan.flops import image_flops
 from siglip_jax.scoring import Program
 
 MODELS = {"siglip_b16_224": ("B/16", 128), "siglip_so400m14_384": ("So400m/14", 32)}
-SYSTEMS = ("big_vision", "ours", "ours, scanned")
+SCANNED = {"scan_image": True, "scan_text": True}
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, scanned": SCANNED,
+    "scanned, bf16": {**SCANNED, "text_dtype": "bfloat16", "weights": "bfloat16"},
+}
+SYSTEMS = ("big_vision", *OURS)
 
 
 def big_vision_job(name: str, ours: Program) -> Job:
@@ -90,9 +96,8 @@ def big_vision_job(name: str, ours: Program) -> Job:
 
 
 def measured(slice_: str, name: str, system: str) -> dict[str, Any]:
-    scan = system == "ours, scanned"
     where = place(slice_)
-    execution = Execution(dtype="bfloat16", scan_image=scan, scan_text=scan)
+    execution = Execution(dtype="bfloat16", **OURS.get(system, {}))
     program = scoring_program(find(name).config, where.devices, execution)
     if system == "big_vision":
         job = big_vision_job(name, program)

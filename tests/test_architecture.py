@@ -2,7 +2,7 @@
 
 Dependencies go down this list and never up:
 
-    config, checkpoints, locate
+    config, checkpoints, locate, optional
     weights (files <-> tensors), preprocessing, models
     scoring
     converters (other systems' files; numpy only, never a model)
@@ -51,6 +51,7 @@ MODULES = {
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "kept_programs": Row("compiled programs in files, for a start without tracing",
                          "config weights.layout weights.staging"),
+    "optional": Row("packages that not everybody installs, or what to install"),
     "locate": Row("where files lie on this machine; downloads", "checkpoints weights.staging"),
     "hub": Row("repositories of the hub that hold a model", "checkpoints locate"),
     "found": Row("what load would load: where, in which format, which model",
@@ -106,7 +107,7 @@ MODULES = {
 
     "data": Row("the names to import"),
     "data.*": Row("pairs of pictures and captions, from files to batches",
-                  "checkpoints config preprocessing weights.staging"),
+                  "checkpoints config optional preprocessing weights.staging"),
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",
@@ -129,7 +130,7 @@ MODULES = {
 
     "jobs.sources": Row("the names to import"),
     "jobs.sources.*": Row("what a job reads, cut into shards of work, local or remote",
-                          "data preprocessing weights.staging"),
+                          "data optional preprocessing weights.staging"),
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
                   "config data evaluation found models preprocessing pretrained scoring "
@@ -137,11 +138,11 @@ MODULES = {
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
-                    "jobs preprocessing scoring weights.staging", jax=True),
+                    "jobs optional preprocessing scoring weights.staging", jax=True),
 
     "plan": Row("the names to import", jax=True),
     "plan.*": Row("programs compiled for devices that are not there, and what they need",
-                  "checkpoints config models scoring training weights", jax=True),
+                  "checkpoints config models optional scoring training weights", jax=True),
 
     "bench": Row("the names to import", jax=True),
     "bench.*": Row("how fast a model runs on the devices that are there",

@@ -12,7 +12,8 @@ import numpy as np
 
 from siglip_jax.data.augmentation import Augmentation
 from siglip_jax.data.examples import Batch, Preparation, Stream
-from siglip_jax.data.pair import Pairs, needed
+from siglip_jax.data.pair import Pairs
+from siglip_jax.optional import from_extra
 from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
 
 # Before a share is judged by this many examples, or by all there are.
@@ -79,7 +80,7 @@ class Batches:
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        self._grain = needed("grain")
+        self._grain = from_extra("train", "grain")
         _check("batch", batch, 1, sys.maxsize)
         _check("seed", seed, 0, 2**32 - 1)
         _check("workers", workers, 0, 1024)
@@ -183,7 +184,7 @@ class Batches:
         if self._workers:
             # Grain asks absl for its flags when it starts processes, and absl refuses to
             # tell before somebody has parsed a command line.
-            flags = needed("absl.flags").FLAGS
+            flags = from_extra("train", "absl.flags").FLAGS
             if not flags.is_parsed():
                 flags.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=self._workers)

@@ -2,11 +2,9 @@
 
 import difflib
 import hashlib
-import importlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
@@ -116,19 +114,3 @@ def refuse_missing(source: object, what: str, keys: Sequence[str], total: int) -
             f"{source}: {len(keys):,} of {total:,} pairs have no {what}: {first}; "
             "add what is missing or leave these out"
         )
-
-
-def needed(module: str) -> ModuleType:
-    """A package of the extra `train`.
-
-    Raises:
-      ValueError: one line that says what to install.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ValueError(
-            f"{package} is not installed, and reading training data needs it; "
-            "pip install 'siglip-jax[train]'"
-        ) from error

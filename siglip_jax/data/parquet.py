@@ -11,11 +11,11 @@ from siglip_jax.data.pair import (
     choose_column,
     digest,
     names_and_sizes,
-    needed,
     read_image,
     refuse_missing,
     text_captions,
 )
+from siglip_jax.optional import from_extra
 
 _IMAGE, _CAPTION = ("image",), ("caption", "captions", "text")
 _CACHE_BYTES = 1 << 30
@@ -47,7 +47,7 @@ class ParquetPairs:
     def __init__(
         self, files: list[Path], image: str | None, caption: str | None, source: str
     ) -> None:
-        arrow = needed("pyarrow")
+        arrow = from_extra("train", "pyarrow")
         self._files = files
         self._metadata: list[Any] = []
         self._groups: list[tuple[int, int]] = []  # file, and row group in it
@@ -59,7 +59,7 @@ class ParquetPairs:
                 schema = opened.schema_arrow
                 self._image = choose_column(file, schema.names, "image", image, _IMAGE)
                 self._caption = choose_column(file, schema.names, "caption", caption, _CAPTION)
-                _check_types(file, schema, self._image, self._caption)
+                check_types(file, schema, self._image, self._caption)
                 texts += opened.read([self._caption]).column(0).chunks
                 if "key" in schema.names:
                     keys += opened.read(["key"]).column(0).to_pylist()
@@ -130,7 +130,7 @@ class ParquetPairs:
 
 
 def _opened(file: Path, metadata: Any = None) -> Any:
-    parquet = needed("pyarrow.parquet")
+    parquet = from_extra("train", "pyarrow.parquet")
     try:
         return parquet.ParquetFile(file, metadata=metadata)
     except (OSError, ValueError) as error:
@@ -138,27 +138,41 @@ def _opened(file: Path, metadata: Any = None) -> Any:
         raise ValueError(f"{file}: not a Parquet file that can be read: {reason}") from error
 
 
-def _check_types(file: Path, schema: Any, image: str, caption: str) -> None:
-    types = needed("pyarrow.types")
+def check_types(file: object, schema: Any, image: str | None, text: str | None) -> None:
+    """Refuses columns that hold no images, or no texts.
+
+    Args:
+      file: what messages call the file.
+      schema: pyarrow's.
+      image, text: columns of it; None for one that is not read.
+
+    Raises:
+      ValueError: says what the column holds, and what is expected.
+    """
+    # Whoever has a schema has pyarrow.
+    from pyarrow import types
 
     def plain(kind: Any) -> Any:
         return kind.value_type if types.is_dictionary(kind) else kind
 
-    def text(kind: Any) -> bool:
+    def is_text(kind: Any) -> bool:
         kind = plain(kind)
         return types.is_string(kind) or types.is_large_string(kind)
 
-    kind = plain(schema.field(image).type)
-    parts = {f.name for f in kind} if types.is_struct(kind) else set()
-    binary = types.is_binary(kind) or types.is_large_binary(kind)
-    if not (binary or text(kind) or parts & {"bytes", "path"}):
-        raise ValueError(
-            f"{file}: column {image} holds {kind}; expected the bytes of image files, "
-            "a struct of bytes and path, or paths"
-        )
-    kind = schema.field(caption).type
-    several = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    if not text(kind.value_type if several else kind):
-        raise ValueError(
-            f"{file}: column {caption} holds {kind}; expected a string or a list of strings"
-        )
+    if image:
+        kind = plain(schema.field(image).type)
+        parts = {f.name for f in kind} if types.is_struct(kind) else set()
+        binary = types.is_binary(kind) or types.is_large_binary(kind)
+        if not (binary or is_text(kind) or parts & {"bytes", "path"}):
+            raise ValueError(
+                f"{file}: column {image} holds {kind}; expected the bytes of image files, "
+                "a struct of bytes and path, or paths"
+            )
+    if text:
+        kind = plain(schema.field(text).type)
+        lists = types.is_list, types.is_large_list, types.is_fixed_size_list
+        several = any(is_list(kind) for is_list in lists)
+        if not is_text(kind.value_type if several else kind):
+            raise ValueError(
+                f"{file}: column {text} holds {kind}; expected a string or a list of strings"
+            )

@@ -6,10 +6,60 @@ from typing import Any
 import numpy as np
 
 from siglip_jax.data.pair import Pair, choose_column, digest, text_captions
+from siglip_jax.optional import optional_package
 
 # A version is part of the name, and a split may be cut: tfds:coco_captions:1.1.0:train[:50%].
 _SOURCE = re.compile(r"tfds:([^:\[]+(?::\d[\d.*]*)?)(?::(.+))?")
 _CAPTIONS = ("caption", "captions", "text")
+
+
+def open_records(source: str, image: str | None) -> tuple[str, str, Any]:
+    """The name of a prepared dataset, the split, and its records, in random access.
+
+    Args:
+      source: `tfds:NAME` or `tfds:NAME:SPLIT`; the split is train unless given.
+      image: feature that holds the image; `image` unless given. It comes as the bytes of
+        the file.
+
+    Raises:
+      ValueError: if `source` is written otherwise, tensorflow_datasets is missing, or the
+        dataset cannot be opened.
+    """
+    parts = _SOURCE.fullmatch(source)
+    if parts is None:
+        raise ValueError(f"{source}: expected tfds:NAME or tfds:NAME:SPLIT")
+    name, split = parts[1], parts[2] or "train"
+    tfds = optional_package(
+        "tensorflow_datasets",
+        "tensorflow-datasets array_record",
+        name=f"{source}: tensorflow_datasets",
+    )
+    # The bytes of the file, so that it is decoded as every other picture is.
+    encoded = {image or "image": tfds.decode.SkipDecoding()}
+    try:
+        return name, split, tfds.data_source(name, split=split, decoders=encoded)
+    # Its errors are of many kinds, and some messages are pages long.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{source}: cannot be opened: {reason}") from error
+
+
+def record_texts(value: Any) -> tuple[str, ...]:
+    """The texts in a feature of a record; blank ones are left out.
+
+    Args:
+      value: a text, a sequence of texts, or a sequence of features of which `text` is one.
+
+    >>> record_texts({"id": [1, 2], "text": np.array([b"a dog", b""], object)})
+    ('a dog',)
+    """
+    if isinstance(value, dict):
+        value = value.get("text")
+    values = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    values = values if isinstance(values, list) else [values]
+    return text_captions(
+        [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+    )
 
 
 class TfdsPairs:
@@ -34,25 +84,7 @@ class TfdsPairs:
 
     def __init__(self, source: str, image: str | None, caption: str | None) -> None:
         self._arguments = (source, image, caption)
-        parts = _SOURCE.fullmatch(source)
-        if parts is None:
-            raise ValueError(f"{source}: expected tfds:NAME or tfds:NAME:SPLIT")
-        self._name, self._split = parts[1], parts[2] or "train"
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise ValueError(
-                f"{source}: tensorflow_datasets is not installed; "
-                "pip install tensorflow-datasets array_record"
-            ) from error
-        # The bytes of the file, so that it is decoded as every other picture is.
-        encoded = {image or "image": tfds.decode.SkipDecoding()}
-        try:
-            self._records = tfds.data_source(self._name, split=self._split, decoders=encoded)
-        # Its errors are of many kinds, and some messages are pages long.
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ValueError(f"{source}: cannot be opened: {reason}") from error
+        self._name, self._split, self._records = open_records(source, image)
         features = list(self._records.dataset_info.features)
         self._image = choose_column(source, features, "image", image, ("image",))
         self._caption = choose_column(source, features, "caption", caption, _CAPTIONS)
@@ -75,13 +107,7 @@ class TfdsPairs:
         return f"{self._name}:{self._split}:{index}"
 
     def _captions(self, index: int, record: dict[str, Any]) -> tuple[str, ...]:
-        value = record[self._caption]
-        if isinstance(value, dict):
-            value = value.get("text")
-        values = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-        values = values if isinstance(values, list) else [values]
-        texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
-        captions = text_captions(texts)
+        captions = record_texts(record[self._caption])
         if not captions:
             raise ValueError(f"{self._key(index)}: no caption")
         return captions

@@ -6,11 +6,10 @@ and stays readable by jax for the time that `jax.export` promises. XLA compiles 
 machine that runs it; jax's compilation cache keeps the result.
 """
 
-import contextlib
 import dataclasses
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from jax import export
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, Siglip
 from siglip_jax.models import Patches
+from siglip_jax.optional import from_extra
 from siglip_jax.plan.programs import program_function, program_inputs
 from siglip_jax.scoring import Program, Scorer, make_mesh
 from siglip_jax.weights.staging import staged
@@ -57,7 +57,10 @@ class SavedProgram:
           ValueError: if it is of another model, or has other batches or devices.
         """
         if self.config != scorer.model.config:
-            raise ValueError("the saved program is of another model than the scorer")
+            raise ValueError(
+                "the saved program is of another model than the scorer; "
+                "save one of this model with siglip-jax plan MODEL --on local --save FILE"
+            )
         program = scorer.program
         both = {
             name: (getattr(self.execution, name), getattr(scorer.model.execution, name))
@@ -101,8 +104,9 @@ def save_program(
       labels, patches: as for `scoring_job`.
 
     Raises:
-      ValueError: if the folder does not exist.
+      ValueError: if the folder does not exist, or flatbuffers is missing.
     """
+    from_extra("plan", "flatbuffers")  # jax writes the programs with it
     path = Path(path).expanduser()
     params = program.abstract_params()
     facts = {
@@ -121,8 +125,7 @@ def save_program(
             inputs = program_inputs(program, task, batch, labels=labels, patches=patches)
             function = program_function(program, task)
             exported = export.export(function, platforms=[platform])(params, *inputs)
-            with _flatbuffers("saving"):
-                file.writestr(f"{task}{SUFFIX}", bytes(exported.serialize()))
+            file.writestr(f"{task}{SUFFIX}", bytes(exported.serialize()))
     return path
 
 
@@ -133,7 +136,7 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
       devices: to run on; the first of all devices, as many as needed, unless given.
 
     Raises:
-      ValueError: if it is no such file, or is for other devices.
+      ValueError: if it is no such file, is for other devices, or flatbuffers is missing.
     """
     path = Path(path).expanduser()
     try:
@@ -155,11 +158,11 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
         raise ValueError(f"{path} is for {facts['platform']}, and the devices are {here}")
     if len(everything) < count:
         raise ValueError(f"{path} is for {count} devices, and there are {len(everything)}")
+    from_extra("plan", "flatbuffers")  # jax reads the programs with it
     mesh = make_mesh(everything[:count])
 
     def function(task: str) -> Any:
-        with _flatbuffers("reading"):
-            exported = export.deserialize(bytearray(texts[task]))
+        exported = export.deserialize(bytearray(texts[task]))
         shardings, _ = jax.tree.unflatten(exported.in_tree, exported.in_shardings_jax(mesh))
         run = jax.jit(exported.call)
 
@@ -183,13 +186,3 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
 def _split(program: Program) -> bool:
     leaves = jax.tree.leaves(program.params_sharding)
     return not all(leaf.is_fully_replicated for leaf in leaves)
-
-
-@contextlib.contextmanager
-def _flatbuffers(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise ValueError(
-            f"{what} a program needs flatbuffers; pip install 'siglip-jax[plan]'"
-        ) from error

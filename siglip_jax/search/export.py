@@ -1,12 +1,11 @@
 """Embeddings as other programs read them: FAISS, USearch, NumPy."""
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from siglip_jax.optional import optional_package
 from siglip_jax.search.embeddings import Embeddings
 from siglip_jax.weights.staging import staged
 
@@ -57,7 +56,7 @@ class _Rows:
 
 
 def _faiss(rows: _Rows, path: Path) -> int:
-    faiss = _needed("faiss", "faiss-cpu")
+    faiss = optional_package("faiss", "faiss-cpu", name="faiss-cpu")
     index = faiss.IndexFlatIP(rows.width)
     for part in rows:
         index.add(part)
@@ -66,7 +65,7 @@ def _faiss(rows: _Rows, path: Path) -> int:
 
 
 def _usearch(rows: _Rows, path: Path) -> int:
-    _needed("usearch", "usearch")
+    optional_package("usearch", "usearch")
     from usearch.index import Index
 
     index = Index(ndim=rows.width, metric="ip", dtype="f32")
@@ -95,10 +94,3 @@ def _npy(rows: _Rows, path: Path) -> int:
 def _header(rows: int, width: int) -> bytes:
     text = repr({"descr": "<f4", "fortran_order": False, "shape": (rows, width)})
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
-
-
-def _needed(module: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{package} is not installed; pip install {package}") from error

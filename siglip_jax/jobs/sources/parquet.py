@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from siglip_jax.data.pair import digest, text_captions
+from siglip_jax.data.parquet import check_types
 from siglip_jax.jobs.sources.fetch import fetched
 from siglip_jax.jobs.sources.item import Item, Shard
 from siglip_jax.jobs.sources.named import Columns, several_texts
 from siglip_jax.jobs.sources.storage import Stored, is_remote, joined, open_binary, parent
-from siglip_jax.jobs.sources.trouble import needed
+from siglip_jax.optional import from_extra
 
 ENDINGS = (".parquet", ".pq")
 # Rows that are decoded at a time, and bytes of a column that are read ahead: pictures may
@@ -103,7 +104,7 @@ class ParquetRows:
         with _opened(file) as opened:
             schema, metadata = opened.schema_arrow, opened.metadata
             columns = Columns(file.name, schema.names, *self._options)
-            _check_types(file, schema, columns)
+            check_types(file.name, schema, columns.image, columns.text)
             rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
             keys = None
             if columns.key:
@@ -158,7 +159,7 @@ def _opened(file: Stored, **options: Any) -> Iterator[Any]:
     Raises:
       ValueError: if it is none, or damaged at its end.
     """
-    parquet = needed("pyarrow.parquet")
+    parquet = from_extra("jobs", "pyarrow.parquet")
     with contextlib.ExitStack() as stack:
         remote = is_remote(file.where)
         source = stack.enter_context(open_binary(file.where)) if remote else file.where
@@ -221,7 +222,7 @@ def _pieces(file: int, rows: Sequence[int], size: int) -> Iterator[_Piece]:
 
 
 def _refuse_repeated(files: Sequence[Stored], columns: Sequence[Columns], keys: Any) -> None:
-    compute, arrow = needed("pyarrow.compute"), needed("pyarrow")
+    compute, arrow = from_extra("jobs", "pyarrow.compute"), from_extra("jobs", "pyarrow")
     for file, chosen, column in zip(files, columns, keys, strict=True):
         if column is not None and column.null_count:
             row = compute.index(compute.is_null(column), True).as_py()
@@ -240,35 +241,6 @@ def _refuse_repeated(files: Sequence[Stored], columns: Sequence[Columns], keys: 
             f"{files[0].name}: {first['values']!r} is {first['counts']} times in column {name}; "
             "name a column with key= in which every value is there once"
         )
-
-
-def _check_types(file: Stored, schema: Any, columns: Columns) -> None:
-    types = needed("pyarrow.types")
-
-    def kind_of(name: str) -> Any:
-        kind = schema.field(name).type
-        return kind.value_type if types.is_dictionary(kind) else kind
-
-    def text(kind: Any) -> bool:
-        return types.is_string(kind) or types.is_large_string(kind)
-
-    if columns.image:
-        kind = kind_of(columns.image)
-        parts = {field.name for field in kind} if types.is_struct(kind) else set()
-        binary = types.is_binary(kind) or types.is_large_binary(kind)
-        if not (binary or text(kind) or parts & {"bytes", "path"}):
-            raise ValueError(
-                f"{file.name}: column {columns.image} holds {kind}; expected the bytes of image "
-                "files, a struct of bytes and path, or paths"
-            )
-    if columns.text:
-        kind = kind_of(columns.text)
-        several = types.is_list(kind) or types.is_large_list(kind)
-        if not text(kind.value_type if several else kind):
-            raise ValueError(
-                f"{file.name}: column {columns.text} holds {kind}; "
-                "expected a string or a list of strings"
-            )
 
 
 def _unreadable(file: Stored, error: Exception) -> ValueError:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from siglip_jax.jobs.sources.trouble import needed, protocol_of, retrying
+from siglip_jax.jobs.sources.trouble import protocol_of, retrying
+from siglip_jax.optional import from_extra
 
 # What tells two contents of one name apart, by the names that fsspec's packages give it.
 _STAMPS = ("ETag", "etag", "blob_id", "md5Hash", "md5", "checksum")
@@ -150,7 +151,7 @@ def filesystem(where: str) -> tuple[Any, str]:
     Raises:
       ValueError: if a package is missing, the protocol unknown, or there is no login.
     """
-    fsspec = needed("fsspec")
+    fsspec = from_extra("jobs", "fsspec")
     protocol = protocol_of(where)
     known = fsspec.available_protocols()
     if protocol not in known:

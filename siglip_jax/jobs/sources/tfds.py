@@ -1,15 +1,12 @@
 """Records of TensorFlow Datasets, without TensorFlow."""
 
-import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from siglip_jax.data.pair import digest, text_captions
+from siglip_jax.data.pair import digest
+from siglip_jax.data.tfds import open_records, record_texts
 from siglip_jax.jobs.sources.item import Item, Shard
 from siglip_jax.jobs.sources.named import Columns, several_texts
-
-# A version is part of the name, and a split may be cut: tfds:coco_captions:1.1.0:train[:50%].
-_SPEC = re.compile(r"tfds:(?P<name>[^:\[]+(?::\d[\d.*]*)?)(?::(?P<split>.+))?")
 
 
 class TfdsRecords:
@@ -32,25 +29,7 @@ class TfdsRecords:
         self, spec: str, image: str | None, text: str | None, only: str | None, shard_size: int
     ) -> None:
         self._arguments = (spec, image, text, only, shard_size)
-        parts = _SPEC.fullmatch(spec)
-        if parts is None:
-            raise ValueError(f"{spec}: expected tfds:NAME or tfds:NAME:SPLIT")
-        self._name, self._split = parts["name"], parts["split"] or "train"
-        try:
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise ValueError(
-                f"{spec}: tensorflow_datasets is not installed; "
-                "pip install tensorflow-datasets array_record"
-            ) from error
-        # The bytes of the file, so that it is decoded as every other picture is.
-        encoded = {image or "image": tfds.decode.SkipDecoding()}
-        try:
-            self._records = tfds.data_source(self._name, split=self._split, decoders=encoded)
-        # Its errors are of many kinds, and some messages are pages long.
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ValueError(f"{spec}: cannot be opened: {reason}") from error
+        self._name, self._split, self._records = open_records(spec, image)
         features = list(self._records.dataset_info.features)
         asked = image or ("image" if "image" in features else None)
         self._columns = Columns(spec, features, asked, text, None, only)
@@ -86,7 +65,7 @@ class TfdsRecords:
         except Exception as error:
             yield Item(key, error=f"{key}: cannot be read: {str(error).partition(chr(10))[0]}")
             return
-        texts = _texts(record[self._columns.text]) if self._columns.text else ()
+        texts = record_texts(record[self._columns.text]) if self._columns.text else ()
         if self._columns.image:
             image = bytes(record[self._columns.image])
             yield Item(key, image, texts[0] if texts else None)
@@ -97,13 +76,3 @@ class TfdsRecords:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TfdsRecords, self._arguments
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, dict):
-        value = value.get("text")
-    value = value.tolist() if hasattr(value, "tolist") else value
-    values = value if isinstance(value, list) else [value]
-    return text_captions(
-        [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
-    )

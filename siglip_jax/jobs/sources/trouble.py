@@ -1,9 +1,7 @@
 """What can go wrong between here and a bucket: tried again, or said in one line."""
 
-import importlib
 import time
 from collections.abc import Callable
-from types import ModuleType
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -32,21 +30,6 @@ _AMAZON = "aws configure, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _LOGINS = {"gs": _GOOGLE, "gcs": _GOOGLE, "s3": _AMAZON, "s3a": _AMAZON} | {
     "hf": "hf auth login, or HF_TOKEN"
 }
-
-
-def needed(module: str) -> ModuleType:
-    """A package of the extra `jobs`.
-
-    Raises:
-      ValueError: one line that says what to install.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise ValueError(
-            f"{package} is not installed, and jobs need it; pip install 'siglip-jax[jobs]'"
-        ) from error
 
 
 def protocol_of(where: str) -> str:
