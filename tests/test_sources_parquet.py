@@ -101,6 +101,22 @@ def test_texts_alone(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.list_(pyarrow.string(), 2),
+        pyarrow.large_list(pyarrow.large_string()),
+        pyarrow.list_(pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+    ],
+    ids=["fixed", "large", "dictionary"],
+)
+def test_lists_of_texts_of_every_kind(tmp_path, kind):
+    lists = pyarrow.array([["a dog", "a cat"], ["one", "two"]], pyarrow.list_(pyarrow.string()))
+    pyarrow.parquet.write_table(pyarrow.table({"text": lists.cast(kind)}), tmp_path / "a.parquet")
+    found = items(open_source([str(tmp_path / "a.parquet")], only="texts"))
+    assert [item.text for item in found] == ["a dog", "a cat", "one", "two"]
+
+
 def test_damage_inside_loses_no_row_without_a_word(tmp_path):
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"image": [png(n) for n in range(8)]})

@@ -178,9 +178,9 @@ class Encoder(nn.Module):
         if changing or not params.keys() >= set(names):
             return [block(name=name, **kw) for name in names]
 
-        # One function for all layers: jax traces and lowers it once, which is most of the
-        # time from a start to the first score. XLA puts it in line; the program is the same.
-        @jax.jit
+        # One function for all layers, which jax traces once: tracing is much of the time to a
+        # first score. Put in line, or XLA for TPUs makes another program of some models.
+        @functools.partial(jax.jit, inline=True)
         def layer(params: Any, x: jax.Array, mask: jax.Array | None) -> Any:
             return block(parent=None, **kw).apply({"params": params}, x, mask)
 
