@@ -29,6 +29,10 @@ pytestmark = pytest.mark.usefixtures("surroundings")
         ("frobnicate", "'frobnicate'; there are demo, list, show, score"),
         ("list --jsn", "siglip-jax list: error: there is no option --jsn; did you mean --json?"),
         ("--jsno list", "siglip-jax: error: there is no option --jsno"),
+        (
+            "search idx --model M dog",
+            "arguments: dog; what is no option and no option's value comes",
+        ),
         ("score b.png --model M --label cat", "no option --label; did you mean --labels?"),
         ("score b.png --model M --lables=cat", "no option --lables; did you mean --labels?"),
         ("score --model M --labels cat b.png", "required: IMAGES, and come before --labels"),

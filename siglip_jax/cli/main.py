@@ -75,6 +75,8 @@ class Parser(argparse.ArgumentParser):
             message = f"no command is given; there are {names}"
         elif "required" in message and "IMAGES" in message:
             message += ", and come before --labels, which takes all that follows it"
+        elif message.startswith("unrecognized arguments: ") and " -" not in message:
+            message += "; what is no option and no option's value comes before the options"
         fail(f"{message} (see {self.prog} --help)", self.prog)
         raise SystemExit(2)
 

@@ -36,6 +36,7 @@ from siglip_jax.cli.job_arguments import (
     shard_size,
 )
 from siglip_jax.cli.model_arguments import (
+    FEW,
     add_model_arguments,
     batch_sizes,
     describe_run,
@@ -58,7 +59,6 @@ USAGE = (
     "       %(prog)s SOURCE... --model MODEL --out FOLDER --pairs [options]"
 )
 _BAR = 24
-_FEW = 64  # pictures for which starting sooner is worth more than running faster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
     files = picture_files(args.images)
 
-    quick_start = len(files) <= _FEW
+    quick_start = len(files) <= FEW
     sizes = batch_sizes(args, len(files), len(labels) * len(args.template or ["{}"]))
     if quick_start and not args.program:
         read_programs(args, {"images": sizes["batch_size"], "texts": sizes["text_batch_size"]})

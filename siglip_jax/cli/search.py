@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.model_arguments import (
+    FEW,
     PROFILES,
     add_model_arguments,
     available_mesh,
@@ -144,7 +145,8 @@ def _queries(args: argparse.Namespace, model: "Pretrained") -> Any:
     import numpy as np
 
     sizes = batch_sizes(args, len(args.image), len(args.texts))
-    scorer = model.scorer(tokenizer=bool(args.texts), **sizes)
+    few = len(args.image) + len(args.texts) <= FEW
+    scorer = model.scorer(tokenizer=bool(args.texts), quick_start=few, **sizes)
     parts = []
     if args.texts:
         parts.append(scorer.embed_texts(args.texts))
