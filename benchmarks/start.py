@@ -9,20 +9,21 @@ once before it is timed: our compiled programs and OpenVINO's are in their cache
 they are for anyone's second run. Rounds are interleaved; ratios are of the same round. CPU
 seconds, of all threads, are what is left of a measurement on a machine that others use.
 
-Measured on 2 cores of an AMD EPYC with little else running, 5 rounds: seconds, and the share of
+Measured on 2 cores of an AMD EPYC with nothing else running, 9 rounds: seconds, and the share of
 each that we take:
 
-    siglip_jax      1.82 s  1.00                 CPU 2.42 s
-    ONNX Runtime    1.38 s  1.32 (1.17 to 1.41)  CPU 2.03 s
-    OpenVINO        1.59 s  1.21 (1.14 to 1.33)  CPU 2.17 s
-    transformers    4.98 s  0.37 (0.37 to 0.38)  CPU 5.78 s
+    siglip_jax      1.47 s  1.00                 CPU 2.19 s
+    ONNX Runtime    1.48 s  1.05 (1.00 to 1.11)  CPU 2.01 s
+    OpenVINO        1.43 s  1.03 (0.93 to 1.14)  CPU 2.16 s
+    transformers    5.11 s  0.29 (0.27 to 0.32)  CPU 5.91 s
 
-It was 2.55 s, 1.69 of ONNX Runtime and 0.49 of transformers, while both towers went one after
-the other and products were prepared by YNNPACK when they first run (0.2 s a tower). Before that,
-tracing every block of a tower and not one for all took 0.5 s more of CPU. Of what is left, 0.7 s
-are imports (jax 0.45, flax 0.13), 0.3 tracing (half of it flax, which traces initialisers of
-parameters to compare shapes), 0.2 reading compiled programs, 0.1 the first look at mapped weights
-and 0.4 arithmetic. A saved program (`--program`) is traced no more, and takes as long to be read.
+It was 2.55 s while both towers went one after the other and products were prepared by YNNPACK
+when they first run (0.2 s a tower), and 1.82 s while both were traced, to ask jax's cache for
+their compiled programs; these are kept in files of their own now (`kept_programs`), which are
+read while the rest is imported. Before all that, tracing every block of a tower and not one for
+all took 0.5 s more of CPU. Of what is left, 0.45 s are jax's imports, 0.4 numpy's, flax's and
+ours, 0.1 loading and 0.4 arithmetic. A program of `plan --save` is StableHLO, which XLA compiles
+or jax's cache has: to start from it takes longer.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The .npz reader and writer: round trips, other people's files, and bad ones."""
 
 import io
+import os
 import zipfile
 
 import ml_dtypes
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from siglip_jax.weights import npz
 from siglip_jax.weights.npz import NpzReader, write_npz
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.source import open_source
@@ -176,6 +178,42 @@ def test_a_flipped_bit_is_noticed(tmp_path, compressed):
     path.write_bytes(content)
     with NpzReader(path) as reader, pytest.raises(ValueError, match=r"x\.npz: w is damaged \("):
         reader.read("w")
+
+
+def test_a_flipped_bit_in_a_header_is_noticed(tmp_path):
+    path = tmp_path / "x.npz"
+    write_npz(path, [("w", np.ones(5000, np.float32))])
+    content = path.read_bytes()
+    # Still a header that says the same: only the checksum can tell.
+    assert content.count(b", }  ") == 1
+    path.write_bytes(content.replace(b", }  ", b",  } "))
+    with NpzReader(path) as reader, pytest.raises(ValueError, match=r"w is damaged \(Bad CRC-32"):
+        reader.read("w")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_more_than_is_read_at_once(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(npz, "_CHUNK", 1000)
+    arrays = {f"w{n}": np.random.default_rng(n).standard_normal(n) for n in (0, 124, 125, 126, 999)}
+    # What others write: names with extra fields and comments, and something before it all.
+    (tmp_path / "x.npz").write_bytes(b"before")
+    with zipfile.ZipFile(tmp_path / "x.npz", "a", method) as archive:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type, info.extra, info.comment = method, b"\xfe\xca\3\0abc", b"mine"
+            archive.writestr(info, npy(array))
+    read = read_all(tmp_path / "x.npz")
+    assert all(same_bits(read[name], array) for name, array in arrays.items())
+
+
+@pytest.mark.parametrize("keep", [0, 20, 60, 200, 5000])
+def test_a_file_cut_short_while_it_is_open(tmp_path, keep):
+    path = tmp_path / "x.npz"
+    write_npz(path, [("w", np.zeros(50_000, np.float32))])
+    with NpzReader(path) as reader:
+        os.truncate(path, keep)
+        with pytest.raises(ValueError, match=r"x\.npz: w is damaged \(it ends early\)"):
+            reader.read("w")
 
 
 @pytest.mark.parametrize("extra", [b"", b"1234"])

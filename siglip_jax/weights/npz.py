@@ -6,6 +6,7 @@ file too, but reports what is wrong with one in ten different ways.
 """
 
 import contextlib
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from siglip_jax.weights.reader import BFLOAT16, FLOATS, Header, empty_aligned, s
 from siglip_jax.weights.staging import staged
 
 _CHUNK = 4 << 20
+_LOCAL_HEADER = 30  # bytes before a member's name; the last four are the lengths of name and extra
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
@@ -34,10 +36,14 @@ class NpzReader:
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+            self._file = Path(path).open("rb")  # noqa: SIM115  (close() closes it)
+        except OSError as error:
             raise ValueError(_why_not_a_zip(Path(path), error)) from error
         try:
+            try:
+                self._zip = zipfile.ZipFile(self._file)
+            except (zipfile.BadZipFile, OSError) as error:
+                raise ValueError(_why_not_a_zip(Path(path), error)) from error
             self._members, self.ignored = self._parameters()
             self._fortran: set[str] = set()
             self._foreign_endian: set[str] = set()
@@ -53,7 +59,8 @@ class NpzReader:
         self.close()
 
     def close(self) -> None:
-        self._zip.close()
+        # The archive has nothing of its own to close: it reads a file that it was given.
+        self._file.close()
 
     def read(self, name: str) -> np.ndarray:
         """The tensor `name`; its checksum is verified.
@@ -65,14 +72,17 @@ class NpzReader:
         if name in self._fortran:
             shape = shape[::-1]
         array = empty_aligned(shape, dtype)
-        with self._damage(name), self._zip.open(self._members[name]) as file:
-            _read_npy_header(file)
-            # Views of any dtype as bytes; a 0-d or empty array has none to offer.
-            into = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
-            for start in range(0, len(into), _CHUNK):
-                piece = into[start : start + _CHUNK]
-                if file.readinto(piece) != len(piece):
-                    raise EOFError("it ends early")
+        # Views of any dtype as bytes; a 0-d or empty array has none to offer.
+        into = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
+        info = self._zip.getinfo(self._members[name])
+        with self._damage(name):
+            if info.compress_type == zipfile.ZIP_STORED:
+                _read_stored(self._file, info, into)
+            else:
+                with self._zip.open(info) as file:
+                    _read_npy_header(file)
+                    for piece in _pieces(into):
+                        _fill(piece, file)
         if name in self._foreign_endian:
             array.byteswap(inplace=True)
         return array.T if name in self._fortran else array
@@ -173,6 +183,33 @@ def write_npz(
                 np.lib.format.write_array(file, array, allow_pickle=False)
         if not written:
             raise ValueError(f"cannot write {path}: there are no tensors to write")
+
+
+def _read_stored(file: BinaryIO, info: zipfile.ZipInfo, into: memoryview) -> None:
+    """Reads the end of an uncompressed member straight to where it belongs.
+
+    zipfile would hand over copies of the bytes, which costs as much as reading them. What
+    else it verifies it did when the header was read.
+    """
+    file.seek(info.header_offset)
+    local = file.read(_LOCAL_HEADER)
+    lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+    file.seek(lengths, os.SEEK_CUR)
+    crc = zlib.crc32(file.read(info.file_size - len(into)))
+    for piece in _pieces(into):
+        _fill(piece, file)
+        crc = zlib.crc32(piece, crc)
+    if crc != info.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {info.filename!r}")
+
+
+def _pieces(into: memoryview) -> Iterator[memoryview]:
+    return (into[start : start + _CHUNK] for start in range(0, len(into), _CHUNK))
+
+
+def _fill(piece: memoryview, file: BinaryIO) -> None:
+    if file.readinto(piece) != len(piece):
+        raise EOFError("it ends early")
 
 
 def _read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
