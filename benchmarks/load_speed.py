@@ -9,15 +9,15 @@ memory is what the process holds for itself alone by then, of /proc/self/smaps_r
 what it held before loading, as a multiple of the weights; pages of a mapped file are
 the page cache's own, which several processes share.
 
-Measured on 2 cores of an AMD EPYC that other work kept busy (load 9), 4 rounds; times as a share
-of transformers 5.23's:
+Measured on 2 cores of an AMD EPYC with nothing else running, 7 rounds; times as a share of
+transformers 5.23's, which maps its file too:
 
-    siglip_jax folder  loaded 0.06 s 0.26 (0.21 to 0.27)   touched 0.11 s 0.37   private 0.00x
-    siglip_jax .npz    loaded 2.35 s 8.50 (6.33 to 10.83)  touched 2.36 s 7.05   private 1.01x
-    transformers       loaded 0.24 s 1.00                  touched 0.27 s 1.00   private 0.01x
+    siglip_jax folder  loaded 0.03 s 0.14 (0.13 to 0.14)  touched 0.08 s 0.29   private 0.00x
+    siglip_jax .npz    loaded 1.24 s 6.84 (5.73 to 7.73)  touched 1.25 s 5.30   private 1.00x
+    transformers       loaded 0.21 s 1.00                 touched 0.27 s 1.00   private 0.01x
 
-A .npz cannot be mapped: big_vision's tensors are not aligned in it, and their checksums are
-verified.
+A .npz cannot be mapped: big_vision's tensors are not aligned in it. They are read straight into
+place; what takes long are the checksums (0.2 s) and the first touch of so much new memory.
 """
 
 import argparse
