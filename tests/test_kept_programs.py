@@ -59,6 +59,19 @@ def test_a_second_start_traces_nothing_and_gives_the_same_bits(folder, untraced)
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["naflex", "image_scan", "bfloat16"])
+def test_other_towers(folder, untraced, name):
+    tiny = case(name)
+
+    def zimg():
+        started = program(SiglipModel(tiny.config, tiny.execution))
+        return np.asarray(started.images(tiny.params, tiny.images))
+
+    first = zimg()
+    untraced()
+    np.testing.assert_array_equal(zimg(), first)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
