@@ -69,3 +69,4 @@ def _print_for_a_person(head: str, lines: list[str]) -> None:
         )
         for part in folded:
             console.print(f"  {part}".replace("\xa0", " "), style="dim", soft_wrap=True)
+    console.print("In the box: siglip_emoji, a small model of emoji (siglip-jax demo)", style="dim")
