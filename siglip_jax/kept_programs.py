@@ -25,9 +25,9 @@ from siglip_jax.config import Execution, NaFlexVision, Siglip
 from siglip_jax.weights.layout import stored_parameters
 from siglip_jax.weights.staging import staged
 
-Program = Callable[..., Any]
-Array = tuple[tuple[int, ...], str]  # shape and dtype
-_ahead: dict[str, Future[Program | None]] = {}
+Compiled = Callable[..., Any]
+ShapeDtype = tuple[tuple[int, ...], str]
+_ahead: dict[str, Future[Compiled | None]] = {}
 
 
 def program_key(
@@ -35,7 +35,7 @@ def program_key(
     config: Siglip,
     execution: Execution,
     pixels: tuple[float, float],
-    arrays: Iterable[Array],
+    arrays: Iterable[ShapeDtype],
 ) -> str:
     """The name of a program's file.
 
@@ -85,7 +85,7 @@ def _installed() -> list[Any]:
     ]
 
 
-def read_program(key: str, device: Any) -> Program | None:
+def read_program(key: str, device: Any) -> Compiled | None:
     """The program of `key`, loaded onto `device`; None if it is not kept, or no longer loads."""
     ahead = _ahead.pop(key, None)
     return _read(key, device) if ahead is None else ahead.result()
@@ -138,7 +138,7 @@ def read_ahead(
     reader.shutdown(wait=False)
 
 
-def _read_alone(key: str) -> Program | None:
+def _read_alone(key: str) -> Compiled | None:
     import jax
 
     try:
@@ -156,7 +156,7 @@ def _folder() -> Path | None:
     return None if folder is None or "://" in folder else Path(folder, "siglip_jax")
 
 
-def _read(key: str, device: Any) -> Program | None:
+def _read(key: str, device: Any) -> Compiled | None:
     folder = _folder()
     if folder is None or not (folder / key).exists():
         return None
@@ -166,7 +166,7 @@ def _read(key: str, device: Any) -> Program | None:
         return None
 
 
-def _load(file: Path, device: Any) -> Program:
+def _load(file: Path, device: Any) -> Compiled:
     from jax.experimental import serialize_executable
 
     parts = pickle.loads(file.read_bytes())

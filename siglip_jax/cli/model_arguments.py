@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from siglip_jax.pretrained import Pretrained
 
 PROFILES = ("big_vision", "transformers", "open_clip")
-FEW = 64  # pictures for which starting sooner is worth more than running faster
+# For so few pictures and texts starting sooner is worth more than running faster.
+QUICK_START_LIMIT = 64
 
 
 def positive(text: str) -> int:
@@ -131,6 +132,9 @@ def load_model(
 
 
 def _found(args: argparse.Namespace) -> "Found":
+    """What `args` name; looked for once, as the hub may have to be asked."""
+    if "found" in args:
+        return args.found
     from siglip_jax.cli.progress import Bar
     from siglip_jax.found import find_model
 
@@ -142,13 +146,14 @@ def _found(args: argparse.Namespace) -> "Found":
             file=sys.stderr,
         )
     with Bar("downloading", unit="bytes") as bar:
-        return find_model(
+        args.found = find_model(
             args.model,
             profile=args.profile,
             res=args.res,
             vocabulary=args.vocabulary,
             progress=bar.update,
         )
+    return args.found
 
 
 def _execution(args: argparse.Namespace) -> Execution:

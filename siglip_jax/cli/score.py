@@ -36,7 +36,7 @@ from siglip_jax.cli.job_arguments import (
     shard_size,
 )
 from siglip_jax.cli.model_arguments import (
-    FEW,
+    QUICK_START_LIMIT,
     add_model_arguments,
     batch_sizes,
     describe_run,
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
     files = picture_files(args.images)
 
-    quick_start = len(files) <= FEW
+    quick_start = len(files) <= QUICK_START_LIMIT
     sizes = batch_sizes(args, len(files), len(labels) * len(args.template or ["{}"]))
     if quick_start and not args.program:
         read_programs(args, {"images": sizes["batch_size"], "texts": sizes["text_batch_size"]})

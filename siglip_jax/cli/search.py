@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.model_arguments import (
-    FEW,
     PROFILES,
+    QUICK_START_LIMIT,
     add_model_arguments,
     available_mesh,
     batch_sizes,
@@ -145,7 +145,7 @@ def _queries(args: argparse.Namespace, model: "Pretrained") -> Any:
     import numpy as np
 
     sizes = batch_sizes(args, len(args.image), len(args.texts))
-    few = len(args.image) + len(args.texts) <= FEW
+    few = len(args.image) + len(args.texts) <= QUICK_START_LIMIT
     scorer = model.scorer(tokenizer=bool(args.texts), quick_start=few, **sizes)
     parts = []
     if args.texts:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax.traverse_util import flatten_dict
 
-from siglip_jax.kept_programs import Array, keep_program, read_program, surroundings
+from siglip_jax.kept_programs import ShapeDtype, keep_program, read_program, surroundings
 
 # XLA hands products to YNNPACK, which prepares each of them when it first runs: 0.2 s a tower
 # of B/16, for some 3% of the time of all later runs.
@@ -29,7 +29,7 @@ class QuickFunction:
     def __init__(
         self,
         function: Callable[..., Any],
-        key: Callable[[Iterable[Array]], str],
+        key: Callable[[Iterable[ShapeDtype]], str],
         device: jax.Device,
         options: dict[str, Any],
     ) -> None:
@@ -38,7 +38,7 @@ class QuickFunction:
         function.__name__ = f"{function.__name__}_{surroundings()[:16]}"
         self._function = jax.jit(function, **options)
         self._key, self._device = key, device
-        self._programs: dict[tuple[Array, ...], Callable[..., Any]] = {}
+        self._programs: dict[tuple[ShapeDtype, ...], Callable[..., Any]] = {}
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
         """As that of a jitted function."""
