@@ -32,11 +32,11 @@ wheel: $(INSTALLED) ## build the wheel, install it elsewhere, run the command fr
 parity: $(INSTALLED) ## compare with the live libraries; BIG_VISION=path/to/checkout adds big_vision
 	$(BIN)/python -m pip install --quiet --editable ".[dev,parity]"
 	@# A process each, because TensorFlow and PyTorch do not load in any order.
-	for file in tests/test_parity_*.py; do \
+	for file in tests/parity/test_*.py; do \
 	  PYTHONPATH=$(BIG_VISION) $(BIN)/python -m pytest $$file || exit 1; done
 
 readme: $(INSTALLED) ## write the table of checkpoints into the README
-	$(BIN)/python tests/readme_table.py
+	$(BIN)/python tests/support/readme_table.py
 
 clean: ## remove .venv and what was built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -110,7 +110,7 @@ def convert(name: str, source: str, target: str, to: str) -> tuple[str, bool]:
 
 
 def compare(folder: str, to: str) -> dict[str, Any]:
-    from siglip_jax.converters.compare import compare
+    from siglip_jax.verify.live import compare
 
     return compare(Path(folder), to)
 

@@ -23,7 +23,7 @@ from PIL import Image
 from siglip_jax.config import Siglip, Size, Text, Vision
 from siglip_jax.models import SiglipModel, abstract_inputs, value_range
 from siglip_jax.preprocessing import Tokenizer, custom_profile, preprocess_image
-from siglip_jax.scoring.sharding import make_mesh
+from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.training.optimizer import make_optimizer, treatments
 from siglip_jax.training.recipe import Loss, Optimizer, Rule
 from siglip_jax.training.step import (

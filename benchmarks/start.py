@@ -19,7 +19,7 @@ each that we take:
 
 It was 2.55 s while both towers went one after the other and products were prepared by YNNPACK
 when they first run (0.2 s a tower), and 1.82 s while both were traced, to ask jax's cache for
-their compiled programs; these are kept in files of their own now (`kept_programs`), which are
+their compiled programs; these are kept in files of their own now (`programs.cache`), which are
 read while the rest is imported. Before all that, tracing every block of a tower and not one for
 all took 0.5 s more of CPU. Of what is left, 0.45 s are jax's imports, 0.4 numpy's, flax's and
 ours, 0.1 loading and 0.4 arithmetic. A program of `plan --save` is StableHLO, which XLA compiles

@@ -63,7 +63,7 @@ from siglip_jax.config import Execution
 from siglip_jax.models import value_range
 from siglip_jax.plan import Job, make_plan, place, scoring_job, scoring_program
 from siglip_jax.plan.flops import image_flops
-from siglip_jax.scoring import Program
+from siglip_jax.programs import Program
 
 MODELS = {"siglip_b16_224": ("B/16", 128), "siglip_so400m14_384": ("So400m/14", 32)}
 SCANNED = {"scan_image": True, "scan_text": True}

@@ -30,7 +30,7 @@ from jax.experimental import topologies
 from siglip_jax.checkpoints import find
 from siglip_jax.config import Execution
 from siglip_jax.models import SiglipModel
-from siglip_jax.scoring import FSDP, REPLICATED, Program, make_mesh
+from siglip_jax.programs import FSDP, REPLICATED, Program, make_mesh
 
 
 def main() -> None:

@@ -14,18 +14,19 @@ from siglip_jax.config import Execution
 if TYPE_CHECKING:
     from siglip_jax.models import Patches, SiglipModel
     from siglip_jax.pretrained import Pretrained, load, save
-    from siglip_jax.scoring import FSDP, Scorer, Scores, make_mesh
+    from siglip_jax.programs import FSDP, make_mesh
+    from siglip_jax.scoring import Scorer, Scores
 
 # Looked up on first use, because each imports jax and the command line's tables need none.
 _LAZY = {
-    "FSDP": "scoring",
+    "FSDP": "programs",
     "Patches": "models",
     "Pretrained": "pretrained",
     "Scorer": "scoring",
     "Scores": "scoring",
     "SiglipModel": "models",
     "load": "pretrained",
-    "make_mesh": "scoring",
+    "make_mesh": "programs",
     "save": "pretrained",
 }
 

@@ -25,8 +25,9 @@ from siglip_jax.models.naflex import NaFlexVisionTower
 from siglip_jax.models.text import TextTower
 from siglip_jax.models.vision import VisionTower
 from siglip_jax.preprocessing import Profile, Tokenizer
-from siglip_jax.scoring import REPLICATED, Scorer, sharding_of
-from siglip_jax.scoring.sharding import Mesh, Rules
+from siglip_jax.programs import REPLICATED, sharding_of
+from siglip_jax.programs.sharding import Mesh, Rules
+from siglip_jax.scoring import Scorer
 from siglip_jax.weights.load import flatten, load_params
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.save import on_host

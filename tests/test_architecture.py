@@ -4,6 +4,7 @@ Dependencies go down this list and never up:
 
     config, checkpoints, locate, optional
     weights (files <-> tensors), preprocessing, models
+    programs (the compiled functions of the towers)
     scoring
     converters (other systems' files; numpy only, never a model)
     hub, found (which model a name or a path means; reach converters only when a file needs them)
@@ -12,7 +13,7 @@ Dependencies go down this list and never up:
     training
     jobs (bulk embedding and scoring), search (over what they wrote)
     plan (compiled for other devices), bench (run on these)
-    reference (published numbers, wrong pipelines)
+    verify (published numbers, live libraries), doctor (wrong settings of other pipelines)
     cli
 
 A new module needs a row here. `jax=True` says that importing the module imports jax;
@@ -49,8 +50,6 @@ MODULES = {
     "config": Row("architecture of a model, and how to execute it, as dataclasses"),
     "checkpoints": Row("the table of released checkpoints, lookup by any name", "config"),
     "allocator": Row("glibc's malloc, told to keep what is freed"),
-    "kept_programs": Row("compiled programs in files, for a start without tracing",
-                         "config weights.layout weights.staging"),
     "optional": Row("packages that not everybody installs, or what to install"),
     "locate": Row("where files lie on this machine; downloads", "checkpoints weights.staging"),
     "hub": Row("repositories of the hub that hold a model", "checkpoints locate"),
@@ -58,7 +57,7 @@ MODULES = {
                  "checkpoints config converters hub locate preprocessing weights"),
     "pretrained": Row("load and save: a model with all its scores depend on",
                       "checkpoints config converters found locate models preprocessing "
-                      "scoring weights", jax=True),
+                      "programs scoring weights", jax=True),
 
     "weights": Row("empty, so that its modules are imported one by one"),
     "weights.reader": Row("what an open checkpoint offers; which entries are parameters"),
@@ -93,17 +92,23 @@ MODULES = {
     "models.text": Row("text tower", "config", jax=True),
     "models.two_towers": Row("both towers, temperature and bias", "config", jax=True),
 
+    "programs": Row("the names to import"),
+    "programs.sharding": Row("meshes, and rules that shard weights over them", jax=True),
+    "programs.towers": Row("the compiled functions, without weights",
+                           "config models weights.layout", jax=True),
+    "programs.function": Row("a compiled function that is run a few times only", jax=True),
+    "programs.cache": Row("executables in files, for a start without tracing",
+                          "config weights.layout weights.staging"),
+    "programs.tasks": Row("the tasks of a model, and the inputs of each", "models", jax=True),
+    "programs.exported": Row("StableHLO in a file, for a start without tracing on any machine",
+                             "config models optional weights.staging", jax=True),
+
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking"),
     "scoring.prompts": Row("templates and their average"),
-    "scoring.sharding": Row("meshes, and rules that lay weights on them", jax=True),
     "scoring.feed": Row("decoding ahead; batches of one fixed shape", jax=True),
-    "scoring.program": Row("the compiled functions, without weights",
-                           "config kept_programs models weights.layout", jax=True),
-    "scoring.quick_function": Row("a compiled function that is run a few times only",
-                                  "kept_programs", jax=True),
-    "scoring.scorer": Row("pictures and labels in, scores out",
-                          "config models preprocessing", jax=True),
+    "scoring.scorer": Row("images and labels in, scores out",
+                          "config models preprocessing programs", jax=True),
 
     "data": Row("the names to import"),
     "data.*": Row("pairs of pictures and captions, from files to batches",
@@ -111,7 +116,7 @@ MODULES = {
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",
-                        "config models preprocessing scoring", jax=True),
+                        "config models preprocessing programs scoring", jax=True),
 
     "training": Row("the names to import", jax=True),
     "training.loss": Row("the sigmoid loss, and the softmax loss beside it", "models", jax=True),
@@ -120,93 +125,100 @@ MODULES = {
                            "checkpoints config data preprocessing"),
     "training.recipe_file": Row("recipes from TOML, strictly"),
     "training.optimizer": Row("optax, with big_vision's treatment by name", jax=True),
-    "training.step": Row("state and batch in, state and numbers out", "models scoring", jax=True),
+    "training.step": Row("state and batch in, state and numbers out", "models programs", jax=True),
     "training.start": Row("the model a run begins with",
                           "checkpoints config data found locate models preprocessing pretrained "
-                          "scoring", jax=True),
+                          "programs", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "
-                      "scoring weights", jax=True),
+                      "programs scoring weights", jax=True),
 
     "jobs.sources": Row("the names to import"),
     "jobs.sources.*": Row("what a job reads, cut into shards of work, local or remote",
                           "data optional preprocessing weights.staging"),
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
-                  "config data evaluation found models preprocessing pretrained scoring "
+                  "config data evaluation found models preprocessing pretrained programs scoring "
                   "weights", jax=True),
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
-                    "jobs optional preprocessing scoring weights.staging", jax=True),
+                    "jobs optional preprocessing programs scoring weights.staging", jax=True),
 
     "plan": Row("the names to import", jax=True),
     "plan.*": Row("programs compiled for devices that are not there, and what they need",
-                  "checkpoints config models optional scoring training weights", jax=True),
+                  "checkpoints config models optional programs training weights", jax=True),
 
     "bench": Row("the names to import", jax=True),
     "bench.*": Row("how fast a model runs on the devices that are there",
-                   "checkpoints config models plan preprocessing pretrained scoring weights",
+                   "checkpoints config models plan preprocessing pretrained programs weights",
                    jax=True),
 
-    "reference": Row("what is known about the right answer"),
-    "reference.inputs": Row("bundled pictures and texts", "weights.staging"),
-    "reference.circles": Row("transformers' NaFlex test, drawn"),
-    "reference.notebooks": Row("numbers that big_vision's notebooks printed"),
-    "reference.published": Row("published logits and what they need",
-                               "checkpoints preprocessing.profiles"),
-    "reference.checks": Row("of a model, without published numbers",
-                            "preprocessing pretrained scoring weights", jax=True),
-    "reference.verify": Row("published numbers beside ours",
-                            "preprocessing pretrained scoring", jax=True),
-    "reference.knobs": Row("what a pipeline can set wrong", "checkpoints config"),
-    "reference.interpolation": Row("position embeddings, each system's way", "weights.posemb"),
-    "reference.wrong_inputs": Row("what a tower is fed then", "config preprocessing"),
-    "reference.wrong_towers": Row("towers run the wrong way", "config models scoring.feed",
-                                  jax=True),
-    "reference.doctor": Row("which knob is wrong, and how much it matters",
-                            "config models preprocessing", jax=True),
-    "reference.embeddings_file": Row("another pipeline's embeddings"),
+    "verify": Row("the names to import"),
+    "verify.inputs": Row("bundled images and texts", "weights.staging"),
+    "verify.circles": Row("transformers' NaFlex test, drawn"),
+    "verify.notebooks": Row("numbers that big_vision's notebooks printed"),
+    "verify.published": Row("published logits and what they need",
+                            "checkpoints preprocessing.profiles"),
+    "verify.checks": Row("of a model, without published numbers",
+                         "preprocessing pretrained programs scoring weights", jax=True),
+    "verify.report": Row("published numbers beside ours",
+                         "preprocessing pretrained programs scoring", jax=True),
+    "verify.live": Row("what was written, run in the library it is for, beside ours",
+                       "converters"),
+    # These two run models, when called.
+    "verify.own_outputs": Row("what siglip_jax computes for bundled inputs",
+                              "config converters doctor.wrong_towers models preprocessing weights"),
+    "verify.live_library": Row("what the library that a folder is for computes", "converters",
+                               torch=True),
+
+    "doctor": Row("the names to import"),
+    "doctor.settings": Row("what a pipeline can set wrong", "checkpoints config"),
+    "doctor.interpolation": Row("position embeddings, each system's way", "weights.posemb"),
+    "doctor.wrong_inputs": Row("what a tower is fed then", "config preprocessing"),
+    "doctor.wrong_towers": Row("towers run the wrong way", "config models scoring.feed",
+                               jax=True),
+    "doctor.search": Row("which setting is wrong, and how much it matters",
+                         "config models preprocessing verify", jax=True),
+    "doctor.embeddings_file": Row("another pipeline's embeddings", "verify.inputs"),
 
     "cli": Row("empty"),
     "cli.main": Row("the command, its errors and exit codes", "locate"),
     "cli.description": Row("a checkpoint's facts as plain JSON types", "checkpoints config"),
-    "cli.list_checkpoints": Row("siglip-jax list", "checkpoints"),
-    "cli.show": Row("siglip-jax show", "checkpoints config converters found weights"),
-    "cli.score": Row("siglip-jax score", "jobs scoring"),
-    "cli.saved_program": Row("--program, of score and embed", "plan"),
-    "cli.embed": Row("siglip-jax embed", "jobs scoring weights.staging"),
-    "cli.search": Row("siglip-jax search", "jobs search scoring"),
-    "cli.plan": Row("siglip-jax plan", "checkpoints config found plan"),
-    "cli.bench": Row("siglip-jax bench",
-                     "allocator bench checkpoints config found models scoring"),
-    "cli.demo": Row("siglip-jax demo", "found pretrained scoring"),
-    "cli.train": Row("siglip-jax train", "training"),
-    "cli.evaluate": Row("siglip-jax evaluate", "data evaluation scoring"),
-    "cli.pair_embedding": Row("a dataset to embeddings, bad pictures reported", "data scoring",
+    "cli.commands": Row("one file a subcommand, named as it is typed"),
+    "cli.commands.list": Row("siglip-jax list", "checkpoints cli"),
+    "cli.commands.show": Row("siglip-jax show", "checkpoints config converters found weights cli"),
+    "cli.commands.score": Row("siglip-jax score", "jobs programs scoring cli"),
+    "cli.saved_program": Row("--program, of score and embed", "programs"),
+    "cli.commands.embed": Row("siglip-jax embed", "jobs programs scoring weights.staging cli"),
+    "cli.commands.search": Row("siglip-jax search", "jobs search programs scoring cli"),
+    "cli.commands.plan": Row("siglip-jax plan", "checkpoints config found plan programs cli"),
+    "cli.commands.bench": Row("siglip-jax bench",
+                              "allocator bench checkpoints config found models programs cli"),
+    "cli.commands.demo": Row("siglip-jax demo", "found pretrained programs scoring cli"),
+    "cli.commands.train": Row("siglip-jax train", "training cli"),
+    "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
+    "cli.pair_embedding": Row("a dataset to embeddings, bad images reported", "data scoring",
                               jax=True),
     "cli.model_arguments": Row("options of all commands that run a model; loads it",
-                               "allocator checkpoints config found kept_programs locate "
-                               "preprocessing pretrained scoring"),
+                               "allocator checkpoints config found programs locate "
+                               "preprocessing pretrained programs scoring"),
     "cli.picture_files": Row("files, folders, patterns, a list on stdin"),
     "cli.embedding": Row("picture files to embeddings, bad ones reported", "scoring", jax=True),
     "cli.progress": Row("a bar on stderr, for a person"),
-    "cli.verify": Row("siglip-jax verify", "reference"),
-    "cli.doctor": Row("siglip-jax doctor", "reference"),
-    "cli.diagnosis": Row("what the doctor found, in words", "reference"),
+    "cli.commands.verify": Row("siglip-jax verify", "verify cli"),
+    "cli.commands.doctor": Row("siglip-jax doctor", "doctor verify cli"),
+    "cli.diagnosis": Row("what the doctor found, in words", "doctor verify"),
     "cli.columns": Row("aligned columns of text"),
-    # One subcommand each.
-    "cli.*": Row("siglip-jax convert, verify, ...",
-                 "checkpoints config converters found locate pretrained scoring weights"),
+    "cli.commands.*": Row("siglip-jax convert, diff",
+                          "checkpoints config converters found locate verify weights cli"),
+    "cli.*": Row("options and output that several commands share",
+                 "checkpoints config converters found locate pretrained programs scoring weights"),
 
     "converters": Row("the names to import"),
     # One row each once their number has settled.
     "converters.*": Row("other systems' files and ours, by tables of rules",
                         "checkpoints config weights preprocessing.profiles preprocessing.text"),
-    # These two run models, when called: imported by `compare`, which nothing else imports.
-    "converters.own_outputs": Row("what siglip_jax computes for bundled inputs",
-                                  "config models preprocessing reference weights"),
-    "converters.live_library": Row("what the library that a folder is for computes", torch=True),
 }
 # fmt: on
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}

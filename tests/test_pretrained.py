@@ -16,7 +16,7 @@ from siglip_jax.converters import big_vision
 from siglip_jax.converters.files import open_file
 from siglip_jax.preprocessing import PROFILES, custom_profile, profile_for
 from siglip_jax.pretrained import CARD, find_model
-from siglip_jax.scoring import make_mesh
+from siglip_jax.programs import make_mesh
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.save import save_params

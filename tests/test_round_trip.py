@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import SHARED
 from tiny_checkpoint import CONFIG, SIZE, bits, tensors, written
-from towers import NAMES, SHARED, TOWERS, case
+from towers import NAMES, TOWERS, case
 
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.load import flatten, load_params

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from siglip_jax.scoring.sharding import DATA, MODEL
+from siglip_jax.programs.sharding import DATA, MODEL
 
 # Large enough to be limited by arithmetic; a CPU is slow and has no launch to hide.
 SIDES = {"cpu": (1024, 2048)}

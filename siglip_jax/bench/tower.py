@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from siglip_jax.models import Patches, abstract_inputs
 from siglip_jax.plan.flops import image_flops, text_flops
-from siglip_jax.scoring import Program
-from siglip_jax.scoring.sharding import put
+from siglip_jax.programs import Program
+from siglip_jax.programs.sharding import put
 
 Tower = Literal["images", "texts"]
 

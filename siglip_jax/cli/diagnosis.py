@@ -4,17 +4,17 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.columns import columns
-from siglip_jax.reference.knobs import Setting
+from siglip_jax.doctor.settings import Setting
 
 if TYPE_CHECKING:
-    from siglip_jax.reference.doctor import Candidate, Diagnosis, Doctor, Effect
+    from siglip_jax.doctor.search import Candidate, Diagnosis, Doctor, Effect
 
 
 def plain(
     name: str, doctor: "Doctor", effects: "list[Effect]", diagnoses: "list[Diagnosis]"
 ) -> dict[str, Any]:
     """Everything, for --json."""
-    from siglip_jax.reference.inputs import digest
+    from siglip_jax.verify.inputs import digest
 
     return {
         "model": name,

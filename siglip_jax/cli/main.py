@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from siglip_jax.cli import (
+from siglip_jax.cli.commands import (
     bench,
     convert,
     demo,
@@ -18,7 +18,6 @@ from siglip_jax.cli import (
     doctor,
     embed,
     evaluate,
-    list_checkpoints,
     plan,
     score,
     search,
@@ -26,6 +25,7 @@ from siglip_jax.cli import (
     train,
     verify,
 )
+from siglip_jax.cli.commands import list as list_checkpoints
 from siglip_jax.locate import home
 
 COMMANDS = (

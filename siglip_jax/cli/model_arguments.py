@@ -72,11 +72,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_programs(args: argparse.Namespace, batches: Mapping[str, int]) -> None:
-    """Starts to read the programs that a quick start will ask for (`kept_programs.read_ahead`).
+    """Starts to read the programs that a quick start will ask for (`programs.cache.read_ahead`).
 
     To be called before `load_model`, and before anything that takes time to import.
     """
-    from siglip_jax.kept_programs import read_ahead
+    from siglip_jax.programs.cache import read_ahead
 
     found = _found(args)
     read_ahead(found.config, _execution(args), found.profile.image.value_range, batches)
@@ -102,7 +102,7 @@ def load_model(
     from siglip_jax.locate import locate_vocabulary
     from siglip_jax.preprocessing import Tokenizer, drafted
     from siglip_jax.pretrained import load
-    from siglip_jax.scoring import FSDP, REPLICATED
+    from siglip_jax.programs import FSDP, REPLICATED
 
     # On a CPU the memory of one batch is there for the next then.
     keep_freed_memory()
@@ -171,7 +171,7 @@ def available_mesh(*, local: bool = False) -> Any:
     """All devices, or this process's; a ValueError says what is wrong with them."""
     import jax
 
-    from siglip_jax.scoring import make_mesh
+    from siglip_jax.programs import make_mesh
 
     try:
         return make_mesh(jax.local_devices() if local else None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from siglip_jax.cli.model_arguments import available_mesh
 
 if TYPE_CHECKING:
-    from siglip_jax.plan import SavedProgram
+    from siglip_jax.programs import SavedProgram
 
 
 def add_program_argument(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def saved_program(args: argparse.Namespace, *, local: bool = False) -> "SavedPro
     """
     if args.program is None:
         return None
-    from siglip_jax.plan import load_program
+    from siglip_jax.programs import load_program
 
     program = load_program(args.program, list(available_mesh(local=local).devices.flat))
     fixed = {name: getattr(program.execution, name) for name in ("dtype", "weights", "attention")}

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from siglip_jax.evaluation.rank_program import CHUNK, NEVER, compiled, padded_shapes, shardings
-from siglip_jax.scoring.sharding import make_mesh, put
+from siglip_jax.programs.sharding import make_mesh, put
 
 __all__ = ["CHUNK", "NEVER", "Ranks", "ranks"]
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from siglip_jax.jobs.meter import SIDES, Meter
 from siglip_jax.jobs.rows import Rows
+from siglip_jax.programs.sharding import put
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.feed import padded
-from siglip_jax.scoring.sharding import put
 
 _IN_FLIGHT = 2  # batches: one that is computed, one on its way
 

@@ -25,7 +25,8 @@ from siglip_jax.jobs.space import space_of
 from siglip_jax.jobs.stop import Stop
 from siglip_jax.jobs.worker import Worker
 from siglip_jax.pretrained import Pretrained, load
-from siglip_jax.scoring import Scorer, make_mesh
+from siglip_jax.programs import make_mesh
+from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.prompts import PLAIN
 
 SHARD_SIZE = 2048
@@ -44,7 +45,7 @@ class Options:
       threads: that decode, as many as there are cores unless given.
       memory: bytes of files and pictures being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
-      program: a saved one to start from (`siglip_jax.plan.load_program`), with its batches.
+      program: a saved one to start from (`siglip_jax.programs.load_program`), with its batches.
       report: called with a `Progress` a few times a second.
     """
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from siglip_jax.scoring.sharding import DATA, MODEL, make_mesh, put
+from siglip_jax.programs.sharding import DATA, MODEL, make_mesh, put
 
 _IN_FLIGHT = 2  # chunks: one that is multiplied with, one on its way
 

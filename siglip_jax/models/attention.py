@@ -1,7 +1,7 @@
 """Scaled dot-product attention: one function, several implementations.
 
 All implementations compute the same function and are held to one conformance
-suite (`tests/test_conformance.py`). `einsum` is the readable reference, the
+suite (`tests/models/test_conformance.py`). `einsum` is the readable reference, the
 form flax's `MultiHeadDotProductAttention` and so big_vision uses. `matmul`
 folds the heads into one batched matmul, which XLA runs faster on CPU; compiled
 for TPU it is `einsum`, because there folding costs copies of query, key and value

@@ -3,7 +3,6 @@
 from siglip_jax.plan.chips import CHIPS, Chip
 from siglip_jax.plan.estimate import Plan, TooLarge, largest_batch, make_plan
 from siglip_jax.plan.programs import Job, scoring_job, scoring_program
-from siglip_jax.plan.saved import SavedProgram, load_program, save_program
 from siglip_jax.plan.topology import Place, place
 from siglip_jax.plan.training import training_job
 
@@ -13,13 +12,10 @@ __all__ = [
     "Job",
     "Place",
     "Plan",
-    "SavedProgram",
     "TooLarge",
     "largest_batch",
-    "load_program",
     "make_plan",
     "place",
-    "save_program",
     "scoring_job",
     "scoring_program",
     "training_job",

@@ -2,18 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from siglip_jax.config import Execution, Siglip
-from siglip_jax.models import Patches, SiglipModel, abstract_inputs
+from siglip_jax.models import SiglipModel
 from siglip_jax.plan.flops import image_flops, logit_flops, text_flops
-from siglip_jax.scoring import FSDP, REPLICATED, Program, make_mesh
-
-Task = Literal["images", "texts", "logits", "train"]
+from siglip_jax.programs import FSDP, REPLICATED, Program, make_mesh
+from siglip_jax.programs.tasks import Task, program_function, program_inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,27 +90,6 @@ def scoring_job(
         precision=_precision(task, program.model.execution),
         fsdp=any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)),
     )
-
-
-def program_function(program: Program, task: Task) -> Any:
-    """The jitted function of a task."""
-    return {"images": program.images, "texts": program.texts, "logits": program.logits}[task]
-
-
-def program_inputs(
-    program: Program, task: Task, batch: int, *, labels: int = 1024, patches: int | None = None
-) -> tuple[Any, ...]:
-    """Shapes and dtypes of what the function takes beside the weights."""
-    config = program.model.config
-    images, ids = abstract_inputs(config, batch, patches)
-    if task == "texts":
-        return (ids,)
-    if task == "logits":
-        d = config.embed_dim
-        return tuple(jax.ShapeDtypeStruct((n, d), jnp.float32) for n in (batch, labels))
-    if not isinstance(images, Patches):
-        images = jax.ShapeDtypeStruct(images.shape, jnp.uint8)
-    return (images,)
 
 
 def shard_bytes(tree: Any) -> int:

@@ -12,8 +12,8 @@ from siglip_jax.config import Siglip
 from siglip_jax.models import Patches, SiglipModel, abstract_inputs
 from siglip_jax.plan.flops import training_flops
 from siglip_jax.plan.programs import Job, shard_bytes
-from siglip_jax.scoring import FSDP, REPLICATED, make_mesh, sharding_of
-from siglip_jax.scoring.sharding import DATA, MODEL
+from siglip_jax.programs import FSDP, REPLICATED, make_mesh, sharding_of
+from siglip_jax.programs.sharding import DATA, MODEL
 
 
 def read(path: str | Path, overrides: list[str]) -> Any:

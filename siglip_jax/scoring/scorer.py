@@ -22,11 +22,11 @@ from siglip_jax.preprocessing import (
     naflex_patches,
     preprocess_image,
 )
+from siglip_jax.programs.sharding import REPLICATED, Rules, make_mesh, put
+from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.feed import batches, decoded, padded
-from siglip_jax.scoring.program import Program
 from siglip_jax.scoring.prompts import PLAIN, average, check_templates, expand
 from siglip_jax.scoring.scores import Scores
-from siglip_jax.scoring.sharding import REPLICATED, Rules, make_mesh, put
 
 OnError = Callable[[int, ValueError], None]
 _CACHED_LABEL_SETS = 8

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from siglip_jax.jobs.top_k import Chunk, TopK
-from siglip_jax.scoring import make_mesh
+from siglip_jax.programs import make_mesh
 from siglip_jax.search.embeddings import Embeddings, Row
 
 _CHUNK = 65536  # rows to multiply with at once

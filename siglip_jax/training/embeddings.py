@@ -15,9 +15,9 @@ import numpy as np
 from siglip_jax.data import Pairs, captions_of, images_in_order
 from siglip_jax.models import Patches
 from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
+from siglip_jax.programs.sharding import put
+from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.feed import batches
-from siglip_jax.scoring.program import Program
-from siglip_jax.scoring.sharding import put
 from siglip_jax.training import hosts
 from siglip_jax.weights.load import flatten
 from siglip_jax.weights.save import on_host

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from siglip_jax.data import open_pairs
 from siglip_jax.evaluation.retrieval import recall
-from siglip_jax.scoring.program import Program
+from siglip_jax.programs.towers import Program
 from siglip_jax.training.embeddings import embed_captions, embed_images
 from siglip_jax.training.recipe import Recipe
 from siglip_jax.training.start import Start, rules

@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.data import Batches, Pairs, open_pairs
 from siglip_jax.pretrained import save
-from siglip_jax.scoring.sharding import DATA, MODEL, make_mesh
+from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
 from siglip_jax.training.embeddings import as_patches, cached_image_embeddings

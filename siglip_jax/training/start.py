@@ -17,7 +17,7 @@ from siglip_jax.locate import locate_vocabulary
 from siglip_jax.models import SiglipModel, abstract_inputs
 from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.pretrained import Pretrained, load
-from siglip_jax.scoring.sharding import FSDP, REPLICATED, Rules, sharding_of
+from siglip_jax.programs.sharding import FSDP, REPLICATED, Rules, sharding_of
 from siglip_jax.training.recipe import Recipe
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from siglip_jax.models import SiglipModel, value_range
 from siglip_jax.models.activations import batches_split_by
-from siglip_jax.scoring.sharding import DATA, MODEL, Rules, sharding_of
+from siglip_jax.programs.sharding import DATA, MODEL, Rules, sharding_of
 from siglip_jax.training.loss import softmax_loss
 from siglip_jax.training.recipe_tables import Loss
 from siglip_jax.training.ring import chunked_sigmoid_loss

@@ -1,0 +1,189 @@
+"""Measure how fast a model runs on the devices of this machine.
+
+Weights are random, of the model's shapes, because speed does not depend on what they are:
+nothing is downloaded. Both towers are compiled and timed, images as uint8 pixels that lie
+on the devices already, so that decoding is not in it.
+
+  siglip-jax bench --model siglip2_so400m14_384 --batch-size 1 64
+
+LATENCY is of one batch, its median and what 95 of 100 do not exceed; PEAK is the share of
+the matrix throughput that square products reach on the same devices in the same run, in the
+dtype of the tower; TEMPORARY is what a batch needs on one device beside the weights.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax import checkpoints
+from siglip_jax.allocator import keep_freed_memory
+from siglip_jax.cli.columns import columns
+from siglip_jax.cli.model_arguments import available_mesh, positive
+from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Siglip
+
+if TYPE_CHECKING:
+    from siglip_jax.bench import TowerSpeed
+
+NAME = "bench"
+HELP = "how fast a model runs here"
+USAGE = "%(prog)s [--model MODEL] [--batch-size N...] [options]"
+_HEAD = ("TOWER", "BATCH", "PER SECOND", "LATENCY", "95%", "PEAK", "COMPILE", "TEMPORARY")
+_TOWERS = ("images", "texts")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="siglip_b16_224",
+        metavar="MODEL",
+        help="a checkpoint's name, a file or a folder (default: siglip_b16_224)",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, nargs="+", default=[1, 32], metavar="N", help="(1 and 32)"
+    )
+    parser.add_argument("--tower", choices=_TOWERS, help="one of them only")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of both towers (default: float32 on a CPU, else bfloat16)"
+    )
+    parser.add_argument("--attention", choices=ATTENTIONS, default="matmul")
+    parser.add_argument("--scan", action="store_true", help="layers as a loop; compiles faster")
+    parser.add_argument("--fsdp", action="store_true", help="split the weights over the devices")
+    parser.add_argument(
+        "--seconds", type=_seconds, default=2.0, metavar="S", help="that each is run for (2)"
+    )
+    parser.add_argument("--json", action="store_true", help="everything measured, for programs")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    config = _architecture(args.model)
+    keep_freed_memory()
+    mesh = available_mesh()
+
+    import jax
+
+    from siglip_jax.bench import matrix_peak, measure_tower, memory_of, random_weights
+    from siglip_jax.models import SiglipModel
+    from siglip_jax.programs import FSDP, REPLICATED, Program
+
+    devices = list(mesh.devices.flat)
+    dtype = args.dtype or ("float32" if devices[0].platform == "cpu" else "bfloat16")
+    execution = Execution(
+        dtype=dtype,
+        text_dtype=dtype,
+        attention=args.attention,
+        scan_image=args.scan,
+        scan_text=args.scan,
+    )
+    _check_batches(args.batch_size, len(devices))
+    program = Program(SiglipModel(config, execution), mesh, FSDP if args.fsdp else REPLICATED)
+    params = random_weights(program)
+    speeds, peaks = [], [matrix_peak(mesh, dtype, execution.precision)]
+    for tower in (args.tower,) if args.tower else _TOWERS:
+        for batch in args.batch_size:
+            speeds.append(measure_tower(program, params, tower, batch, seconds=args.seconds))
+        # Again after each tower: what a machine does changes while it is measured.
+        peaks.append(matrix_peak(mesh, dtype, execution.precision))
+    peak, (used, total) = max(peaks), memory_of(devices)
+    facts: dict[str, Any] = {
+        "model": args.model,
+        "devices": len(devices),
+        "device": devices[0].device_kind,
+        "jax": jax.__version__,
+        "execution": dataclasses.asdict(execution) | {"fsdp": args.fsdp},
+        "weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+        "matrix_peak": peak,
+        "memory_peak": used,
+        "memory": total,
+        "towers": [_plain(speed, peak) for speed in speeds],
+    }
+    if args.json:
+        json.dump(facts, sys.stdout, indent=1)
+        print()
+    else:
+        _print(facts, dtype, speeds)
+    return 0
+
+
+def _architecture(name: str) -> Siglip:
+    """The architecture of a name or of local files; weights are not read."""
+    if not Path(name).expanduser().exists():
+        return checkpoints.find(name).config
+    from siglip_jax.found import find_model
+
+    found = find_model(name)
+    if found.tower is not None:
+        raise ValueError(f"{name} is one tower; bench takes a whole model")
+    return found.config
+
+
+def _check_batches(sizes: list[int], devices: int) -> None:
+    for size in sizes:
+        if size % devices:
+            near = -(-size // devices) * devices
+            raise ValueError(
+                f"--batch-size {size} cannot be split over {devices} devices; try {near}"
+            )
+
+
+def _plain(speed: "TowerSpeed", peak: float) -> dict[str, Any]:
+    return dataclasses.asdict(speed) | {
+        "p50": speed.p50,
+        "p95": speed.p95,
+        "share_of_peak": speed.flops_per_second / peak,
+    }
+
+
+def _print(facts: dict[str, Any], dtype: str, speeds: "list[TowerSpeed]") -> None:
+    peak, many = facts["matrix_peak"], facts["devices"]
+    print(f"{facts['model']} in {dtype} on {many} x {facts['device']}, jax {facts['jax']}")
+    print(f"matrix products here: {_units(peak)}FLOP/s")
+    rows = [
+        (
+            speed.tower,
+            str(speed.batch),
+            f"{speed.items_per_second:,.1f}",
+            _duration(speed.p50),
+            _duration(speed.p95),
+            f"{speed.flops_per_second / peak:.0%}",
+            _duration(speed.compile_seconds),
+            "" if speed.temporary is None else f"{_units(speed.temporary)}B",
+        )
+        for speed in speeds
+    ]
+    print(columns([_HEAD, *rows], "lrrrrrrr"))
+    used, total = facts["memory_peak"], facts["memory"]
+    if used is not None:
+        where = f"of {_units(total)}B on the fullest device" if total else "of this process"
+        print(f"memory: {_units(used)}B {where}; weights are {_units(facts['weight_bytes'])}B")
+
+
+def _units(value: float) -> str:
+    """
+    >>> _units(1.98e14), _units(812_623_880), _units(12)
+    ('198 T', '813 M', '12 ')
+    """
+    for power, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= power:
+            return f"{value / power:.3g} {letter}"
+    return f"{value:.3g} "
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(0.00123), _duration(2.5)
+    ('1.23 ms', '2.5 s')
+    """
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

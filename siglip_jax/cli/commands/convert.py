@@ -1,0 +1,249 @@
+"""Convert a checkpoint into the format of another system, without losing a bit.
+
+SRC is a released checkpoint's name (see siglip-jax list), a file or folder in any of the
+formats, or a repository of the Hugging Face hub. FORMAT is one of
+
+  npz           one file, as big_vision releases weights: DST ends in .npz
+  tensorstore   what big_vision's training writes: DST-000000000 and DST-LAST
+  transformers  a folder for AutoModel and AutoProcessor
+  open_clip     a folder for local-dir:
+  timm          a folder with the image tower alone
+  siglip_jax    a folder of our own, which loads fastest
+
+The output appears whole or not at all, after it was read back and compared with SRC bit
+by bit, and with it a certificate, conversion.json: digests of all files and tensors, what
+became of each, the architecture. A certificate that also compares what both systems
+compute for bundled pictures and texts takes --compare, and that system installed.
+
+  siglip-jax convert siglip2_b16_256 hf/ --to transformers
+  siglip-jax convert google/siglip-base-patch16-224 b16.npz --to npz --compare
+
+Exit code: 0; 1 if --compare finds more than rounding; 2 if nothing was converted.
+"""
+
+import argparse
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax.cli.checkpoint_arguments import (
+    add_checkpoint_arguments,
+    architecture,
+    open_named,
+    spoken,
+)
+from siglip_jax.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from siglip_jax.converters import PlanStep, Record, Source
+
+NAME = "convert"
+HELP = "a checkpoint into another system's format, with a certificate"
+USAGE = "%(prog)s SRC DST --to FORMAT [options]"
+# Running so few parameters twice takes about as long as importing jax does.
+_TINY = 2_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a name, a file, a folder, a repository")
+    parser.add_argument("destination", metavar="DST", help="file or folder to write")
+    parser.add_argument("--to", required=True, type=_format, metavar="FORMAT", help="see above")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of what is written"
+    )
+    tower = parser.add_mutually_exclusive_group()
+    for name in ("image", "text"):
+        tower.add_argument(
+            f"--{name}-tower",
+            action="store_const",
+            dest="tower",
+            const=name,
+            help=f"the {name} tower alone",
+        )
+    form = parser.add_mutually_exclusive_group()
+    for name, scan, help in (
+        ("scan", True, "big_vision's formats: all blocks of a tower stacked"),
+        ("loop", False, "big_vision's formats: each block by itself"),
+    ):
+        form.add_argument(f"--{name}", action="store_const", dest="scan", const=scan, help=help)
+    add_checkpoint_arguments(parser)
+    parser.add_argument(
+        "--pad", type=int, choices=(0, 1), help="of texts: 1 as SigLIP, 0 as SigLIP 2"
+    )
+    parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to put beside")
+    parser.add_argument("--force", action="store_true", help="replace DST if it exists")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    parser.add_argument("--no-verify", action="store_true", help="do not read the output back")
+    parser.add_argument("--compare", action="store_true", help="run it in the other library too")
+    parser.add_argument("--per-layer", action="store_true", help="compare each block's output")
+    parser.add_argument("--json", action="store_true", help="the plan or certificate as JSON")
+
+
+def _format(name: str) -> str:
+    import difflib
+
+    from siglip_jax.converters import FORMATS
+
+    if name in FORMATS:
+        return name
+    near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
+    raise argparse.ArgumentTypeError(f"no format is called {name!r}; {hint}")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.per_layer and not args.compare:
+        raise ValueError("--per-layer is about --compare; give both")
+    if args.compare:
+        from siglip_jax.verify.live import require_library
+
+        require_library(args.to)
+    with open_named(args.source, architecture(args), args.res) as source, spoken():
+        return _dry_run(args, source) if args.dry_run else _convert(args, source)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "dtype": args.dtype,
+        "tower": args.tower,
+        "scan_image": args.scan,
+        "scan_text": args.scan,
+    }
+
+
+def _dry_run(args: argparse.Namespace, source: "Source") -> int:
+    import dataclasses
+
+    from siglip_jax.converters import plan
+    from siglip_jax.converters.plan import stored_names
+
+    steps = plan(source, args.to, **_options(args))
+    used = {name for step in steps for name in step.sources}
+    left = sorted(stored_names(source) - used)
+    dropped = {**source.dropped, **dict.fromkeys(left, "not in the tower")}
+    if args.json:
+        rows = [dataclasses.asdict(step) for step in steps]
+        json.dump({"plan": rows, "dropped": dropped, "notes": source.notes}, sys.stdout, indent=1)
+        print()
+        return 0
+    from siglip_jax.cli.plan_table import print_plan
+
+    print_plan(steps, dropped)
+    return 0
+
+
+def _convert(args: argparse.Namespace, source: "Source") -> int:
+    from siglip_jax.converters import convert, plan
+    from siglip_jax.converters.certificate import certificate_path, write_certificate
+
+    destination = Path(args.destination).expanduser()
+    _check_room(destination, plan(source, args.to, **_options(args)))
+    vocabulary = args.vocabulary or _downloaded_vocabulary(args, source)
+    try:
+        with Bar("converting", unit="bytes") as bar:
+            record = convert(
+                source,
+                destination,
+                to=args.to,
+                pad=args.pad,
+                vocabulary=vocabulary,
+                verify=not args.no_verify,
+                force=args.force,
+                progress=bar.update,
+                **_options(args),
+            )
+    except (OSError, ValueError) as error:
+        if not _disk_is_full(error):
+            raise
+        raise ValueError(f"the disk is full; nothing was written to {args.destination}") from error
+    path = certificate_path(destination, args.to)
+    certificate = json.loads(path.read_text("utf-8"))
+    added = _run_it(args, destination, record)
+    if added:
+        certificate["notes"] += added.pop("notes", [])
+        certificate |= added
+        write_certificate(path, certificate)
+    if args.json:
+        json.dump(certificate, sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    else:
+        from siglip_jax.cli.certificate_table import print_certificate
+
+        print_certificate(certificate, path)
+    return 0 if certificate.get("comparison", {}).get("agrees", True) else 1
+
+
+def _disk_is_full(error: Exception) -> bool:
+    # tensorstore raises a ValueError and has the number in its text.
+    number = getattr(error, "errno", None)
+    return number == errno.ENOSPC or f"os_error_code='{errno.ENOSPC}'" in str(error)
+
+
+def _check_room(destination: Path, steps: "list[PlanStep]") -> None:
+    """Before anything is written: filling a disk takes minutes and disturbs others."""
+    import math
+    import shutil
+
+    import numpy as np
+
+    if destination.parent.is_dir():
+        need = sum(math.prod(step.shape) * np.dtype(step.dtype).itemsize for step in steps)
+        free = shutil.disk_usage(destination.parent).free
+        if need > free:
+            raise ValueError(f"{need:,} bytes do not fit on the disk, {free:,} are free")
+
+
+def _downloaded_vocabulary(args: argparse.Namespace, source: "Source") -> Path | None:
+    """The released vocabulary of the model, where one is to be written and none lies beside it.
+
+    Without one `convert` says so in a note: weights alone are of use too.
+    """
+    from siglip_jax.converters.source import released_vocabulary
+    from siglip_jax.locate import locate_vocabulary
+
+    towers = (args.tower, source.tower, "image" if args.to == "timm" else None)
+    if args.to in ("npz", "tensorstore") or "image" in towers or source.vocabulary is not None:
+        return None
+    known = released_vocabulary(source.config)
+    try:
+        return locate_vocabulary(known) if known else None
+    except ValueError:
+        return None
+
+
+def _run_it(args: argparse.Namespace, destination: Path, record: "Record") -> dict[str, Any]:
+    """What is found by running what was written, for the certificate."""
+    from siglip_jax.converters import open_checkpoint
+    from siglip_jax.verify.live import compare, exact_gelu_effect, stock_gelu
+
+    added: dict[str, Any] = {}
+    if args.to in ("open_clip", "timm"):
+        with open_checkpoint(destination) as written:
+            pad = written.pad if args.pad is None else args.pad
+            towers = stock_gelu(written, args.to, pad)
+            measured = bool(towers) and (args.compare or record.parameters <= _TINY)
+            effect = exact_gelu_effect(written, args.to, towers) if measured else None
+        if towers:
+            added["stock_gelu"] = {"exact_in": list(towers), "largest_difference": effect}
+            added["notes"] = [_gelu_note(args.to, towers, effect)]
+    if args.compare:
+        try:
+            added["comparison"] = compare(destination, args.to, per_layer=args.per_layer)
+        except ValueError as error:
+            added["comparison"] = {"agrees": False, "error": str(error)}
+    return added
+
+
+def _gelu_note(to: str, towers: tuple[str, ...], effect: dict[str, float] | None) -> str:
+    where = " and ".join(towers)
+    said = (
+        f"{to}'s own configurations of models like this one compute the exact GELU ({where}); "
+        "the one written here says tanh, as big_vision does"
+    )
+    if effect is None:
+        return f"{said}; --compare measures the difference"
+    words = {"image": "image embeddings", "text": "text embeddings", "logits": "logits"}
+    moved = ", ".join(f"{words[name]} {value:.1e}" for name, value in effect.items())
+    return f"{said}: with theirs, the bundled inputs would differ by up to {moved}"

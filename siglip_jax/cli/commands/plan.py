@@ -1,0 +1,266 @@
+"""Plan a job for a TPU slice without a TPU, or for the devices that are here.
+
+MODEL is any name of a released checkpoint, or a local file or folder; no weights are read.
+The program that score, embed or train would run is compiled for the slice, and the table says
+what it needs on each chip:
+
+  siglip-jax plan siglip2_so400m14_384 --on v5e:4x4
+  siglip-jax plan siglip_b16_224 --on v6e:2x4 --task images --batch 4096 --dtype bfloat16
+  siglip-jax plan --train recipe.toml --on v5p:4x4x4
+
+Slices are v5e:2x4, v6e:4x4, v4:2x2x1, v5p:2x2x2 and so on; --on local is this machine.
+FLOPs and bytes are XLA's, except that XLA counts the body of a loop (--scan) once: they are
+multiplied by how often it runs. Bytes accessed include what never leaves the chip, and so are
+an upper bound, as is the time they take. --save writes StableHLO that score and embed
+start from with --program FILE, without tracing the model:
+
+  siglip-jax plan siglip_b16_224 --on local --dtype float32 --batch 32 --save b16.zip
+  siglip-jax embed photos/ --model siglip_b16_224 --program b16.zip --out index/
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from siglip_jax import checkpoints
+from siglip_jax.cli.columns import columns
+from siglip_jax.cli.model_arguments import positive
+from siglip_jax.config import DTYPES, WEIGHTS, Execution, Siglip
+
+if TYPE_CHECKING:
+    from siglip_jax.plan import Job, Place
+
+NAME = "plan"
+HELP = "what a model needs on a TPU slice, compiled without a TPU"
+USAGE = "%(prog)s MODEL --on SLICE [options]\n       %(prog)s --train RECIPE --on SLICE [options]"
+TASKS = {"score": ("images", "texts", "logits"), "images": ("images",), "texts": ("texts",)}
+EACH = 128  # items a chip, unless told
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a name, a file, or a folder")
+    parser.add_argument(
+        "--on", required=True, metavar="SLICE", help="v5e:4x4, v6e:2x4, v4:2x2x1, ..., or local"
+    )
+    parser.add_argument("--task", choices=TASKS, default="score", help="what to run")
+    parser.add_argument("--train", metavar="RECIPE", help="plan the step of a training instead")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as for train"
+    )
+    parser.add_argument(
+        "--batch", type=positive, metavar="N", help=f"items over all chips (default: {EACH} each)"
+    )
+    parser.add_argument("--text-batch", type=positive, metavar="N", help="texts, where not --batch")
+    parser.add_argument("--labels", type=positive, default=1024, metavar="N", help="an image's")
+    parser.add_argument("--res", type=positive, metavar="PX", help="another resolution")
+    parser.add_argument("--patches", type=positive, metavar="N", help="of an image, for NaFlex")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="bfloat16", help="of the image tower (default: bfloat16)"
+    )
+    parser.add_argument("--text-dtype", choices=DTYPES, default="float32", help="of the other")
+    parser.add_argument("--weights", choices=WEIGHTS, help="as they are stored")
+    parser.add_argument("--fsdp", action="store_true", help="split the weights over the chips")
+    parser.add_argument("--scan", action="store_true", help="layers as a loop: compiles faster")
+    parser.add_argument(
+        "--no-search", action="store_true", help="do not look for the largest batch that fits"
+    )
+    parser.add_argument("--save", metavar="FILE", help="write the programs as StableHLO")
+    parser.add_argument("--json", action="store_true", help="the result for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    if bool(args.model) == bool(args.train):
+        raise ValueError("give either a MODEL or --train RECIPE")
+    if args.train and args.save:
+        raise ValueError("--save is for scoring; a training starts from its recipe")
+    if args.on != "local":
+        # Nothing runs: a device of this machine need not be taken.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+    from siglip_jax.plan import place
+
+    where = place(args.on)
+    jobs = _training(args, where) if args.train else _scoring(args, where)
+    plans, notes = [], []
+    for job, batch in jobs:
+        plan, note = _planned(job, batch, where, search=not args.no_search)
+        plans.append(plan)
+        notes += [note] if note else []
+    if args.save:
+        _save(args, where, jobs)
+    report = {
+        "model": args.model or args.train,
+        "on": args.on,
+        "chips": len(where.devices),
+        "chip": dataclasses.asdict(where.chip) if where.chip else None,
+        "programs": plans,
+        "warnings": notes,
+    }
+    if args.json:
+        json.dump(report, sys.stdout, indent=1)
+        print()
+    else:
+        _print(args, where, plans)
+    for note in notes:
+        print(f"siglip-jax: warning: {note}", file=sys.stderr)
+    return 2 if any("error" in plan for plan in plans) else 0
+
+
+def _config(args: argparse.Namespace, name: str) -> Siglip:
+    from siglip_jax.found import find_model
+
+    try:
+        config = checkpoints.find(name).config
+    except ValueError:
+        config = find_model(name).config  # a path, or an error that offers near names
+        if not isinstance(config, Siglip):
+            raise ValueError(f"{name} is one tower alone; plan takes a model with both") from None
+    return config.at_resolution(args.res) if args.res else config
+
+
+def _scoring(args: argparse.Namespace, where: "Place") -> "list[tuple[Job, int]]":
+    from siglip_jax.plan import scoring_job
+
+    program = _program(args, where)
+    chips = len(where.devices)
+    images = args.batch or EACH * chips
+    batches = {"images": images, "texts": args.text_batch or images, "logits": images}
+    return [
+        (
+            scoring_job(task, program, labels=args.labels, patches=args.patches),
+            batches[task],
+        )
+        for task in TASKS[args.task]
+    ]
+
+
+def _program(args: argparse.Namespace, where: "Place") -> Any:
+    from siglip_jax.plan import scoring_program
+
+    config = _config(args, args.model)
+    if args.patches and not config.naflex:
+        raise ValueError(f"--patches is for NaFlex models; {args.model} takes squares (--res)")
+    execution = Execution(
+        dtype=args.dtype,
+        text_dtype=args.text_dtype,
+        weights=args.weights,
+        scan_image=args.scan,
+        scan_text=args.scan,
+    )
+    return scoring_program(config, where.devices, execution, fsdp=args.fsdp)
+
+
+def _training(args: argparse.Namespace, where: "Place") -> "list[tuple[Job, int]]":
+    from siglip_jax.plan import training_job
+    from siglip_jax.plan.training import read
+
+    overrides = list(args.set)
+    overrides += ["devices.weights=fsdp"] if args.fsdp else []
+    overrides += ["execution.scan_image=true", "execution.scan_text=true"] if args.scan else []
+    recipe = read(args.train, overrides)
+    config = _config(args, recipe.init.model) if recipe.init.model else None
+    return [(training_job(recipe, where.devices, config), args.batch or recipe.batch)]
+
+
+def _planned(
+    job: "Job", batch: int, where: "Place", *, search: bool
+) -> tuple[dict[str, Any], str | None]:
+    """The plan as plain types, or why there is none; and a warning."""
+    from siglip_jax.plan import TooLarge, largest_batch, make_plan
+
+    plan, error = None, None
+    try:
+        plan = make_plan(job, batch, where)
+    except TooLarge as too_large:
+        error = str(too_large)
+    result: dict[str, Any] = {"task": job.task, "batch": batch, "chips": job.devices}
+    result |= plan.to_dict() if plan else {"error": error}
+    searched = search and job.task in ("images", "train") and where.memory is not None
+    if searched:
+        result["largest"] = largest_batch(job, where, plan)
+    note = error
+    if plan and plan.capacity and not job.fsdp and job.weights > plan.capacity / 2:
+        note = (
+            f"{job.task}: one copy of the weights takes {job.weights / plan.capacity:.0%} of each "
+            "chip; --fsdp splits them"
+        )
+    return result, note
+
+
+def _save(args: argparse.Namespace, where: "Place", jobs: Any) -> None:
+    from siglip_jax.programs import save_program
+
+    platform = where.devices[0].platform
+    save_program(
+        args.save,
+        _program(args, where),
+        {job.task: batch for job, batch in jobs},
+        platform="cuda" if platform == "gpu" else platform,
+        labels=args.labels,
+        patches=args.patches,
+    )
+
+
+def _print(args: argparse.Namespace, where: "Place", plans: list[dict[str, Any]]) -> None:
+    import jax
+
+    chips = len(where.devices)
+    what = where.chip.name if where.chip else where.devices[0].device_kind
+    memory = f" of {where.memory / 2**30:.2f} GiB" if where.memory else ""
+    print(
+        f"{args.model or args.train} on {args.on}: {chips} x {what}{memory}, jax {jax.__version__}"
+    )
+    table = [("a chip", *(plan["task"] for plan in plans))]
+    for title, value in _ROWS.items():
+        cells = [_cell(value, plan) for plan in plans]
+        if any(cells):
+            table.append((title, *cells))
+    print(columns(table, "l" + "r" * len(plans)))
+    for plan in plans:
+        for each in plan.get("collectives", ()):
+            print(
+                f"{plan['task']}: {each['count']} x {each['kind']} of {each['array']}, "
+                f"{_megabytes(each['nbytes'])} each, in {each['groups']} group(s) of "
+                f"{each['group']} chips"
+            )
+        if "collectives" in plan and not plan["collectives"]:
+            print(f"{plan['task']}: the chips send each other nothing")
+
+
+def _cell(value: Any, plan: dict[str, Any]) -> str:
+    try:
+        return value(plan)
+    except (KeyError, TypeError):  # a program that does not fit, a chip without numbers
+        return ""
+
+
+def _megabytes(nbytes: float) -> str:
+    return f"{nbytes / 1e6:,.1f} MB"
+
+
+_ROWS = {
+    "batch": lambda p: f"{p['batch'] // p['chips']:,}",
+    "arguments": lambda p: _megabytes(p["arguments"]),
+    "  of which weights": lambda p: _megabytes(p["weights"]),
+    "outputs": lambda p: _megabytes(p["outputs"]),
+    "temporary": lambda p: _megabytes(p["temporary"]),
+    "memory needed": lambda p: _megabytes(p["total"]),
+    "peak, as XLA has it": lambda p: _megabytes(p["peak"] + 0),
+    "of the chip's": lambda p: f"{p['total'] / p['capacity']:.1%}",
+    "largest batch": lambda p: f"{p['largest']:,}" if p["largest"] else "none fits",
+    "GFLOP, XLA": lambda p: f"{p['flops'] / 1e9:,.1f}",
+    "GFLOP, analytic": lambda p: f"{p['analytic'] / 1e9:,.1f}",
+    "XLA / analytic": lambda p: f"{p['flops'] / p['analytic']:.3f}",
+    "loops multiplied": lambda p: (
+        "turns unknown" if p["loops"] is None else str(p["loops"]) if p["loops"] else ""
+    ),
+    "GB accessed, at most": lambda p: f"{p['nbytes'] / 1e9:,.2f}",
+    "time of products": lambda p: f"{1e3 * p['compute_seconds']:,.2f} ms",
+    "of memory, at most": lambda p: f"{1e3 * p['memory_seconds']:,.2f} ms",
+    "items/s, all chips": lambda p: f"{p['rate']:,.0f}",
+    "  if memory were free": lambda p: f"{p['batch'] / p['compute_seconds']:,.0f}",
+    "compiled in": lambda p: f"{p['compile_seconds']:.1f} s",
+}

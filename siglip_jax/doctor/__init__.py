@@ -1,0 +1,1 @@
+"""Which setting of another pipeline is wrong, and what it costs."""

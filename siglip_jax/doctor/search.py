@@ -1,0 +1,244 @@
+"""Which knob of another pipeline is wrong, and how much each wrong knob matters.
+
+Two questions. `effects`: how far do scores of this model move if a knob is wrong?
+`diagnose`: given a pipeline's embeddings of the bundled inputs, which knob, or which two,
+when turned here, give the same embeddings?
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from siglip_jax.config import Vision
+from siglip_jax.doctor.settings import (
+    ImageKnobs,
+    Knobs,
+    Setting,
+    TextKnobs,
+    apply,
+    candidates,
+    correct,
+    pairs,
+)
+from siglip_jax.doctor.wrong_inputs import TextInputs, text_inputs, tokens
+from siglip_jax.doctor.wrong_towers import Towers
+from siglip_jax.models import SiglipModel
+from siglip_jax.preprocessing import Profile, Tokenizer
+from siglip_jax.verify import inputs
+
+TOWERS = ("image", "text")
+# Root mean square distance of two rows of length 1 that counts as none: two systems in
+# float32 are about 1e-6 apart, the least of the knobs (exact GELU) moves rows by 1e-4.
+SAME = 1e-5
+# A knob more must explain at least half of what was left, or it is noise.
+_GAIN = 2.0
+_EXPLAINED = 0.1  # of the distance may be left, which rounding to bfloat16 can need
+_SHOWN = 5
+
+Progress = Callable[[int, int], None]
+
+
+class Effect(NamedTuple):
+    """How far wrong knobs, by tower, move the scores of all bundled pairs."""
+
+    settings: dict[str, Setting]
+    max_logit: float
+    mean_logit: float
+    max_probability: float
+    mean_probability: float
+
+
+class Candidate(NamedTuple):
+    """A setting, and how far embeddings are from those that it gives here."""
+
+    setting: Setting
+    distance: float
+
+
+class Diagnosis(NamedTuple):
+    """What was found for one tower.
+
+    Attributes:
+      verdict: "same", "explained", "partly" or "unexplained".
+      distance: root mean square distance of their rows from the model's own.
+      best: the setting that explains them best with fewest knobs; empty if none does.
+      ties: other settings with as many knobs that explain them as well.
+      nearest: the nearest settings that were tried, best first.
+      norms: smallest and largest length of their rows before they were normalised.
+    """
+
+    tower: str
+    verdict: str
+    distance: float
+    best: Candidate
+    ties: tuple[Setting, ...]
+    nearest: tuple[Candidate, ...]
+    norms: tuple[float, float]
+
+
+class Doctor:
+    """A model, its right knobs, and its embeddings of the bundled inputs under any others.
+
+    Args:
+      model, params: the model.
+      profile: its own preprocessing, from which the right knobs are read.
+      tokenizer: given a text profile, the tokenizer for it; None to leave texts alone.
+    """
+
+    def __init__(
+        self,
+        model: SiglipModel,
+        params: Any,
+        profile: Profile,
+        tokenizer: Callable[[Profile], Tokenizer] | None,
+    ) -> None:
+        self.config, self.profile = model.config, profile
+        self.towers = Towers(model, params)
+        right = correct(model.config, profile)
+        self.right: dict[str, Any] = dict(zip(TOWERS, right, strict=True))
+        self._scale = tuple(np.float32(params[name]) for name in ("t", "b"))
+        self._pictures = list(inputs.pictures().values())
+        self._texts: dict[Any, list[list[int]]] = {}
+        self._rows: dict[Knobs, np.ndarray] = {}
+        self._text_rows: dict[Any, np.ndarray] = {}
+        self.tokenizer = None
+        if tokenizer is not None:
+            # It must not clean or cut: that is what knobs do here.
+            text = dataclasses.replace(profile.text, lower="none", clean="none", length=1024)
+            self.tokenizer = tokenizer(dataclasses.replace(profile, text=text))
+
+    def embed(self, knobs: Knobs) -> np.ndarray:
+        """Embeddings of the bundled pictures or texts, (n, d), under these knobs."""
+        if knobs not in self._rows:
+            if isinstance(knobs, ImageKnobs):
+                self._rows[knobs] = self.towers.images(self._pictures, knobs)
+            else:
+                self._rows[knobs] = self._embed_texts(knobs)
+        return self._rows[knobs]
+
+    def settings(self, tower: str, known: Setting = ()) -> list[Setting]:
+        """Every known wrong value of one knob alone, beside those `known` to be set so."""
+        base = apply(self.right[tower], known)
+        return [
+            (single,)
+            for single in candidates(base, self.config)
+            if single[0] not in dict(known) and not self._idle(base, (single,))
+        ]
+
+    def _pairs(self, tower: str, known: Setting) -> list[Setting]:
+        base = apply(self.right[tower], known)
+        singles = [one for one in candidates(base, self.config) if one[0] not in dict(known)]
+        return [pair for pair in pairs(singles) if not self._idle(base, pair)]
+
+    def _idle(self, base: Knobs, setting: Setting) -> bool:
+        """Whether a position embedding is to be interpolated that stays on its own grid."""
+        vision, knobs = self.config.vision, apply(base, setting)
+        if "posemb" not in dict(setting):
+            return False
+        if isinstance(vision, Vision):
+            return knobs.res // vision.patch == vision.grid
+        return knobs.framing == "squash" and math.isqrt(knobs.res) == vision.posemb_grid
+
+    def effect(self, settings: dict[str, Setting]) -> Effect:
+        """How far the scores of all bundled pictures and texts move.
+
+        Args:
+          settings: tower to its wrong knobs; a tower left out is right.
+        """
+        right = self._logits({tower: self.embed(self.right[tower]) for tower in TOWERS})
+        wrong = self._logits(
+            {t: self.embed(apply(self.right[t], settings.get(t, ()))) for t in TOWERS}
+        )
+        logit = np.abs(wrong - right)
+        probability = np.abs(_sigmoid(wrong) - _sigmoid(right))
+        numbers = (logit.max(), logit.mean(), probability.max(), probability.mean())
+        return Effect(settings, *map(float, numbers))
+
+    def diagnose(
+        self,
+        tower: str,
+        theirs: np.ndarray,
+        known: Setting = (),
+        progress: Progress = lambda done, total: None,
+    ) -> Diagnosis:
+        """Finds the knob, or the two knobs, that explain `theirs`.
+
+        Args:
+          tower: "image" or "text".
+          theirs: (n, d), one row a bundled input (`check_rows`); of any length.
+          known: knobs known to be set so in their pipeline.
+          progress: called with settings tried and settings in all.
+        """
+        norm = np.linalg.norm(theirs, axis=1, keepdims=True)
+        theirs = theirs / norm
+        base = apply(self.right[tower], known)
+        tried: list[list[Setting]] = [[()], self.settings(tower, known), self._pairs(tower, known)]
+        total, found = sum(map(len, tried)), []
+        best = Candidate((), np.inf)
+        for settings in tried:
+            level = []
+            for setting in settings:
+                level.append(Candidate(setting, self._distance(apply(base, setting), theirs)))
+                progress(len(found) + len(level), total)
+            found += level
+            nearest = min(level, key=lambda candidate: candidate.distance, default=best)
+            if nearest.distance * _GAIN < best.distance:
+                best = nearest
+            if best.distance <= SAME:
+                break
+        start = self._distance(self.right[tower], theirs)
+        ties = [
+            c.setting
+            for c in found
+            if len(c.setting) == len(best.setting)
+            and c.setting != best.setting
+            and c.distance <= max(SAME, 1.01 * best.distance)
+        ]
+        if start <= SAME:
+            verdict = "same"
+        elif best.distance <= max(SAME, _EXPLAINED * start):
+            verdict = "explained"
+        else:
+            verdict = "partly" if best.distance * _GAIN < start else "unexplained"
+        nearest = sorted(found, key=lambda candidate: candidate.distance)[:_SHOWN]
+        return Diagnosis(
+            tower=tower,
+            verdict=verdict,
+            distance=start,
+            best=Candidate(known + best.setting, best.distance),
+            ties=tuple(known + setting for setting in ties),
+            nearest=tuple(Candidate(known + c.setting, c.distance) for c in nearest),
+            norms=(float(norm.min()), float(norm.max())),
+        )
+
+    def _embed_texts(self, knobs: TextKnobs) -> np.ndarray:
+        if self.tokenizer is None:
+            raise ValueError("texts cannot be embedded without a vocabulary; name a file")
+        cleaning = (knobs.lower, knobs.punctuation)
+        if cleaning not in self._texts:
+            self._texts[cleaning] = tokens(self.tokenizer, inputs.TEXTS, knobs)
+        eos, length = self.profile.text.eos, self.config.text.length
+        rows = text_inputs(self._texts[cleaning], knobs, length, eos)
+        # Most settings change a few texts; the other rows are known already.
+        keys = [
+            (knobs.activation, *(part[i].tobytes() for part in rows)) for i in range(len(rows.ids))
+        ]
+        new = [i for i, key in enumerate(keys) if key not in self._text_rows]
+        if new:
+            z = self.towers.texts(TextInputs(*(part[new] for part in rows)), knobs.activation)
+            self._text_rows |= {keys[i]: row for i, row in zip(new, z, strict=True)}
+        return np.stack([self._text_rows[key] for key in keys])
+
+    def _logits(self, z: dict[str, np.ndarray]) -> np.ndarray:
+        t, b = self._scale
+        return z["image"] @ z["text"].T * np.exp(t) + b
+
+    def _distance(self, knobs: Knobs, theirs: np.ndarray) -> float:
+        return float(np.sqrt(np.square(self.embed(knobs) - theirs).sum(1).mean()))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))

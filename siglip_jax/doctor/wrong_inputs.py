@@ -1,0 +1,162 @@
+"""What a tower is fed by a pipeline with given knobs. NumPy only.
+
+The right knobs give what `preprocessing` gives, bit for bit; tests hold the two equal.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from siglip_jax.config import NaFlexVision, Vision
+from siglip_jax.doctor.interpolation import interpolated
+from siglip_jax.doctor.settings import ImageKnobs, TextKnobs
+from siglip_jax.preprocessing import ImagePatches, ImageProfile, TextProfile, clean_text
+from siglip_jax.preprocessing.images import resize_uint8, to_float
+from siglip_jax.preprocessing.naflex import naflex_patches
+from siglip_jax.preprocessing.resize import tf_antialias_resize
+from siglip_jax.preprocessing.text import Tokenizer
+
+_MEAN_AND_STD = {
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "zero_one": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+_CLEAN = {"keep": "none", "delete": "delete_punctuation", "canonicalize": "canonicalize"}
+
+
+class TextInputs(NamedTuple):
+    """Texts, and what a tower is to look at.
+
+    Attributes:
+      ids: (n, length of the model) int32.
+      keys: (n, length) bool, positions that attention sees.
+      pool: (n,) int32, the position that becomes the embedding.
+    """
+
+    ids: np.ndarray
+    keys: np.ndarray
+    pool: np.ndarray
+
+
+def tokens(tokenizer: Tokenizer, texts: Sequence[str], knobs: TextKnobs) -> list[list[int]]:
+    """Ids of each text, cleaned as the knobs say, without an end and without padding.
+
+    `tokenizer` must clean nothing and have room for all of a text.
+    """
+    profile: TextProfile = dataclasses.replace(
+        tokenizer.profile, lower=knobs.lower, clean=_CLEAN[knobs.punctuation]
+    )
+    ids = tokenizer.encode([clean_text(text, profile) for text in texts])
+    ends = (ids == profile.eos).argmax(1)
+    return [row[:end].tolist() for row, end in zip(ids, ends, strict=True)]
+
+
+def text_inputs(
+    texts: Sequence[list[int]], knobs: TextKnobs, length: int, eos: int = 1
+) -> TextInputs:
+    """Texts as ids, ended, cut and padded as the knobs say.
+
+    Padding to the longest is padding to the text itself: the rest of the context is hidden
+    from attention, which leaves exactly what a shorter sequence would compute.
+
+    >>> knobs = TextKnobs(pad=0, length=6, lower="none", punctuation="keep", padding="longest")
+    >>> text_inputs([[7, 8]], knobs, length=6)
+    TextInputs(ids=array([[7, 8, 1, 0, 0, 0]], dtype=int32), keys=array([[ True,  True,  True, \
+False, False, False]]), pool=array([2], dtype=int32))
+    """
+    ids = np.full((len(texts), length), knobs.pad, np.int32)
+    keys = np.zeros((len(texts), length), bool)
+    pool = np.zeros(len(texts), np.int32)
+    for i, text in enumerate(texts):
+        row = [*text, eos] if knobs.eos != "none" else list(text)
+        if len(row) > knobs.length:
+            row = row[: knobs.length]
+            if knobs.eos == "sticky":
+                row[-1] = eos
+        start = knobs.length - len(row) if knobs.padding == "left" else 0
+        end = len(row) if knobs.padding == "longest" else knobs.length
+        ids[i, start : start + len(row)] = row
+        if knobs.mask == "padding":
+            keys[i, start : start + len(row)] = True
+        else:
+            keys[i, :end] = True
+        ended = np.flatnonzero(ids[i, :end] == eos)
+        pool[i] = ended[0] if knobs.pooling == "eos" and len(ended) else end - 1
+    return TextInputs(ids, keys, pool)
+
+
+def fixed_inputs(pictures: Sequence[np.ndarray], knobs: ImageKnobs) -> np.ndarray:
+    """Pictures for a fixed-resolution tower, (n, res, res, 3) float32."""
+    return np.stack([renormalised(to_float(_square(p, knobs)), knobs) for p in pictures])
+
+
+def naflex_inputs(
+    pictures: Sequence[np.ndarray], knobs: ImageKnobs, vision: NaFlexVision, table: np.ndarray
+) -> tuple[ImagePatches, np.ndarray]:
+    """Pictures for a NaFlex tower, and what a wrong position embedding adds to each patch."""
+    profile = ImageProfile(
+        decode="pillow",
+        # Pillow's bilinear is torch's but for the order of axes, that is, for rounding.
+        resize=knobs.resize.replace("pil_bilinear", "torch_bilinear"),
+        max_patches=knobs.res,
+        res=math.isqrt(knobs.res) * vision.patch if knobs.framing == "squash" else None,
+    )
+    rows, shifts = [], []
+    for picture in pictures:
+        one = naflex_patches(picture, profile, vision.patch)
+        rows.append(one._replace(patches=renormalised(one.patches, knobs)))
+        shift = np.zeros((knobs.res, table.shape[-1]), np.float32)
+        if knobs.posemb != "bilinear_antialias":
+            grid = int(one.yidx.max()) + 1, int(one.xidx.max()) + 1
+            wrong = interpolated(table, *grid, knobs.posemb)
+            wrong -= interpolated(table, *grid, "bilinear_antialias")
+            used = one.type == 1
+            shift[used] = wrong[one.yidx[used], one.xidx[used]]
+        shifts.append(shift)
+    return ImagePatches(*map(np.stack, zip(*rows, strict=True))), np.stack(shifts)
+
+
+def fixed_posemb(table: np.ndarray, knobs: ImageKnobs, vision: Vision) -> np.ndarray:
+    """The (1, n, d) position embedding of a fixed-resolution tower at `knobs.res`."""
+    grid = knobs.res // vision.patch
+    if grid == vision.grid:
+        return table
+    square = table.reshape(vision.grid, vision.grid, -1)
+    return interpolated(square, grid, grid, knobs.posemb).reshape(1, grid * grid, -1)
+
+
+def renormalised(pixels: np.ndarray, knobs: ImageKnobs) -> np.ndarray:
+    """Values in [-1, 1], channels last (or innermost), as another normalisation has them."""
+    if knobs.normalisation == "half":
+        return pixels
+    mean, std = np.float32(_MEAN_AND_STD[knobs.normalisation])
+    colours = pixels.reshape(-1, 3)
+    return (((colours + 1) / 2 - mean) / std).reshape(pixels.shape).astype(np.float32)
+
+
+def _square(picture: np.ndarray, knobs: ImageKnobs) -> np.ndarray:
+    res = knobs.res
+    if knobs.framing == "squash":
+        return _resized(picture, res, res, knobs.resize)
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    # torchvision's Resize and CenterCrop.
+    height, width = int(res * height / short), int(res * width / short)
+    top, left = round((height - res) / 2), round((width - res) / 2)
+    whole = _resized(picture, height, width, knobs.resize)
+    return whole[top : top + res, left : left + res]
+
+
+def _resized(picture: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
+    if method == "tf_antialias":
+        floats = tf_antialias_resize(picture.astype(np.float32), height, width)
+        return np.clip(floats, 0, 255).astype(np.uint8)
+    if method == "pil_bilinear":
+        image = Image.fromarray(picture)
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    profile = ImageProfile(decode="pillow", resize=method, res=height)
+    return resize_uint8(picture, height, width, profile)

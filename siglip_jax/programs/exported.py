@@ -1,0 +1,191 @@
+"""Programs in a file: StableHLO that starts without tracing the model again.
+
+A file is a zip of `program.json` (what it is of) and one `<task>.stablehlo` each, as
+`jax.export` writes them. It holds no weights, can be written for devices that are not there,
+and stays readable by jax for the time that `jax.export` promises. XLA compiles it on the
+machine that runs it; jax's compilation cache keeps the result.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax import export
+
+from siglip_jax import config as configs
+from siglip_jax.config import Execution, Siglip
+from siglip_jax.models import Patches
+from siglip_jax.optional import from_extra
+from siglip_jax.programs import Program, make_mesh
+from siglip_jax.programs.tasks import program_function, program_inputs
+from siglip_jax.weights.staging import staged
+
+if TYPE_CHECKING:
+    from siglip_jax.scoring import Scorer
+
+FACTS, SUFFIX = "program.json", ".stablehlo"
+export.register_namedtuple_serialization(Patches, serialized_name="siglip_jax.models.Patches")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedProgram:
+    """What `load_program` returns.
+
+    Attributes:
+      config, execution, platform: what the programs are of, and for.
+      devices: how many share a batch.
+      pixels: what uint8 0 and 255 become.
+      split: whether weights are split over the devices.
+      batches: task ("images", "texts", "logits") to its batch over all devices.
+      functions: task to a function of weights and inputs, as those of `Program`.
+    """
+
+    config: Siglip
+    execution: Execution
+    platform: str
+    devices: int
+    pixels: tuple[float, float]
+    split: bool
+    batches: Mapping[str, int]
+    functions: Mapping[str, Any]
+
+    def start(self, scorer: "Scorer") -> "Scorer":
+        """Makes `scorer` run these programs in place of tracing its own.
+
+        Raises:
+          ValueError: if it is of another model, or has other batches or devices.
+        """
+        if self.config != scorer.model.config:
+            raise ValueError(
+                "the saved program is of another model than the scorer; "
+                "save one of this model with siglip-jax plan MODEL --on local --save FILE"
+            )
+        program = scorer.program
+        both = {
+            name: (getattr(self.execution, name), getattr(scorer.model.execution, name))
+            for name in (field.name for field in dataclasses.fields(Execution))
+        }
+        both["devices"] = self.devices, scorer.mesh.size
+        both["range of pixels"] = self.pixels, program.pixels
+        both["split of weights"] = self.split, _split(program)
+        sizes = {"images": scorer.batch_size, "texts": scorer.text_batch_size}
+        for task in sizes.keys() & self.functions.keys():
+            both[f"batch of {task}"] = self.batches[task], sizes[task]
+        for name, (ours, theirs) in both.items():
+            if ours != theirs:
+                raise ValueError(
+                    f"the saved program has another {name} than the scorer: {ours} and {theirs}"
+                )
+        for task in sizes.keys() & self.functions.keys():
+            setattr(program, task, self.functions[task])
+        return scorer
+
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """The sizes of batches that a `Scorer` needs for this, by its arguments' names."""
+        names = {"images": "batch_size", "texts": "text_batch_size"}
+        return {names[task]: size for task, size in self.batches.items() if task in names}
+
+
+def save_program(
+    path: str | Path,
+    program: Program,
+    batches: Mapping[str, int],
+    *,
+    platform: str,
+    labels: int = 1024,
+    patches: int | None = None,
+) -> Path:
+    """Writes the programs of `batches`, task to items over all devices.
+
+    Args:
+      platform: "tpu", "cpu" or "cuda".
+      labels, patches: as for `scoring_job`.
+
+    Raises:
+      ValueError: if the folder does not exist, or flatbuffers is missing.
+    """
+    from_extra("plan", "flatbuffers")  # jax writes the programs with it
+    path = Path(path).expanduser()
+    params = program.abstract_params()
+    facts = {
+        "config": configs.to_dict(program.model.config),
+        "execution": dataclasses.asdict(program.model.execution),
+        "platform": platform,
+        "devices": program.mesh.size,
+        "pixels": program.pixels,
+        "split": _split(program),
+        "batches": dict(batches),
+        "jax": jax.__version__,
+    }
+    with staged(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(FACTS, json.dumps(facts, indent=1))
+        for task, batch in batches.items():
+            inputs = program_inputs(program, task, batch, labels=labels, patches=patches)
+            function = program_function(program, task)
+            exported = export.export(function, platforms=[platform])(params, *inputs)
+            file.writestr(f"{task}{SUFFIX}", bytes(exported.serialize()))
+    return path
+
+
+def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
+    """Reads what `save_program` (`siglip-jax plan --save`) wrote.
+
+    Args:
+      devices: to run on; the first of all devices, as many as needed, unless given.
+
+    Raises:
+      ValueError: if it is no such file, is for other devices, or flatbuffers is missing.
+    """
+    path = Path(path).expanduser()
+    try:
+        with zipfile.ZipFile(path) as file:
+            facts = json.loads(file.read(FACTS))
+            texts = {task: file.read(f"{task}{SUFFIX}") for task in facts["batches"]}
+            config = configs.from_dict(facts["config"])
+            execution = Execution(**facts["execution"])
+            low, high = facts["pixels"]
+            split = bool(facts["split"])
+    except FileNotFoundError:
+        raise ValueError(f"{path}: there is no such file") from None
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no program that siglip-jax plan --save wrote") from error
+    everything = jax.devices() if devices is None else list(devices)
+    count, here = facts["devices"], everything[0].platform
+    here = "cuda" if here == "gpu" else here
+    if here != facts["platform"]:
+        raise ValueError(f"{path} is for {facts['platform']}, and the devices are {here}")
+    if len(everything) < count:
+        raise ValueError(f"{path} is for {count} devices, and there are {len(everything)}")
+    from_extra("plan", "flatbuffers")  # jax reads the programs with it
+    mesh = make_mesh(everything[:count])
+
+    def function(task: str) -> Any:
+        exported = export.deserialize(bytearray(texts[task]))
+        shardings, _ = jax.tree.unflatten(exported.in_tree, exported.in_shardings_jax(mesh))
+        run = jax.jit(exported.call)
+
+        def call(params: Any, *inputs: Any) -> Any:
+            return run(*jax.device_put((params, *inputs), shardings))
+
+        return call
+
+    return SavedProgram(
+        config=config,
+        execution=execution,
+        platform=facts["platform"],
+        devices=count,
+        pixels=(low, high),
+        split=split,
+        batches=facts["batches"],
+        functions={task: function(task) for task in texts},
+    )
+
+
+def _split(program: Program) -> bool:
+    leaves = jax.tree.leaves(program.params_sharding)
+    return not all(leaf.is_fully_replicated for leaf in leaves)

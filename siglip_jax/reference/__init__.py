@@ -1,1 +1,0 @@
-"""What is known about the right answer: bundled inputs, published numbers, wrong pipelines."""

@@ -1,0 +1,112 @@
+"""What siglip_jax computes for the bundled inputs with an open checkpoint of any format.
+
+Imports jax, when it is called.
+"""
+
+import dataclasses
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from siglip_jax.config import NaFlexVision
+from siglip_jax.converters.source import PREFIX, Source
+
+
+class Inputs(NamedTuple):
+    """What both systems are given: an array or `Patches`, and token ids."""
+
+    images: Any
+    texts: np.ndarray
+    described: str
+
+
+@dataclasses.dataclass
+class Outputs:
+    """Rows of length one, logits where there are both, and per (tower, layer) what a block gave."""
+
+    image: np.ndarray | None = None
+    text: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    blocks: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def bundled_inputs(source: Source, to: str) -> Inputs:
+    """The bundled pictures and texts as the model in `source` takes them.
+
+    Without a vocabulary texts are seeded ids: what a text means is of no matter here.
+    """
+    from siglip_jax.models import Patches
+    from siglip_jax.preprocessing import Tokenizer, custom_profile, naflex_patches, preprocess_image
+    from siglip_jax.preprocessing.images import to_float
+    from siglip_jax.verify.inputs import TEXTS, pictures
+
+    config = source.config
+    name = "transformers" if to == "transformers" else "open_clip"
+    profile = custom_profile(config, source.pad or 0, name)
+    many: list[Any] = []
+    for picture in pictures().values() if source.tower != "text" else ():
+        if isinstance(config.vision, NaFlexVision):
+            many.append(naflex_patches(picture, profile.image, config.vision.patch))
+        else:
+            many.append(to_float(preprocess_image(picture, profile.image)))
+    if not many:
+        images = None
+    elif config.naflex:
+        images = Patches(*map(np.stack, zip(*many, strict=True)))
+    else:
+        images = np.stack(many)
+    if source.vocabulary is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that texts are cut is no matter here either
+            texts, what = Tokenizer(source.vocabulary, profile.text).encode(TEXTS), "bundled"
+    else:
+        rng, shape = np.random.default_rng(0), (len(TEXTS), config.text.length)
+        texts, what = rng.integers(0, config.text.vocab_size, shape).astype(np.int32), "random"
+    pictured = f"{len(many)} bundled pictures" if many else ""
+    written = f"{len(texts)} {what} texts" if source.tower != "image" else ""
+    return Inputs(images, texts, " and ".join(filter(None, (pictured, written))))
+
+
+def own_outputs(
+    source: Source, inputs: Inputs, *, per_layer: bool = False, exact: tuple[str, ...] = ()
+) -> Outputs:
+    """siglip_jax in float32; `exact` names towers that get the exact GELU."""
+    import jax
+
+    from siglip_jax.doctor.wrong_towers import with_gelu
+    from siglip_jax.models import SiglipModel, logits
+    from siglip_jax.weights.load import load_params
+    from siglip_jax.weights.source import Subtree
+
+    config, tower = source.config, source.tower
+    model = SiglipModel(config)
+    params: dict[str, Any] = {"t": np.zeros(1, np.float32), "b": np.zeros(1, np.float32)}
+    if tower is None:
+        params = load_params(source.reader, config, dtype="float32")
+    else:
+        part = PREFIX[tower].rstrip("/")
+        params[part] = load_params(Subtree(source.reader, part), config, dtype="float32")
+    made = Outputs()
+    for name, place in (("image", 0), ("text", 1)):
+        if tower not in (None, name):
+            continue
+
+        @jax.jit
+        def run(params, array, name=name):
+            given = (array, None) if name == "image" else (None, array)
+            gelu = "erf" if name in exact else "tanh"
+            with jax.default_matmul_precision("highest"), with_gelu(gelu):
+                return model.apply({"params": params}, *given, return_blocks=per_layer)
+
+        *z, out = run(params, inputs.images if name == "image" else inputs.texts)
+        setattr(made, name, np.asarray(z[place]))
+        if per_layer:
+            blocks = out["img/encoder"] if name == "image" else out
+            inside = "block" if name == "image" else "txt/block"
+            for key, block in blocks.items():
+                if key.startswith(inside):
+                    made.blocks[name, int(key.removeprefix(inside))] = np.asarray(block["+mlp"])
+    if tower is None:
+        made.logits = np.asarray(logits(made.image, made.text, params["t"], params["b"]))
+    return made

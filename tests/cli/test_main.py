@@ -1,0 +1,195 @@
+"""The command line as a whole: help, tables, what ends it early."""
+
+import json
+import re
+import subprocess
+import sys
+
+import command_line
+import pytest
+from command_line import on_a_terminal, shell
+
+import siglip_jax
+from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.converters import convert
+
+# pytest looks for fixtures among the names of a module.
+cli, model, pictures, surroundings = (
+    command_line.cli,
+    command_line.model,
+    command_line.pictures,
+    command_line.surroundings,
+)
+pytestmark = pytest.mark.usefixtures("surroundings")
+
+
+@pytest.mark.parametrize(
+    ("argv", "heavy"),
+    [
+        (["--help"], "jax numpy rich huggingface_hub"),
+        (["--version"], "jax numpy rich huggingface_hub"),
+        (["list", "--help"], "jax numpy rich huggingface_hub"),
+        (["show", "--help"], "jax numpy rich huggingface_hub"),
+        (["score", "--help"], "jax numpy rich huggingface_hub"),
+        (["embed", "--help"], "jax numpy rich huggingface_hub"),
+        (["list"], "jax numpy rich"),
+        (["list", "--json"], "jax numpy rich"),
+        (["show", "siglip_b16_224", "--tree"], "jax"),
+        (["show", "MODEL"], "jax"),
+        (["score", "x.png", "--model", "siglip_b16_224", "--labels", ""], "jax numpy"),
+    ],
+)
+def test_imports_nothing_heavy(model, argv, heavy):
+    code = (
+        "import sys\n"
+        "from siglip_jax.cli.main import main\n"
+        "try: main(sys.argv[2:])\n"
+        "except SystemExit: pass\n"
+        "assert not (found := set(sys.argv[1].split()) & set(sys.modules)), found\n"
+    )
+    shell("-c", code, heavy, *(model if a == "MODEL" else a for a in argv))
+
+
+def test_help_names_every_option(cli):
+    code, out, err = cli("--help")
+    assert (code, err) == (0, [])
+    assert all(command in out for command in ("list", "show", "score", "embed"))
+    for command in ("list", "show", "score", "embed"):
+        code, out, err = cli(command, "--help")
+        assert (code, err) == (0, [])
+        assert max(map(len, out.splitlines())) <= 88
+        assert out.startswith(f"usage: siglip-jax {command} ")
+        # Every option says what it does.
+        assert not re.findall(r"^  --\S+( [A-Z.\[\] ]+)?$\n(?! {20})", out, re.M), out
+
+
+def test_list(cli):
+    code, out, err = cli("list")
+    head, *rows = out.splitlines()
+    assert (code, err) == (0, [])
+    assert head.split() == ["NAME", "PARAMETERS", "INPUT", "TEXT", "IMAGENET", "OTHER", "NAMES"]
+    assert len(rows) == 27
+    for row, checkpoint in zip(rows, CHECKPOINTS, strict=True):
+        assert row.startswith(f"{checkpoint.name} ")
+        assert f" {checkpoint.params:,} " in row
+        assert row.endswith(f"  {', '.join(checkpoint.aliases)}")
+
+
+def test_list_json(cli):
+    code, out, err = cli("list", "--json")
+    rows = json.loads(out)
+    assert (code, err, len(rows)) == (0, [], 27)
+    for row, checkpoint in zip(rows, CHECKPOINTS, strict=True):
+        assert (row["name"], row["parameters"]) == (checkpoint.name, checkpoint.params)
+        assert row["aliases"] == list(checkpoint.aliases)
+        assert row["text_length"] == checkpoint.config.text.length
+    assert rows[0]["parameters"] == 203_155_970
+    assert rows[0]["accuracy"]["imagenet"] == 76.2
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_list_fits_the_terminal(monkeypatch, columns):
+    code, shown = on_a_terminal(monkeypatch, "list", columns=columns)
+    lines = shown.splitlines()
+    assert code == 0 and max(map(len, lines)) <= columns
+    assert sum(line.startswith("siglip") for line in lines) == 27
+    assert lines[-1].startswith("In the box: siglip_emoji")
+    names = "".join(f"{line} " for line in lines if line.startswith("  "))
+    names = re.sub(r"\s+", " ", names)
+    assert all(alias in names for c in CHECKPOINTS for alias in c.aliases)
+
+
+def test_show_a_name(cli):
+    code, out, err = cli("show", "ViT-SO400M-14-SigLIP-384")
+    facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in out.splitlines())
+    assert (code, err) == (0, [])
+    assert facts["name"] == "siglip_so400m14_384" and facts["parameters"] == "877,960,498"
+    assert facts["grid"] == "27" and facts["text length"] == "64"
+    assert "ViT-SO400M-14-SigLIP-378" in facts["aliases"]
+
+
+def test_show_a_file(cli, model, tmp_path):
+    for path in (model, f"{model}/weights.safetensors"):
+        code, out, err = cli("show", path, "--json")
+        facts = json.loads(out)
+        assert (code, err) == (0, [])
+        assert facts["path"] == f"{model}/weights.safetensors" and facts["dtypes"] == "float32"
+    # The card beside the weights knows the resolution, a bare file of big_vision does not.
+    assert facts["res"] == 32
+    convert(model, tmp_path / "bare.npz", to="npz")
+    bare = json.loads(cli("show", tmp_path / "bare.npz", "--json")[1])
+    assert "pass res=32" in bare["architecture"] and "res" not in bare
+    params = siglip_jax.load(model).params
+    total = sum(leaf.size for leaf in _leaves(params))
+    assert (facts["parameters"], facts["bytes"]) == (total, 4 * total)
+
+
+def _leaves(tree):
+    return [x for v in tree.values() for x in (_leaves(v) if isinstance(v, dict) else [v])]
+
+
+def test_show_tree(cli, model):
+    _, out, _ = cli("show", "siglip2_b16_naflex", "--tree")
+    assert re.search(r"^img/pos_embedding +\(16, 16, 768\)$", out, re.M)
+    _, out, _ = cli("show", model, "--tree")
+    assert re.search(r"^txt/Embed_0/embedding +\(320, \d+\) float32$", out, re.M)
+    _, out, _ = cli("show", "siglip_b16_224", "--tree", "--json")
+    assert json.loads(out)["tree"]["t"] == "(1,)"
+
+
+def test_an_interrupt_is_one_line(cli, model, pictures, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("siglip_jax.scoring.Scorer.embed_images", interrupt)
+    assert cli("score", pictures, "--model", model, "--labels", "cat") == (
+        130,
+        "",
+        ["siglip-jax: error: interrupted"],
+    )
+
+
+def test_our_own_errors_keep_their_traceback(cli, monkeypatch):
+    def fails(args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("siglip_jax.cli.commands.list.run", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli("list")
+
+
+def test_debug_shows_the_traceback():
+    done = shell("-m", "siglip_jax.cli.main", "show", "siglip_b16_225", "--debug", code=1)
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert "did you mean" in done.stderr.splitlines()[-1]
+
+
+# More than Python buffers, and less: that is only written at the very end.
+@pytest.mark.parametrize(
+    "argv", [["show", "siglip2_g-opt16_256", "--tree"], ["show", "siglip_b16_224"]]
+)
+def test_a_reader_that_goes_away_is_no_error(argv, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with subprocess.Popen(
+        [sys.executable, "-m", "siglip_jax.cli.main", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_progress_is_for_a_person(monkeypatch, capsys):
+    from siglip_jax.cli import progress
+
+    monkeypatch.setattr(progress, "_PATIENCE", -1.0)
+    with progress.Bar("embedding", total=3) as bar:
+        bar.advance()
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.Bar("embedding", total=3) as bar:
+        bar.advance()
+        assert bar.done == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "embedding" in err

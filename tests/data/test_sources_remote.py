@@ -1,0 +1,271 @@
+"""Sources in buckets and on web servers: fsspec's memory, and a server of our own."""
+
+import contextlib
+import functools
+import gzip
+import http.server
+import pickle
+import random
+import sys
+import threading
+
+import fsspec
+import pytest
+from job_inputs import items
+from pair_files import png, samples, write_parquet, write_tar
+
+from siglip_jax.jobs.sources import open_source, trouble
+from siglip_jax.jobs.sources.storage import open_binary
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(trouble, "PAUSES", (0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Every kind of source, in a folder."""
+    folder = tmp_path / "served"
+    (folder / "pictures" / "sub").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b.jpg", "sub/c.png", "notes.md")):
+        (folder / "pictures" / name).write_bytes(png(number))
+    (folder / "tars").mkdir()
+    for shard in range(2):
+        members = [(f"{key}.png", image) for key, image, _ in samples(3)]
+        tar = write_tar(folder / "tars" / f"{shard}.tar", members)
+    (folder / "packed.tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
+    write_parquet(folder / "t.parquet")
+    (folder / "t.csv").write_text("image,text\npictures/a.png,a dog\npictures/x.png,a cat\n")
+    (folder / "list.txt").write_text("one\ntwo\n")
+    return folder
+
+
+@pytest.fixture
+def memory(files):
+    fs = fsspec.filesystem("memory")
+    fs.put(str(files), "/bucket", recursive=True)
+    yield "memory://bucket"
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Whole files only, as the standard library has it; fails when `failures` says so."""
+
+    failures: list = []  # noqa: RUF012 - set by each test
+    asked: list = []  # noqa: RUF012
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if self.failures and self.failures[0][0] in self.path:
+            code, cut = self.failures.pop(0)[1:]
+            if code:
+                self.send_error(code)
+                return
+            self._send(cut)
+            return
+        super().do_GET()
+
+    def _send(self, cut):
+        with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
+            data = file.read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[:cut])
+
+    def copyfile(self, source, output):
+        # Who does not want the rest of a file hangs up.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            super().copyfile(source, output)
+
+    def log_message(self, *args):
+        pass
+
+
+class RangeHandler(Handler):
+    """Parts of files, as a bucket's front door gives them."""
+
+    def do_GET(self):
+        wanted = self.headers.get("Range", "")
+        if not wanted or self.failures:
+            return super().do_GET()
+        self.asked.append(self.path)
+        with open(self.translate_path(self.path), "rb") as file:  # noqa: PTH123
+            data = file.read()
+        start, end = wanted.removeprefix("bytes=").split("-")
+        part = data[int(start) : int(end) + 1]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(part)
+
+
+def served(files, handler):
+    handler.failures, handler.asked = [], []
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(handler, directory=str(files))
+    )
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def plain(files):
+    yield from served(files, Handler)
+
+
+@pytest.fixture
+def ranged(files):
+    yield from served(files, RangeHandler)
+
+
+def contents(source):
+    """Keys and bytes or texts, whether the source gives paths or bytes."""
+    found = []
+    for item in items(source):
+        image = item.image
+        if isinstance(image, str):
+            with open(image, "rb") as file:  # noqa: PTH123
+                image = file.read()
+        found.append((item.key, image, item.text, item.error))
+    return found
+
+
+SPECS = ["pictures", "pictures/*.png", "tars", "tars/{0..1}.tar", "packed.tar.gz", "t.parquet"]
+
+
+@pytest.mark.parametrize("spec", [*SPECS, "texts:list.txt"])
+def test_a_bucket_gives_what_the_folder_gives(files, memory, spec):
+    def at(root):
+        return f"texts:{root}/{spec[6:]}" if spec.startswith("texts:") else f"{root}/{spec}"
+
+    remote = open_source([at(memory)], shard_size=2)
+    here = open_source([at(files)], shard_size=2)
+    assert contents(remote) == contents(here)
+    assert remote.shards() == here.shards()
+    copy = pickle.loads(pickle.dumps(remote))
+    assert contents(copy) == contents(remote)
+    assert copy.identity() == remote.identity()
+
+
+@pytest.mark.parametrize("spec", ["tars/{0..1}.tar", "packed.tar.gz", "t.parquet"])
+def test_a_web_server_with_ranges(files, ranged, spec):
+    expected = contents(open_source([f"{files}/{spec}"]))
+    assert contents(open_source([f"{ranged}/{spec}"])) == expected
+
+
+@pytest.mark.parametrize("spec", ["tars/{0..1}.tar", "packed.tar.gz"])
+def test_a_web_server_without_ranges(files, plain, spec):
+    expected = contents(open_source([f"{files}/{spec}"]))
+    assert contents(open_source([f"{plain}/{spec}"])) == expected
+
+
+def test_a_table_of_remote_pictures(files, plain, memory):
+    found = items(open_source([f"{memory}/t.csv"]))
+    assert found[0] == ("pictures/a.png", png(0), "a dog", None)
+    assert found[1].key == "pictures/x.png"
+    assert found[1].error == "memory:///bucket/pictures/x.png: no such file or folder"
+    (files / "urls.csv").write_text(f"image\n{plain}/pictures/a.png\n{plain}/pictures/no.png\n")
+    found = items(open_source([str(files / "urls.csv")]))
+    assert found[0][:2] == (f"{plain}/pictures/a.png", png(0))
+    assert found[1].error == f"{plain}/pictures/no.png: no such file or folder"
+
+
+@pytest.mark.parametrize("code", [500, 503, 429])
+def test_a_transient_error_is_tried_again(plain, code):
+    Handler.failures[:] = [("a.png", code, 0)] * 3
+    assert items(open_source([f"{plain}/pictures/a.png"]))[0].image == png(0)
+    assert Handler.failures == []
+    Handler.failures[:] = [("a.png", code, 0)] * 4
+    error = items(open_source([f"{plain}/pictures/a.png"]))[0].error
+    assert error.startswith(f"{plain}/pictures/a.png: cannot be reached after 4 tries: {code}")
+
+
+def test_a_broken_line_is_mended(files, plain):
+    """The rest is read from where it broke off, even where only whole files are given."""
+    big = files / "big.tar"
+    write_tar(big, [(f"{n}.png", png(n) * 1000) for n in range(20)])
+    Handler.failures[:] = [("big.tar", 0, 2_000_000)] * 2
+    with open_binary(f"{plain}/big.tar") as opened:
+        assert opened.read() == big.read_bytes()
+    assert Handler.failures == []
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_refused_access_is_not_tried_again(plain, code):
+    Handler.failures[:] = [("a.png", code, 0)] * 4
+    error = items(open_source([f"{plain}/pictures/a.png"]))[0].error
+    assert error == f"{plain}/pictures/a.png: access is refused"
+    assert len(Handler.failures) == 3
+
+
+def test_errors_of_a_bucket(files, memory, plain):
+    # More than the first 5 MiB, which are read at once.
+    write_parquet(files / "big.parquet", image=[random.randbytes(1_000_000) for n in range(7)])
+    cases = {
+        f"{memory}/pictures/aa.png": "no such file or folder; did you mean memory://bucket/pict",
+        f"{memory}/nothing/*.tar": "no file matches this pattern",
+        f"{memory}/nothing": "no such file or folder",
+        f"{plain}/tars/9.tar": "no such file or folder",
+        f"{plain}/big.parquet": "the server gives whole files only, and Parquet is read in parts",
+        "memry://bucket/a.png": r"there is no protocol memry://; did you mean memory://\?",
+        "http://127.0.0.1:9/a.tar": "cannot be reached after 4 tries: .*[Cc]onnect",
+    }
+    for spec, message in cases.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            open_source([spec])
+        assert str(caught.value).startswith(spec)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "module", "package"),
+    [("gs://b/a.tar", "gcsfs", "gcsfs"), ("s3://b/a.tar", "s3fs", "s3fs")],
+)
+def test_a_missing_package_is_named(monkeypatch, spec, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=f"{spec}: reading .*pip install {package}$"):
+        open_source([spec])
+
+
+def test_fsspec_itself_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(ValueError, match=r"fsspec is not installed.*'siglip-jax\[jobs\]'"):
+        open_source(["memory://bucket/a.tar"])
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (NoCredentialsError("Unable to locate credentials"), "no credentials are found; log in"),
+        (PermissionError("AccessDenied"), "access is refused"),
+        (TimeoutError(), "cannot be reached after 4 tries: TimeoutError"),
+    ],
+)
+def test_what_packages_raise(memory, monkeypatch, error, message):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def info(self, path, **options):
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    with pytest.raises(ValueError, match=f"memory://bucket/a.png: {message}"):
+        open_source([f"{memory}/a.png"])
+
+
+def test_how_to_log_in_depends_on_the_bucket():
+    error = NoCredentialsError("none")
+    assert "aws configure" in trouble.explained("s3://b/a", error)
+    assert "gcloud auth" in trouble.explained("gs://b/a", error)
+    assert "HF_TOKEN" in trouble.explained("hf://datasets/a/b", PermissionError("no"))

@@ -1,0 +1,203 @@
+"""Webdataset tars as the source of a bulk job."""
+
+import gzip
+import io
+import pickle
+import tarfile
+
+import pytest
+from job_inputs import items
+from pair_files import captions, png, samples, write_tar
+
+from siglip_jax.jobs.sources import open_source
+
+
+def members(count=3, start=0):
+    made = []
+    for key, image, texts in samples(start + count)[start:]:
+        made += [(f"{key}.png", image), (f"{key}.txt", "\n".join(texts).encode())]
+    return made
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for shard in range(3):
+        write_tar(tmp_path / f"s-{shard:04d}.tar", members(3, 3 * shard))
+    return tmp_path
+
+
+@pytest.mark.parametrize("spec", ["", "/s-{0000..0002}.tar", "/s-*.tar"])
+def test_shards_by_folder_braces_and_pattern(shards, spec):
+    source = open_source([f"{shards}{spec}"])
+    assert [shard.name for shard in source.shards()] == [f"s-{n:04d}.tar" for n in range(3)]
+    assert items(source) == [
+        (f"s-{n // 3:04d}.tar/{key}", image, texts[0], None)
+        for n, (key, image, texts) in enumerate(samples(9))
+    ]
+    copy = pickle.loads(pickle.dumps(source))
+    assert list(copy.read(1)) == list(source.read(1))
+    assert copy.identity() == source.identity()
+    wanted = {"s-0001.tar/0004"}
+    assert [item.key for item in source.read(1, keys=wanted)] == [*wanted]
+
+
+def test_only_images_and_every_text(shards):
+    images = items(open_source([str(shards)], only="images"))
+    assert [item.text for item in images] == [None] * 9
+    assert images[4].image == png(4)
+    texts = items(open_source([str(shards)], only="texts"))
+    assert [(item.key, item.text) for item in texts[:3]] == [
+        ("s-0000.tar/0000", "dog 0"),
+        ("s-0000.tar/0000/2", "cat 0"),
+        ("s-0000.tar/0001", "dog 1"),
+    ]
+    assert len(texts) == 18
+    assert all(item.image is None for item in texts)
+
+
+@pytest.mark.parametrize("name", ["w.tar", "w.tar.gz"])
+def test_what_webdataset_writes(tmp_path, name):
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.TarWriter(str(tmp_path / name)) as writer:
+        for key, image, texts in samples(3):
+            writer.write({"__key__": f"in/{key}", "png": image, "json": {"caption": texts}})
+        writer.write({"__key__": "last", "jpg": png(9), "txt": "a dog", "cls": 3})
+    found = items(open_source([str(tmp_path / name)]))
+    assert found[2] == (f"{name}/in/0002", png(2), captions(2)[0], None)
+    assert found[3] == (f"{name}/last", png(9), "a dog", None)
+
+
+@pytest.mark.parametrize("compressed", ["gz", "bz2", "xz"])
+def test_compressed(tmp_path, compressed):
+    path = write_tar(tmp_path / "a.tar", members(5))
+    with tarfile.open(tmp_path / f"b.tar.{compressed}", f"w:{compressed}") as tar:
+        for name, data in members(5):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    plain, other = (items(open_source([str(p)])) for p in (path, tar.name))
+    assert [item[1:] for item in other] == [item[1:] for item in plain]
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 1 << 20])
+def test_a_picture_after_members_of_any_size(tmp_path, size):
+    large = [("a.cls", b"x" * size), ("b.png", b"x" * (size or 1)), *members(2), ("z.cls", b"y")]
+    path = write_tar(tmp_path / "a.tar", large)
+    for packed in (path, tmp_path / "a.tar.gz"):
+        if packed != path:
+            packed.write_bytes(gzip.compress(path.read_bytes()))
+        found = items(open_source([str(packed)]))
+        assert [len(item.image) for item in found] == [size or 1, len(png(0)), len(png(1))]
+
+
+def test_long_names_folders_other_endings_and_repeats(tmp_path):
+    path = tmp_path / "a.tar"
+    key = "x" * 150 + "/" + "y" * 120
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        folder = tarfile.TarInfo("some.png")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, data in [
+            (f"{key}.seg.png", png(5)),
+            (f"{key}.PNG", png(1)),
+            (f"{key}.json", b'{"alt": "ein Hund"}'),
+            ("._hidden.png", b""),
+            ("README", b""),
+            ("again.png", png(2)),
+            ("other.png", png(3)),
+            ("again.png", png(4)),
+        ]:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    found = items(open_source([str(path)], text="alt"))
+    names = [key, "again", "other", "again#2"]
+    assert [item.key for item in found] == [f"a.tar/{name}" for name in names]
+    assert found[0][1:3] == (png(1), "ein Hund")
+    assert found[3].image == png(4)
+    assert items(open_source([str(path)], image="seg.png"))[0].image == png(5)
+
+
+def test_samples_that_lack_something(tmp_path):
+    path = write_tar(
+        tmp_path / "a.tar",
+        [
+            ("0.png", png(0)),
+            ("1.txt", b"a dog"),
+            ("2.png", b""),
+            ("3.png", png(3)),
+            ("3.json", b"{"),
+            ("4.png", png(4)),
+            ("4.json", b"[1]"),
+        ],
+    )
+    found = items(open_source([str(path)]))
+    assert found[0] == ("a.tar/0", png(0), None, None)
+    assert found[1] == ("a.tar/1", None, "a dog", None)
+    assert [item.error for item in found[2:]] == [
+        "a.tar/2: there is no image (.jpg, .jpeg, .png, .webp)",
+        "a.tar/3: its text cannot be read: Expecting property name enclosed in double quotes: "
+        "line 1 column 2 (char 1)",
+        "a.tar/4: its text cannot be read: the .json must hold an object, got list",
+    ]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("keep", [600, *range(768, 5376, 256), 9728])
+def test_a_tar_cut_off_anywhere(tmp_path, keep, compressed):
+    """What is whole comes out, then one error, whichever byte is the last."""
+    (tmp_path / "t").mkdir()
+    whole = write_tar(tmp_path / "t" / "a.tar", [(f"{n}.png", png(n)) for n in range(4)])
+    data = whole.read_bytes()
+    expected = items(open_source([str(whole)]))
+    end = 4 * (512 + -(-len(png(0)) // 512) * 512)  # of the last member; then come zeros
+    if compressed:
+        data = gzip.compress(data, 0)
+    whole.write_bytes(data[:keep])
+    write_tar(tmp_path / "t" / "b.tar", members(1))
+    source = open_source([str(tmp_path / "t")])
+    found = list(source.read(0))
+    assert next(source.read(1)).image == png(0)
+    good = [item for item in found if item.error is None]
+    assert good == expected[: len(good)]
+    if keep <= end:
+        assert len(found) == len(good) + 1
+        assert "cut off" in found[-1].error
+        assert found[-1].error.startswith("a.tar: ")
+        assert found[-1].image is None
+        if len(good) < 4 and "is cut off" in found[-1].error:
+            assert found[-1].key == f"a.tar/{len(good)}"
+            assert f"{len(good)}.png is cut off" in found[-1].error
+    else:
+        assert len(good) == 4
+
+
+def test_garbage_in_the_middle(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [(f"{n}.png", png(n)) for n in range(3)])
+    data = bytearray(path.read_bytes())
+    where = data.index(b"1.png")
+    data[where : where + 512] = b"\xaa" * 512
+    path.write_bytes(data)
+    found = items(open_source([str(path)]))
+    assert [item.key for item in found] == ["a.tar/0", "a.tar:end"]
+    assert found[1].error == "a.tar: damaged after 0.png: no valid header follows"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello, I am a text\n" * 100, "not a tar; expected a webdataset shard"),
+        (b"", "the file is empty; expected a webdataset shard"),
+        (b"\x1f\x8bnot gzip", "not a tar; expected a webdataset shard"),
+    ],
+)
+def test_what_is_no_tar(tmp_path, content, message):
+    (tmp_path / "a.tar").write_bytes(content)
+    source = open_source([str(tmp_path / "a.tar")])
+    with pytest.raises(ValueError, match=f"a.tar: {message}"):
+        next(source.read(0))
+
+
+def test_key_is_no_option_of_tars(shards):
+    with pytest.raises(ValueError, match="key= names a column, and tars have none"):
+        open_source([str(shards)], key="id")

@@ -1,0 +1,202 @@
+"""Pairs that must agree: one suite over every way to run the same model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from tolerances import EMBEDDING
+from towers import case
+
+from siglip_jax.config import ATTENTIONS, NaFlexVision
+from siglip_jax.models import Patches, SiglipModel
+from siglip_jax.models.attention import attention
+from siglip_jax.models.naflex import resample_posemb
+from siglip_jax.programs import FSDP, REPLICATED, make_mesh, sharding
+from siglip_jax.scoring import Scorer
+
+FLOAT32 = [name for name in ATTENTIONS if name != "cudnn"]
+
+
+def embed(tiny, **changes):
+    model = SiglipModel(tiny.config, dataclasses.replace(tiny.execution, **changes))
+    return jax.jit(model.apply)({"params": tiny.params}, tiny.images, tiny.texts)[:2]
+
+
+def assert_same(ours, theirs):
+    for z, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(z, other, rtol=0, atol=EMBEDDING)
+
+
+def stacked(params, tower, depth):
+    """Loop-layout weights of one tower in scan layout, by hand."""
+    flat = flatten_dict(params, sep="/")
+    start = f"{tower}/encoderblock"
+    out = {k: v for k, v in flat.items() if not k.startswith(f"{start}_")}
+    for name in [k for k in flat if k.startswith(f"{start}_0/")]:
+        leaf = name.removeprefix(f"{start}_0/")
+        out[f"{start}/{leaf}"] = np.stack([flat[f"{start}_{i}/{leaf}"] for i in range(depth)])
+    return unflatten_dict(out, sep="/")
+
+
+@pytest.mark.parametrize("name", ["loop", "naflex"])
+@pytest.mark.parametrize("implementation", FLOAT32)
+def test_attention_implementations_agree_on_models(name, implementation):
+    assert_same(embed(case(name), attention=implementation), embed(case(name), attention="einsum"))
+
+
+@pytest.mark.parametrize("implementation", FLOAT32)
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_function(implementation, masked):
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.float32(rng.normal(size=(2, n, 3, 8))) for n in (5, 7, 7))
+    mask = jnp.asarray(rng.random((2, 5, 7)) < 0.6).at[:, :, 0].set(True) if masked else None
+    got = attention(query, key, value, mask, implementation=implementation)
+    # Written out with NumPy in float64: independent of everything in the package.
+    logits = np.einsum("bqkd,bvkd->bkqv", np.float64(query), np.float64(key)) / np.sqrt(8)
+    if masked:
+        logits = np.where(np.asarray(mask)[:, None], logits, -np.inf)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.einsum("bkqv,bvkd->bqkd", weights, np.float64(value))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=EMBEDDING)
+
+
+@pytest.mark.parametrize("implementation", FLOAT32)
+def test_attention_gradients_agree(implementation):
+    rng = np.random.default_rng(1)
+    x = jnp.float32(rng.normal(size=(2, 5, 3, 8)))
+    mask = jnp.ones((2, 5, 5), bool).at[1, :, 3:].set(False)
+
+    def loss(x, how):
+        return (attention(x, x * 0.5, x + 1, mask, implementation=how) ** 2).sum()
+
+    got, expected = (jax.grad(loss)(x, how) for how in (implementation, "einsum"))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cudnn attention needs a GPU")
+def test_cudnn_attention_agrees_in_bfloat16():
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.bfloat16(rng.normal(size=(2, 64, 3, 64))) for _ in range(3))
+    got = attention(q, k, v, implementation="cudnn")
+    expected = attention(q, k, v, implementation="xla")
+    np.testing.assert_allclose(np.float32(got), np.float32(expected), atol=2e-2)
+
+
+def test_loop_equals_scan():
+    tiny = case("loop")
+    looped = embed(tiny)
+    depth = tiny.config.vision.size.depth
+    params = stacked(stacked(tiny.params, "img/Transformer", depth), "txt/Encoder_0", depth)
+    assert_same(embed(tiny._replace(params=params), scan_image=True, scan_text=True), looped)
+
+
+@pytest.mark.parametrize("name", ["loop", "scan_crop14", "naflex"])
+def test_remat_changes_no_gradient(name):
+    tiny = case(name)
+
+    def gradient(remat):
+        run = dataclasses.replace(tiny.execution, remat=remat)
+        model = SiglipModel(tiny.config, run)
+
+        def loss(params):
+            zimg, ztxt, _ = model.apply({"params": params}, tiny.images, tiny.texts)
+            return (zimg @ ztxt.T).sum()
+
+        return jax.jit(jax.grad(loss))(tiny.params)
+
+    plain, remat = (flatten_dict(gradient(r)) for r in (None, "nothing_saveable"))
+    for key, leaf in plain.items():
+        np.testing.assert_allclose(remat[key], leaf, rtol=1e-5, atol=1e-5, err_msg=str(key))
+
+
+def test_naflex_on_a_full_grid_equals_fixed():
+    """The same weights, a square image cut into a full grid of patches: the same model."""
+    tiny = case("loop")
+    vision = tiny.config.vision
+    grid, patch = vision.grid, vision.patch
+    fixed = embed(tiny)[0]
+    config = dataclasses.replace(
+        tiny.config, vision=NaFlexVision(size=vision.size, patch=patch, posemb_grid=grid)
+    )
+    params = flatten_dict(tiny.params, sep="/")
+    kernel = params["img/embedding/kernel"]
+    params["img/embedding/kernel"] = kernel.reshape(-1, kernel.shape[-1])
+    params["img/pos_embedding"] = params["img/pos_embedding"].reshape(grid, grid, -1)
+    n = len(tiny.images)
+    pixels = tiny.images.reshape(n, grid, patch, grid, patch, 3).transpose(0, 1, 3, 2, 4, 5)
+    y, x = (np.broadcast_to(a.reshape(-1), (n, grid**2)) for a in np.mgrid[:grid, :grid])
+    patches = Patches(pixels.reshape(n, grid**2, -1), np.ones_like(y), y, x)
+    flexible = tiny._replace(
+        config=config,
+        params=unflatten_dict(params, sep="/"),
+        images=jax.tree.map(jnp.asarray, patches),
+    )
+    assert_same([embed(flexible)[0]], [fixed])
+
+
+@pytest.mark.parametrize("more", [1, 7, 44])
+def test_padding_changes_no_naflex_embedding(more):
+    tiny = case("naflex")
+    rng = np.random.default_rng(more)
+
+    def pad(leaf, noise):
+        leaf = np.asarray(leaf)
+        shape = (len(leaf), more, *leaf.shape[2:])
+        # Garbage in the padding must not matter either.
+        extra = rng.normal(size=shape) if noise else np.zeros(shape)
+        return jnp.asarray(np.concatenate([leaf, extra.astype(leaf.dtype)], axis=1))
+
+    images = Patches(*(pad(leaf, noise=i == 0) for i, leaf in enumerate(tiny.images)))
+    assert_same(embed(tiny._replace(images=images)), embed(tiny))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 60), (4, 64), (12, 21), (64, 1), (16, 16), (7, 40)])
+def test_posemb_equals_scale_and_translate(shape):
+    """The form big_vision uses: resize on a 64x64 canvas, then gather."""
+    posemb = jnp.float32(np.random.default_rng(0).normal(size=(16, 16, 6)))
+    y, x = (jnp.asarray(a.reshape(1, -1)) for a in np.mgrid[: shape[0], : shape[1]])
+    canvas = jax.image.scale_and_translate(
+        posemb,
+        (64, 64, 6),
+        (0, 1),
+        scale=jnp.float32(shape) / 16,
+        translation=jnp.zeros(2),
+        method="bilinear",
+        antialias=True,
+    )
+    got = resample_posemb(posemb, y, x)[0]
+    np.testing.assert_allclose(got, canvas[y[0], x[0]], rtol=0, atol=2e-6)
+
+
+MESHES = {"1x1": (1, 1), "8x1": (8, 1), "4x2": (8, 2), "1x8": (8, 8)}
+
+
+@pytest.mark.parametrize("rules", [REPLICATED, FSDP], ids=["replicated", "fsdp"])
+@pytest.mark.parametrize("mesh", list(MESHES))
+@pytest.mark.parametrize("name", ["loop", "naflex"])
+def test_devices_and_sharded_weights_change_nothing(name, mesh, rules, monkeypatch):
+    # Tiny parameters would all stay whole under the usual threshold.
+    monkeypatch.setattr(sharding.fsdp_spec, "__defaults__", (1,))
+    tiny = case(name)
+    model = SiglipModel(tiny.config, tiny.execution)
+    devices, labels = MESHES[mesh]
+    images = jax.tree.map(np.asarray, tiny.images)
+    texts = np.asarray(tiny.texts)
+
+    def run(mesh, rules):
+        scorer = Scorer(model, tiny.params, mesh=mesh, rules=rules, batch_size=4)
+        zimg, ztxt = scorer.embed_images(images), scorer.embed_texts(texts)
+        return scorer, (zimg, ztxt, scorer.logits(zimg, ztxt))
+
+    scorer, many = run(make_mesh(jax.devices()[:devices], model=labels), rules)
+    _, one = run(None, REPLICATED)
+    if rules is FSDP and scorer.mesh.shape["data"] > 1:
+        kernel = scorer.params["img"]["MAPHead_0"]["MlpBlock_0"]["Dense_1"]["kernel"]
+        assert kernel.addressable_shards[0].data.size * scorer.mesh.shape["data"] == kernel.size
+    for z, other in zip(many[:2], one[:2], strict=True):
+        np.testing.assert_allclose(z, other, rtol=0, atol=EMBEDDING)
+    np.testing.assert_allclose(many[2], one[2], rtol=1e-6, atol=1e-6)

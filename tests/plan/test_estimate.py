@@ -1,0 +1,258 @@
+"""Plans of scoring and training programs, on eight fake CPU devices."""
+
+import dataclasses
+
+import jax
+import pytest
+import tiny_checkpoint
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from siglip_jax.checkpoints import find
+from siglip_jax.config import Execution
+from siglip_jax.plan import (
+    CHIPS,
+    Job,
+    Place,
+    TooLarge,
+    largest_batch,
+    make_plan,
+    place,
+    scoring_job,
+    scoring_program,
+    training_job,
+)
+from siglip_jax.plan.estimate import plan_and_program
+from siglip_jax.plan.flops import image_flops, text_flops
+
+HERE = Place("local", jax.devices(), None)
+V5E = next(chip for chip in CHIPS if chip.name == "v5e")
+
+
+def job(
+    task="images", *, config=tiny_checkpoint.CONFIG, scan=False, fsdp=False, devices=None, **kw
+):
+    execution = Execution(scan_image=scan, scan_text=scan)
+    devices = jax.devices() if devices is None else devices
+    program = scoring_program(config, devices, execution, fsdp=fsdp)
+    return scoring_job(task, program, **kw)
+
+
+@pytest.mark.parametrize("task", ["images", "texts", "logits"])
+def test_memory_is_what_xla_says(task):
+    plan, program = plan_and_program(job(task, labels=40), 32, HERE)
+    memory = program.memory_analysis()
+    assert (plan.arguments, plan.outputs, plan.temporary, plan.aliased) == (
+        memory.argument_size_in_bytes,
+        memory.output_size_in_bytes,
+        memory.temp_size_in_bytes,
+        memory.alias_size_in_bytes,
+    )
+    assert plan.arguments >= plan.weights + 32 // 8
+    assert plan.total == plan.arguments + plan.outputs + plan.temporary - plan.aliased
+    assert plan.flops_once == program.cost_analysis()["flops"]
+    # The chip is unknown, so nothing is said of time.
+    assert (plan.capacity, plan.seconds, plan.rate) == (None, None, None)
+
+
+def test_the_analytic_count_is_xlas_for_a_loop_and_a_scan():
+    # Real widths: norms and softmax are no small part of a tiny model.
+    size = dataclasses.replace(find("siglip_b16_224").config.vision.size, depth=3)
+    config = find("siglip_b16_224").config
+    config = dataclasses.replace(
+        config,
+        vision=dataclasses.replace(config.vision, size=size),
+        text=dataclasses.replace(config.text, size=size, vocab_size=100),
+    )
+    for task, each in (("images", image_flops(config)), ("texts", text_flops(config))):
+        for scan in (False, True):
+            plan = make_plan(job(task, config=config, scan=scan), 16, HERE)
+            assert plan.analytic == 2 * each
+            assert plan.flops == pytest.approx(plan.analytic, rel=0.02)
+            assert plan.loops == int(scan)
+            # A scan's body counts once, and there are two layers more.
+            assert plan.flops_once == pytest.approx(plan.flops, rel=1e-9) or scan
+            assert not scan or plan.flops_once < 0.5 * plan.flops
+
+
+def test_naflex_patches_are_counted():
+    config = find("siglip2_b16_naflex").config
+    size = dataclasses.replace(config.vision.size, depth=1)
+    config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, size=size))
+    plan = make_plan(job(config=config, patches=64), 8, HERE)
+    assert plan.analytic == image_flops(config, 64)
+    # Four times as many weights of position embeddings as tokens are no products.
+    assert plan.flops == pytest.approx(plan.analytic, rel=0.05)
+
+
+def wide(depth=2):
+    """Wide enough for a kernel to be split: 1024 x 1024."""
+    size = dataclasses.replace(tiny_checkpoint.SIZE, width=1024, mlp_dim=1024, depth=depth)
+    text = dataclasses.replace(tiny_checkpoint.CONFIG.text, size=size, head=1024)
+    vision = dataclasses.replace(tiny_checkpoint.CONFIG.vision, size=size)
+    return dataclasses.replace(tiny_checkpoint.CONFIG, vision=vision, text=text)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_weights_are_gathered_if_they_are_split_and_only_then(scan):
+    whole = make_plan(job(config=wide(), scan=scan), 8, HERE)
+    split = make_plan(job(config=wide(), scan=scan, fsdp=True), 8, HERE)
+    output = ("all-gather", "f32[8,1024]")
+    assert [(c.kind, c.array) for c in whole.collectives] == [output]
+    gathers = [c for c in split.collectives if c.kind == "all-gather"]
+    # Six kernels of 4 MB a block; what XLA does about the head's is its own choice.
+    kernels = [
+        c for c in gathers if c.array in ("f32[1024,1024]", "f32[1024,4,256]", "f32[4,256,1024]")
+    ]
+    assert sum(c.count for c in kernels) >= 2 * 6, gathers
+    assert split.weights < 0.2 * whole.weights
+
+
+def test_time_is_at_the_published_peaks():
+    plan = make_plan(job(), 32, HERE._replace(chip=V5E))
+    assert plan.compute_seconds == plan.flops / (197e12 / 6)  # float32: six passes
+    assert plan.memory_seconds == plan.nbytes / 819e9
+    assert plan.rate == 32 / max(plan.compute_seconds, plan.memory_seconds)
+    assert plan.capacity == 15.75 * 2**30
+    plain = plan.to_dict()
+    assert plain["collectives"][0]["total"] == plan.collectives[0].total
+    bfloat16 = scoring_program(
+        tiny_checkpoint.CONFIG, jax.devices(), Execution(dtype="bfloat16", precision="highest")
+    )
+    assert scoring_job("images", bfloat16).precision == "default"
+    assert scoring_job("texts", bfloat16).precision == "highest"
+
+
+def roomy(gibibytes):
+    return HERE._replace(name="v5e:2x4", chip=dataclasses.replace(V5E, memory=gibibytes * 2**30))
+
+
+def test_the_largest_batch_is_found_from_anywhere():
+    product = job("logits", labels=64)  # quick to compile
+    one, two = (make_plan(product, 8 * n, HERE) for n in (16, 32))
+    where = roomy((one.total + two.total) / 2 / 2**30)
+    for known in (None, make_plan(product, 8, HERE), one):
+        assert largest_batch(product, where, known, most=64) == 16
+    assert largest_batch(product, HERE._replace(chip=V5E), most=4) == 4
+    assert largest_batch(product, roomy(1e-9), most=2) == 0
+    with pytest.raises(ValueError, match="the memory of local is unknown"):
+        largest_batch(product, HERE)
+
+
+def test_what_does_not_fit():
+    weights = job().weights
+    message = "images, 4 a chip, does not fit into the memory of v5e:2x4: .*GiB"
+    with pytest.raises(TooLarge, match=message + ".*; its weights alone are .*--fsdp"):
+        make_plan(job(), 32, roomy(weights / 2**30))
+    with pytest.raises(TooLarge, match=message) as error:
+        make_plan(job(), 32, roomy(1.2 * weights / 2**30))
+    assert "fsdp" not in str(error.value)
+
+
+def test_what_the_compiler_says_does_not_fit():
+    class Full:
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.2G of 15.75G."
+            )
+
+    full = Job(
+        task="images", devices=8, lower=lambda batch: Full(), flops=lambda batch: 1, weights=1,
+        precision="default", fsdp=False,
+    )  # fmt: skip
+    with pytest.raises(TooLarge, match=r"images, 2 a chip, .*: 18.2GiB of 15.75GiB"):
+        make_plan(full, 16, roomy(15.75))
+
+
+def test_a_batch_that_does_not_divide():
+    with pytest.raises(
+        ValueError, match="12 does not divide over 8 chips; the next that does is 16"
+    ):
+        make_plan(job(), 12, HERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("v5e:4x3", "v5e:4x4"),
+        ("v6:2x4", "v6e:2x4"),
+        ("v5e", "v5e:4x4"),
+        ("v5p:4x4", "v5p:2x4x4"),
+        ("locl", "local"),
+        ("h100", "v5e:4x4"),
+        ("v5e:0x4", "v5e:2x4"),
+    ],
+)
+def test_a_misspelled_slice(name, near):
+    with pytest.raises(ValueError, match=f"no topology is called '{name}'; did you mean .*{near}"):
+        place(name)
+
+
+def test_without_libtpu(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs libtpu.*pip install 'siglip-jax\[tpu\]'"):
+        place("v5e:4x4")
+
+
+def test_local_devices():
+    where = place("local")
+    assert (len(where.devices), where.chip, where.memory) == (8, None, None)
+
+
+def recipe(**changes):
+    pytest.importorskip("optax")
+    from siglip_jax.training import recipe_from_dict
+
+    config = tiny_checkpoint.CONFIG
+    towers = {
+        "image": dataclasses.asdict(config.vision.size) | {"patch": 8, "res": 32},
+        "text": dataclasses.asdict(config.text.size) | {"vocab_size": 50, "length": 16},
+    }
+    plain = {"steps": 4, "batch": 16, "data": {"train": "x.parquet"}, "model": towers}
+    plain["model"]["vocabulary"] = "x.model"
+    return recipe_from_dict(plain | changes)
+
+
+def test_a_training_is_compiled_as_it_runs():
+    """The same program as `train` would compile from real weights."""
+    job = training_job(recipe(), jax.devices())
+    plan, program = plan_and_program(job, 16, HERE)
+    kinds = {each.kind for each in plan.collectives}
+    assert kinds >= {"all-reduce", "collective-permute"}  # gradients; the ring of texts
+    # Weights, and adam's two moments of them; the state is updated in place.
+    weights = sum(leaf.size for leaf in tiny_checkpoint.tensors().values()) * 4
+    assert plan.weights == pytest.approx(3 * weights, abs=64)
+    assert plan.aliased >= 3 * weights
+    assert plan.flops > plan.analytic > 2 * 2 * image_flops(tiny_checkpoint.CONFIG)
+
+    from siglip_jax.programs import REPLICATED, make_mesh
+    from siglip_jax.training.optimizer import make_optimizer, treatments
+    from siglip_jax.training.step import first_state
+
+    params = unflatten_dict(tiny_checkpoint.tensors(), sep="/")
+    params = jax.tree.map(jax.numpy.asarray, params)
+    trained = treatments(flatten_dict(params, sep="/"), (), recipe().optimizer)
+    tx = make_optimizer(recipe().optimizer, trained, 4)
+    state = first_state(params, tx, trained, make_mesh(), REPLICATED)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), program.in_avals[0][0]) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), state
+    )
+
+
+def test_a_training_with_split_weights_and_a_frozen_tower():
+    frozen = recipe(devices={"weights": "fsdp"}, parameters=[{"pattern": "img/.*", "frozen": True}])
+    job = training_job(frozen, jax.devices())
+    assert job.fsdp
+    all_trained = training_job(recipe(), jax.devices())
+    assert all_trained.flops(16) - job.flops(16) == 2 * (
+        2 * image_flops(tiny_checkpoint.CONFIG) - 2 * 16 * 192 * 48
+    )
+
+
+def test_a_training_needs_a_model():
+    from siglip_jax.training import recipe_from_dict
+
+    plain = {"steps": 4, "batch": 16, "data": {"train": "x"}, "init": {"model": "siglip_b16_224"}}
+    with pytest.raises(ValueError, match="the recipe's model is unknown"):
+        training_job(recipe_from_dict(plain), jax.devices())
+    job = training_job(recipe_from_dict(plain), jax.devices(), find("siglip_b16_224").config)
+    assert job.weights > 3 * 4 * 203_155_970

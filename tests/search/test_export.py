@@ -1,0 +1,96 @@
+"""Embeddings for other programs, and contact sheets."""
+
+import sys
+
+import numpy as np
+import pytest
+import shapes
+from job_inputs import picture
+from PIL import Image
+
+from siglip_jax.search import open_embeddings
+from siglip_jax.search.export import export
+from siglip_jax.search.sheet import Shown, write_sheet
+
+compiled_once = shapes.compiled_once
+pytestmark = pytest.mark.usefixtures("compiled_once")
+KEYS = [f"{n}.png" for n in range(11) if n not in (3, 8)]
+
+
+def test_npy(jobs, expected, tmp_path):
+    found = open_embeddings(jobs / "parquet-float32")
+    assert export(found, "npy", tmp_path / "x.npy") == 9
+    rows = np.load(tmp_path / "x.npy")
+    np.testing.assert_allclose(rows, expected[~np.isnan(expected[:, 0])], rtol=0, atol=1e-6)
+    assert (tmp_path / "x.npy.keys.txt").read_text().splitlines() == KEYS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "x.npy.keys.txt"]
+
+
+def test_faiss_and_usearch_find_what_we_find(jobs, expected, tmp_path):
+    faiss, usearch = pytest.importorskip("faiss"), pytest.importorskip("usearch.index")
+    found = open_embeddings(jobs / "npy-float32")
+    query = expected[5] + np.float32(0.02)
+    near = np.nan_to_num(expected, nan=-9) @ query
+    order = [f"{n}.png" for n in np.argsort(-near, kind="stable")[:3]]
+    for form in ("faiss", "usearch"):
+        path = tmp_path / f"x.{form}"
+        assert export(found, form, path) == 9
+        keys = (tmp_path / f"x.{form}.keys.txt").read_text().splitlines()
+        assert keys == KEYS
+        if form == "faiss":
+            _, places = faiss.read_index(str(path)).search(query[None], 3)
+            places = places[0]
+        else:
+            places = usearch.Index.restore(str(path)).search(query, 3).keys
+        assert [keys[int(place)] for place in places] == order
+
+
+def test_what_cannot_be_exported(jobs, tmp_path, monkeypatch):
+    found = open_embeddings(jobs / "npy-float32")
+    with pytest.raises(ValueError, match="expected one of faiss, usearch, npy as format, got 'x'"):
+        export(found, "x", tmp_path / "x")
+    for module, package in (("faiss", "faiss-cpu"), ("usearch", "usearch")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ValueError, match=f"{package} is not installed; pip install {package}"):
+            export(found, module, tmp_path / "x")
+    monkeypatch.setattr(type(found), "rows", lambda self, places: [Shown("a\nb", "")] * len(places))
+    with pytest.raises(ValueError, match="has a line break; it cannot be exported"):
+        export(found, "npy", tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+SHOWN = [
+    ("a <dog>", [Shown("0.png", "0.9", picture(0)), Shown("x/<b>.png", "0.8", None)]),
+    ("a cat", [Shown(f"{n}.jpg", "0.5", b"damaged", None) for n in range(7)]),
+    ("texts", [Shown("t:1", "0.4", None, "a text & more")]),
+    ("nothing", []),
+]
+
+
+def test_a_page(tmp_path):
+    write_sheet(tmp_path / "s.html", SHOWN)
+    page = (tmp_path / "s.html").read_text()
+    assert page.count("<img src=") == 1 and "data:image/jpeg;base64," in page
+    assert page.count("<p>") == 9
+    for text in ("a &lt;dog&gt;", "x/&lt;b&gt;.png", "a text &amp; more", "6.jpg"):
+        assert text in page
+    assert "<dog>" not in page and "<b>" not in page
+
+
+def test_a_picture(tmp_path):
+    write_sheet(tmp_path / "s.png", SHOWN)
+    with Image.open(tmp_path / "s.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert sheet.width == 12 + 6 * 188
+    with Image.open(tmp_path / "s.png") as sheet:
+        grey = (np.asarray(sheet) == 0xEE).all(-1).sum()
+    # Nine fields without a picture, all but the words in them.
+    assert 9 * 176 * 176 * 0.7 < grey < 9 * 176 * 176
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+
+
+def test_where_no_sheet_can_be_written(tmp_path):
+    with pytest.raises(ValueError, match=r"a sheet must end in \.png or \.html, got .*s\.jpg"):
+        write_sheet(tmp_path / "s.jpg", SHOWN)
+    with pytest.raises(ValueError, match=r"the folder .*x does not exist"):
+        write_sheet(tmp_path / "x" / "s.png", SHOWN)

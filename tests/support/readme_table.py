@@ -1,0 +1,35 @@
+"""The README's table of checkpoints; run it to write the table there."""
+
+from paths import REPO
+
+from siglip_jax.checkpoints import CHECKPOINTS
+
+README = REPO / "README.md"
+BEGIN, END = "<!-- checkpoints: written by `make readme` -->\n", "<!-- end of checkpoints -->\n"
+
+
+def table() -> str:
+    """Markdown: one row a checkpoint."""
+    lines = [
+        "| name | parameters | input | text | ImageNet | COCO T→I / I→T | open_clip | hub |",
+        "|---|--:|---|---|--:|--:|---|---|",
+    ]
+    for c in CHECKPOINTS:
+        vision, a = c.config.vision, c.accuracy
+        size = "any aspect" if c.config.naflex else f"{vision.res} px"
+        coco = f"{a.coco_t2i} / {a.coco_i2t}" if a.coco_t2i else ""
+        lines.append(
+            f"| `{c.name}` | {c.params:,} | {size} | {c.config.text.length} {c.tokenizer} "
+            f"| {a.imagenet or ''} | {coco} | {c.open_clip[0]} | {c.hf} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def with_table(text: str) -> str:
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + table() + END + after
+
+
+if __name__ == "__main__":
+    README.write_text(with_table(README.read_text()))

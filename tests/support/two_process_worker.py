@@ -1,0 +1,45 @@
+"""One of the processes of test_two_processes: address, rank, output folder."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+address, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(address, num_processes=2, process_id=rank)
+
+from towers import case  # noqa: E402
+
+from siglip_jax.models import SiglipModel  # noqa: E402
+from siglip_jax.programs import (  # noqa: E402
+    FSDP,
+    REPLICATED,
+    make_mesh,
+    sharding,
+)
+from siglip_jax.scoring import Scorer  # noqa: E402
+
+sharding.fsdp_spec.__defaults__ = (1,)
+tiny = case("loop")
+images = np.concatenate([np.asarray(tiny.images)] * 3)
+for name, rules in (("replicated", REPLICATED), ("fsdp", FSDP)):
+    scorer = Scorer(
+        SiglipModel(tiny.config, tiny.execution),
+        tiny.params,
+        mesh=make_mesh(model=2),
+        rules=rules,
+        batch_size=8,
+    )
+    zimg, ztxt = scorer.embed_images(images), scorer.embed_texts(np.asarray(tiny.texts))
+    np.savez(
+        folder / f"{rank}.{name}.npz",
+        devices=jax.device_count(),
+        local=jax.local_device_count(),
+        zimg=zimg,
+        ztxt=ztxt,
+        logits=scorer.logits(zimg, ztxt),
+    )
