@@ -5,11 +5,12 @@ Dependencies go down this list and never up:
     config, checkpoints, locate, optional
     weights (files <-> tensors), preprocessing, models
     programs (the compiled functions of the towers)
+    data (images and texts from files, one at a time or as training batches)
     scoring
     converters (other systems' files; numpy only, never a model)
     hub, found (which model a name or a path means; reach converters only when a file needs them)
     pretrained (puts them together)
-    data (pictures with captions, from files to batches), evaluation
+    evaluation
     training
     jobs (bulk embedding and scoring), search (over what they wrote)
     plan (compiled for other devices), bench (run on these)
@@ -106,9 +107,17 @@ MODULES = {
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking"),
     "scoring.prompts": Row("templates and their average"),
-    "scoring.feed": Row("decoding ahead; batches of one fixed shape", jax=True),
+    "scoring.batches": Row("batches of one fixed shape", jax=True),
+    "scoring.budget": Row("memory that threads share"),
+    "scoring.meter": Row("how fast a pipeline runs, and what it waits for"),
+    "scoring.rows": Row("what items become: prepared, embedded, or in error"),
+    "scoring.preparation": Row("from an item to what the towers take, in bounded memory",
+                               "config data.item models preprocessing", jax=True),
+    "scoring.reading": Row("items read in a thread and prepared in a pool, in order"),
+    "scoring.pipeline": Row("from items to rows of embeddings; the one road",
+                            "programs", jax=True),
     "scoring.scorer": Row("images and labels in, scores out",
-                          "config models preprocessing programs", jax=True),
+                          "data.item models preprocessing programs", jax=True),
 
     "data": Row("the names to import"),
     "data.*": Row("pairs of pictures and captions, from files to batches",
@@ -176,7 +185,7 @@ MODULES = {
     "doctor.settings": Row("what a pipeline can set wrong", "checkpoints config"),
     "doctor.interpolation": Row("position embeddings, each system's way", "weights.posemb"),
     "doctor.wrong_inputs": Row("what a tower is fed then", "config preprocessing"),
-    "doctor.wrong_towers": Row("towers run the wrong way", "config models scoring.feed",
+    "doctor.wrong_towers": Row("towers run the wrong way", "config models scoring.batches",
                                jax=True),
     "doctor.search": Row("which setting is wrong, and how much it matters",
                          "config models preprocessing verify", jax=True),
@@ -198,13 +207,12 @@ MODULES = {
     "cli.commands.demo": Row("siglip-jax demo", "found pretrained programs scoring cli"),
     "cli.commands.train": Row("siglip-jax train", "training cli"),
     "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
-    "cli.pair_embedding": Row("a dataset to embeddings, bad images reported", "data scoring",
-                              jax=True),
     "cli.model_arguments": Row("options of all commands that run a model; loads it",
                                "allocator checkpoints config found programs locate "
                                "preprocessing pretrained programs scoring"),
     "cli.picture_files": Row("files, folders, patterns, a list on stdin"),
-    "cli.embedding": Row("picture files to embeddings, bad ones reported", "scoring", jax=True),
+    "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
+                         jax=True),
     "cli.progress": Row("a bar on stderr, for a person"),
     "cli.commands.verify": Row("siglip-jax verify", "verify cli"),
     "cli.commands.doctor": Row("siglip-jax doctor", "doctor verify cli"),

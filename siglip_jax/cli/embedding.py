@@ -1,36 +1,64 @@
-"""Embedding picture files for a command: progress, and bad ones reported, not fatal."""
+"""Embedding for a command: progress, and images that cannot be read reported, not fatal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from siglip_jax.cli.picture_files import near_files
 from siglip_jax.cli.progress import Bar
+from siglip_jax.data.item import Item
 from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.rows import Prepared
+
+_TEXTS = 1024  # between two steps of the progress bar
 
 
-def embed_files(scorer: Scorer, files: list[str]) -> tuple[np.ndarray, list[str], dict[str, str]]:
-    """Embeddings of the files that could be read, their names, and the errors of the others.
+def embed_images(
+    scorer: Scorer, items: Iterable[Item], total: int
+) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
+    """Embeddings (n, d) of the images that can be read, their indices (n,), the others' errors.
 
     Each error is also a line on stderr as soon as it happens.
     """
-    errors: dict[str, str] = {}
+    errors: list[dict[str, str]] = []
+    with Bar("embedding images", total=total) as bar:
 
-    def report(index: int, error: ValueError) -> None:
-        file = files[index]
-        missing = near_files(file) if not Path(file).exists() else ""
-        errors[file] = f"{error}{missing}"
-        print(f"siglip-jax: error: {errors[file]}", file=sys.stderr)
+        def seen(item: Prepared) -> None:
+            bar.advance()
+            if item.error is not None:
+                message = item.error if item.key in item.error else f"{item.key}: {item.error}"
+                errors.append({"image": item.key, "error": message})
+                print(f"siglip-jax: error: {message}", file=sys.stderr)
 
-    with Bar("embedding", total=len(files)) as bar:
+        z, rows = scorer.embed_items(items, seen)
+    return z, rows.good, errors
 
-        def counted() -> Iterator[str]:
-            for file in files:
-                yield file
-                bar.advance()
 
-        z = scorer.embed_images(counted(), on_error=report)
-    bad = np.array([file in errors for file in files])
-    return z[~bad], [file for file in files if file not in errors], errors
+def embed_files(
+    scorer: Scorer, files: list[str]
+) -> tuple[np.ndarray, list[str], list[dict[str, str]]]:
+    """`embed_images` of image files, with the names of those that could be read."""
+
+    def items() -> Iterator[Item]:
+        for file in files:
+            if Path(file).exists() or not (near := near_files(file)):
+                yield Item(file, file)
+            else:
+                yield Item(file, error=f"{file}: cannot be read: No such file or directory{near}")
+
+    z, good, errors = embed_images(scorer, items(), len(files))
+    return z, [files[index] for index in good], errors
+
+
+def embed_texts(scorer: Scorer, texts: list[str]) -> np.ndarray:
+    """Embeddings (n, d) of strings, with a progress bar."""
+    # All at once, so that there is one warning of texts that are too long.
+    ids = scorer.tokenizer.encode(texts)
+    rows = []
+    with Bar("embedding texts", total=len(ids), unit="texts") as bar:
+        for start in range(0, len(ids), _TEXTS):
+            rows.append(scorer.embed_texts(ids[start : start + _TEXTS]))
+            bar.update(start + len(rows[-1]), len(ids))
+    return np.concatenate(rows)

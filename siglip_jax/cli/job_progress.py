@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from siglip_jax.jobs.meter import Progress
+    from siglip_jax.jobs.progress import Progress
 
 _LOG = 60.0  # seconds between two lines of a log
 

@@ -25,7 +25,7 @@ from siglip_jax.doctor.wrong_inputs import (
 )
 from siglip_jax.models import Patches, SiglipModel
 from siglip_jax.models.transformer import Encoder, Mlp
-from siglip_jax.scoring.feed import batches
+from siglip_jax.scoring.batches import batches
 
 _TEXTS_A_STEP = 16  # one setting changes at most the twelve bundled texts
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from siglip_jax.evaluation.class_sentences import Aliases, sentences
 from siglip_jax.evaluation.templates import CLIP_PAPER
 from siglip_jax.programs.sharding import make_mesh, put
-from siglip_jax.scoring.feed import batches
+from siglip_jax.scoring.batches import batches
 from siglip_jax.scoring.prompts import average
 
 _BATCH = 1024

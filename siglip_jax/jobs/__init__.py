@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from siglip_jax.jobs.durable import DiskFull
     from siglip_jax.jobs.manifest import Manifest, read_manifest
-    from siglip_jax.jobs.meter import Progress
+    from siglip_jax.jobs.progress import Progress
     from siglip_jax.jobs.result import Result
     from siglip_jax.jobs.run import embed, score
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "DiskFull": "durable",
     "Manifest": "manifest",
-    "Progress": "meter",
+    "Progress": "progress",
     "Result": "result",
     "embed": "run",
     "read_manifest": "manifest",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.meter import Meter
+from siglip_jax.scoring.meter import Meter
 
 SUMMARY = "summary.json"
 

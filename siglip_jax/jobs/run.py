@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from siglip_jax.data.item import Source
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
 from siglip_jax.jobs.durable import write_json
 from siglip_jax.jobs.errors import ErrorShare
@@ -17,10 +18,9 @@ from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.lock import locked
 from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder
-from siglip_jax.jobs.meter import Progress
+from siglip_jax.jobs.progress import Progress
 from siglip_jax.jobs.result import SUMMARY, Result
 from siglip_jax.jobs.sink import make_sink
-from siglip_jax.jobs.sources.item import Source
 from siglip_jax.jobs.space import space_of
 from siglip_jax.jobs.stop import Stop
 from siglip_jax.jobs.worker import Worker

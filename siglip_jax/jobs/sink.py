@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from siglip_jax.jobs.durable import durable
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.manifest import Manifest
-from siglip_jax.jobs.rows import Rows
+from siglip_jax.scoring.rows import Rows
 
 _WORDS = ["key", "text", "error", "labels.list.element"]  # worth a dictionary; floats are not
 

@@ -6,22 +6,22 @@ device, one thread waits for what comes back and scores it, one writes.
 
 import collections
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
+from siglip_jax.data.item import Item, Shard, Source
 from siglip_jax.jobs.claims import AllMine, Claims
-from siglip_jax.jobs.compute import Compute
 from siglip_jax.jobs.errors import ErrorShare
-from siglip_jax.jobs.feed import Feed, Preparer, Unreadable
 from siglip_jax.jobs.labels import Labels, sigmoid
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.meter import SIDES, Meter, Progress
-from siglip_jax.jobs.rows import Rows
-from siglip_jax.jobs.sources.item import Shard, Source
+from siglip_jax.jobs.progress import Progress
 from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.meter import SIDES, Meter
+from siglip_jax.scoring.reading import Feed, Unreadable
+from siglip_jax.scoring.rows import Prepared, Rows
 
 _WRITES = 2  # shards that wait to be written
 _UNREADABLE = 3  # shards that cannot be opened, after which the trouble is not theirs alone
@@ -64,10 +64,14 @@ class Worker:
         self._shards: Sequence[Shard] = source.shards()
         sizes = [shard.items for shard in self._shards]
         self._total = 0 if None in sizes else sum(size or 0 for size in sizes)
-        # Half for pictures being decoded, a quarter for the files of each of two shards.
-        self._prepare, self._files = Preparer(scorer, what, memory // 2), memory // 4
-        self._compute = Compute(scorer, what, self.meter)
-        self._pool = ThreadPoolExecutor(threads, "decode")
+        # Half for images being decoded, a quarter for the files of each of two shards.
+        self._pipeline = scorer.pipeline(
+            what,
+            prepare=scorer.preparer(what, memory // 2),
+            threads=threads,
+            memory=memory // 2,
+            meter=self.meter,
+        )
         self._writer = ThreadPoolExecutor(1, "write")
         self._writes: collections.deque[Future[None]] = collections.deque()
         self._in_hand: dict[int, int] = {}
@@ -75,68 +79,52 @@ class Worker:
 
     def run(self) -> None:
         """Raises what any thread met with; what is finished by then is kept."""
-        feed = following = None
         try:
-            feed = self._open(wait=True)
-            while feed is not None:
-                following = None if self._stop() else self._open(wait=False)
-                self._process(feed)
-                feed = None
+            begun = self._begin(wait=True)
+            while begun is not None:
+                following = None if self._stop() else self._begin(wait=False)
+                self._process(*begun)
                 if self._stop():
                     break
-                feed, following = following, None
-                if feed is None:
+                begun = following
+                if begun is None:
                     # Before waiting for others: they may wait for what we have not written.
                     self._settle()
-                    feed = self._open(wait=True)
+                    begun = self._begin(wait=True)
             self._settle()
         except ErrorShare.Exceeded:
             self._settle()
             raise
         finally:
-            for unused in (feed, following):
-                if unused is not None:
-                    unused.close()
-            self._prepare.decoding.close()
-            for pool in (self._pool, self._writer):
-                pool.shutdown(cancel_futures=True)
-            self._compute.close()
+            self._pipeline.close()
+            self._writer.shutdown(cancel_futures=True)
             self._claims.close()
 
-    def _open(self, *, wait: bool) -> Feed | None:
+    def _begin(self, *, wait: bool) -> tuple[Rows, Feed] | None:
+        """Claims a shard and begins to read it."""
         shard = self._claims.next(wait=wait)
         if shard is None:
             return None
-        ahead = 2 * self._compute.batch_size
-        return Feed(self._source, shard, self._prepare, self._pool, ahead=ahead, memory=self._files)
+        rows = Rows(shard, self._shards[shard].name)
+        return rows, self._pipeline.read(self._items(shard))
 
-    def _process(self, feed: Feed) -> None:
-        rows, batch = Rows(feed.shard, self._shards[feed.shard].name), list[Any]()
-        items = iter(feed)
-        while True:
-            try:
-                with self.meter.waiting(SIDES[0]):
-                    item = next(items, None)
-            except Unreadable as error:
-                self._give_up(feed, rows, str(error))
-                return
-            if item is None:
-                break
-            rows.add(item)
-            self.meter.items += 1
+    def _items(self, shard: int) -> Iterator[Item]:
+        yield from self._source.read(shard)  # opened by the thread that reads
+
+    def _process(self, rows: Rows, feed: Feed) -> None:
+        def seen(item: Prepared) -> None:
             self._in_hand[rows.shard] = len(rows.items)
             self._tell()
             if item.error is not None:
                 self._errors.add(item.key, item.error)
                 self._errors.check(self._done())
-                continue
-            batch.append(item.example)
-            if len(batch) == self._compute.batch_size:
-                self._compute.submit(rows, batch)
-                batch = []
-        if batch:
-            self._compute.submit(rows, batch)
-        self._compute.then(lambda: self._finish(rows))
+
+        try:
+            self._pipeline.embed(feed, rows, seen)
+        except Unreadable as error:
+            self._give_up(feed, rows, str(error))
+            return
+        self._pipeline.then(lambda: self._finish(rows))
         while len(self._writes) > _WRITES:
             with self.meter.waiting(SIDES[2]):
                 self._writes.popleft().result()
@@ -186,7 +174,7 @@ class Worker:
 
     def _settle(self) -> None:
         """Waits until all that was begun is written."""
-        self._compute.drain()
+        self._pipeline.drain()
         with self.meter.waiting(SIDES[2]):
             while self._writes:
                 self._writes.popleft().result()

@@ -5,27 +5,28 @@ batch has the same shape, so that nothing compiles after the first.
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
+from PIL import Image
 
-from siglip_jax.config import NaFlexVision
+from siglip_jax.data.item import Item
 from siglip_jax.models import Patches, SiglipModel, check_patches
-from siglip_jax.preprocessing import (
-    Profile,
-    Tokenizer,
-    decode_image,
-    naflex_patches,
-    preprocess_image,
-)
+from siglip_jax.preprocessing import Profile, Tokenizer, decode_image
 from siglip_jax.programs.sharding import REPLICATED, Rules, make_mesh, put
 from siglip_jax.programs.towers import Program
-from siglip_jax.scoring.feed import batches, decoded, padded
+from siglip_jax.scoring.batches import batches, padded
+from siglip_jax.scoring.pipeline import MEMORY, Pipeline
+from siglip_jax.scoring.preparation import Preparer
 from siglip_jax.scoring.prompts import PLAIN, average, check_templates, expand
+from siglip_jax.scoring.reading import Unreadable
+from siglip_jax.scoring.rows import Prepared, Rows
 from siglip_jax.scoring.scores import Scores
 
 OnError = Callable[[int, ValueError], None]
@@ -93,19 +94,48 @@ class Scorer:
         self._label_sets: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
 
     def preprocess(self, image: Any) -> Any:
-        """One picture (path, bytes, PIL image or array) as the model takes it.
+        """One image (path, bytes, PIL image or array) as the model takes it.
 
         Raises:
           ValueError: if it cannot be read; the message names the file.
         """
+        prepare = self.preparer("images")
+        return prepare.image(decode_image(image, self.profile.image))
+
+    def preparer(self, what: str, memory: int = MEMORY // 2) -> Preparer:
+        """What turns items ("images", "texts" or "pairs") into examples.
+
+        Raises:
+          ValueError: without a profile.
+        """
         if self.profile is None:
             raise ValueError("a Scorer without a profile takes ready arrays only; pass profile=")
-        profile, vision = self.profile.image, self.model.config.vision
-        if isinstance(vision, NaFlexVision):
-            n = profile.max_patches or vision.posemb_grid**2
-            pixels = decode_image(image, profile)
-            return Patches(*naflex_patches(pixels, profile, vision.patch, n))
-        return preprocess_image(image, profile)
+        config = self.model.config
+        return Preparer(what, config, self.profile, self.tokenizer, memory=memory)
+
+    def pipeline(self, what: str, **options: Any) -> Pipeline:
+        """The pipeline that embeds items with this model; `options` as for `Pipeline`."""
+        size = self.text_batch_size if what == "texts" else self.batch_size
+        options = {"batch_size": size, "threads": self.workers, **options}
+        return Pipeline(self.program, self.params, what, **options)
+
+    def embed_items(
+        self, items: Iterable[Item], seen: Callable[[Prepared], None] = lambda item: None
+    ) -> tuple[np.ndarray, Rows]:
+        """Embeddings (n, d) of the images that can be read, and the rows of all items.
+
+        Args:
+          items: read in a thread of their own.
+          seen: called with each in order, prepared or in error.
+        """
+        rows = Rows()
+        with self.pipeline("images", prepare=self.preparer("images")) as pipeline:
+            try:
+                pipeline.embed(pipeline.read(items), rows, seen)
+            except Unreadable as error:
+                raise error.__cause__ or error from None
+            pipeline.drain()
+        return rows.embeddings(self.model.config.embed_dim)[0], rows
 
     def embed_images(self, images: Any, *, on_error: OnError | None = None) -> np.ndarray:
         """Embeddings (n, d) float32 of unit length.
@@ -135,26 +165,22 @@ class Scorer:
                 f"expected a list of pictures or an array, got {type(images).__name__}; "
                 "put a single picture into a list"
             )
-        failed: list[int] = []
+        index = itertools.count()
 
-        def report(index: int, error: ValueError) -> None:
-            failed.append(index)
+        def seen(item: Prepared) -> None:
+            place = next(index)
+            if item.error is None:
+                return
+            error = ValueError(f"{item.key}: {item.error}" if item.key else item.error)
+            error.__cause__ = item.cause
             if on_error is None:
                 raise error
-            on_error(index, error)
+            on_error(place, error)
 
-        # Two batches: one on the device, one being decoded.
-        ready = decoded(
-            images,
-            self.preprocess,
-            ahead=2 * self.batch_size,
-            workers=self.workers,
-            on_error=report,
-        )
-        z = self._run_images(example for _, example in ready)
-        rows = np.full((len(z) + len(failed), z.shape[1]), np.nan, np.float32)
-        rows[np.setdiff1d(np.arange(len(rows)), failed)] = z
-        return rows
+        z, rows = self.embed_items((Item(_name(image), image) for image in images), seen)
+        every = np.full((len(rows.items), z.shape[1]), np.nan, np.float32)
+        every[rows.good] = z
+        return every
 
     def embed_texts(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
         """Embeddings (n, d) float32 of unit length, of strings or of token ids (n, length).
@@ -162,11 +188,7 @@ class Scorer:
         Raises:
           ValueError: for strings without a tokenizer, or ids outside the vocabulary.
         """
-
-        def run(ids: np.ndarray) -> jax.Array:
-            return self.program.texts(self.params, put(ids, self.program.batch_sharding))
-
-        return self._run(run, batches(self._ids(texts), self.text_batch_size))
+        return self._run("texts", self._ids(texts))
 
     def embed_labels(self, labels: Sequence[str], templates: Sequence[str] = PLAIN) -> np.ndarray:
         """Embeddings (n, d) of labels, averaged over prompt templates.
@@ -226,27 +248,19 @@ class Scorer:
                 ]
         return out
 
-    def _run_images(self, examples: Any) -> np.ndarray:
-        def run(batch: Any) -> jax.Array:
-            if isinstance(batch, Patches):
-                check_patches(batch, self.model.config.vision)
-            batch = jax.tree.map(lambda leaf: put(leaf, self.program.batch_sharding), batch)
-            return self.program.images(self.params, batch)
+    def _run_images(self, images: Any) -> np.ndarray:
+        if isinstance(images, Patches):
+            check_patches(images, self.model.config.vision)
+        return self._run("images", images)
 
-        return self._run(run, batches(examples, self.batch_size))
-
-    def _run(self, run: Callable[[Any], jax.Array], feed: Iterator[tuple[Any, int]]) -> np.ndarray:
-        """Runs batch after batch; the device works on one while the next is prepared."""
-        rows = [np.zeros((0, self.model.config.embed_dim), np.float32)]
-        waiting: collections.deque[tuple[jax.Array, int]] = collections.deque()
-        for batch, count in feed:
-            waiting.append((run(batch), count))
-            # At most two in flight, or a fast host would fill the device's memory.
-            if len(waiting) > 2:
-                z, ready = waiting.popleft()
-                rows.append(np.asarray(z)[:ready])
-        rows += [np.asarray(z)[:count] for z, count in waiting]
-        return np.concatenate(rows)
+    def _run(self, what: str, ready: Any) -> np.ndarray:
+        """Embeddings (n, d) of arrays that are ready for the device."""
+        rows = Rows()
+        with self.pipeline(what) as pipeline:
+            for batch, count in batches(ready, pipeline.batch_size):
+                pipeline.submit(rows, batch, count)
+            pipeline.drain()
+        return rows.embeddings(self.model.config.embed_dim)[0]
 
     def _ids(self, texts: Any) -> np.ndarray:
         if isinstance(texts, str):
@@ -298,6 +312,15 @@ def _place(params: Any, program: Program) -> Any:
         else:
             placed[name] = put(leaf, where[name])
     return unflatten_dict(placed, sep="/")
+
+
+def _name(image: Any) -> str:
+    """What an error calls an image; nothing for an array, of which messages speak themselves."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    if isinstance(image, Image.Image):
+        return str(getattr(image, "filename", "") or "Pillow image")
+    return "image bytes" if isinstance(image, bytes | bytearray | memoryview) else ""
 
 
 def _round_up(name: str, value: int, multiple: int) -> int:

@@ -5,29 +5,31 @@ against an image tower that never changes, so that each picture needs embedding 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from siglip_jax.data import Pairs, captions_of, images_in_order
+from siglip_jax.data import Pairs, captions_of, items_of
+from siglip_jax.data.item import Item
 from siglip_jax.models import Patches
 from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
-from siglip_jax.programs.sharding import put
 from siglip_jax.programs.towers import Program
-from siglip_jax.scoring.feed import batches
+from siglip_jax.scoring.batches import batches
+from siglip_jax.scoring.pipeline import Pipeline
+from siglip_jax.scoring.preparation import Preparer
+from siglip_jax.scoring.rows import Prepared, Rows
 from siglip_jax.training import hosts
+from siglip_jax.training.embeddings_file import EmbeddingsFile
 from siglip_jax.weights.load import flatten
 from siglip_jax.weights.save import on_host
-from siglip_jax.weights.staging import staged
 
 Progress = Callable[[int, int], None]
 
 
 def as_patches(image: Any) -> Any:
-    """A batch of pictures as the model takes it, `Patches` for NaFlex."""
+    """A batch of images as the model takes it, `Patches` for NaFlex."""
     return Patches(*image) if isinstance(image, ImagePatches) else image
 
 
@@ -39,42 +41,70 @@ def embed_images(
     *,
     batch: int,
     progress: Progress | None = None,
-    on_error: Callable[[int, ValueError], None] | None = None,
 ) -> np.ndarray:
-    """(n, d) float32, a row a picture, in order; as the profile prepares them.
-
-    Args:
-      on_error: called with the place and the error of a picture that cannot be read,
-        whose row means nothing; without it the error is raised.
+    """(n, d) float32, a row an image, in order; as the profile prepares them.
 
     Raises:
-      ValueError: if a picture cannot be read.
+      ValueError: if an image cannot be read.
     """
-    vision = program.model.config.vision
-    patch = vision.patch if program.model.config.naflex else None
-    rows = []
-    done = 0
-    for images, count in images_in_order(pairs, profile, batch, patch=patch, on_error=on_error):
-        images = jax.tree.map(lambda x: put(x, program.batch_sharding), as_patches(images))
-        rows.append(np.asarray(program.images(params, images))[:count])
-        done += count
-        if progress is not None:
-            progress(done, len(pairs))
-    return np.concatenate(rows)
+
+    def seen(item: Prepared) -> None:
+        if item.error is not None:
+            raise _unreadable(item)
+
+    rows = Rows()
+    _embed(program, params, items_of(pairs), profile, rows, seen, batch=batch)
+    return rows.embeddings(program.model.config.embed_dim)[0]
+
+
+def _embed(
+    program: Program,
+    params: Any,
+    items: Iterator[Item],
+    profile: Profile,
+    rows: Rows,
+    seen: Callable[[Prepared], None],
+    *,
+    batch: int,
+) -> None:
+    prepare = _Steady("images", program.model.config, profile)
+    with Pipeline(program, params, "images", batch_size=batch, prepare=prepare) as pipeline:
+        pipeline.embed(pipeline.read(items), rows, seen)
+        pipeline.drain()
+
+
+class _Steady(Preparer):
+    """Gives an item in error a black image in its place.
+
+    Several processes must compute the same batches, though a file may be readable for one
+    of them alone.
+    """
+
+    def __call__(self, item: Item) -> Prepared:
+        done = super().__call__(item)
+        if done.error is not None:
+            done = done._replace(example=self.image(np.zeros((1, 1, 3), np.uint8)))
+        return done
+
+
+def _unreadable(item: Prepared) -> ValueError:
+    error = item.error if item.key in item.error else f"{item.key}: {item.error}"
+    return ValueError(error)
 
 
 def embed_captions(
     program: Program, params: Any, pairs: Pairs, tokenizer: Tokenizer, *, batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(t, d) float32, a row a caption, and (t,) the number of the picture it is for."""
+    """(t, d) float32, a row a caption, and (t,) the index of the image it is for."""
     captions = captions_of(pairs)
     owners = np.repeat(np.arange(len(captions)), [len(each) for each in captions])
     ids = tokenizer.encode([c for each in captions for c in each], warn=False)
-    rows = []
-    for part, count in batches(ids, batch):
-        part = put(part, program.batch_sharding)
-        rows.append(np.asarray(program.texts(params, part))[:count])
-    return np.concatenate(rows), owners
+    rows = Rows()
+    with Pipeline(program, params, "texts", batch_size=batch) as pipeline:
+        for part, count in batches(ids, batch):
+            pipeline.submit(rows, part, count)
+        pipeline.drain()
+    return rows.embeddings(program.model.config.embed_dim)[0], owners
 
 
 def cached_image_embeddings(
@@ -88,49 +118,49 @@ def cached_image_embeddings(
     max_unreadable: float,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, list[int]]:
-    """`embed_images`, kept in `folder` under a name that says what they are embeddings of.
+    """Embeddings kept in `folder` under a name that says what they are embeddings of.
 
-    Read from there, a page at a time, when the same pictures and the same tower come again.
+    Rows are written as they are computed: a process that is killed goes on behind the last
+    of them. Read a page at a time when the same images and the same tower come again.
 
     Returns:
-      The embeddings, and the places of pictures that cannot be read: rows of NaN.
+      The embeddings (n, d), and the indices of images that cannot be read: rows of NaN.
 
     Raises:
-      ValueError: if more than the share `max_unreadable` of the pictures cannot be read.
+      ValueError: if more than the share `max_unreadable` of the images cannot be read.
       OSError: if the disk is full.
     """
     tower = hosts.gathered(params["img"], program.mesh)
     path = folder / f"image_embeddings-{_digest(tower, pairs, profile)}.npy"
-    there = path.is_file()
-    hosts.meet("looked for embeddings")
-    if not there:
-        bad: dict[int, ValueError] = {}
-        zimg = embed_images(
-            program,
-            params,
-            pairs,
-            profile,
-            batch=batch,
-            progress=progress,
-            on_error=bad.__setitem__,
-        )
-        if len(bad) > max_unreadable * len(pairs):
-            raise ValueError(
-                f"{len(bad)} of {len(pairs)} pictures ({len(bad) / len(pairs):.1%}) cannot be "
-                f"read, more than the share of {max_unreadable:.1%} that may be "
-                f"(data.max_unreadable); the first is {bad[min(bad)]}"
-            )
-        zimg[list(bad)] = np.nan
-        if hosts.first():
-            try:
-                with staged(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, zimg)
-            except OSError as error:
-                reason = error.strerror or error  # of a full disk, numpy says its own
-                raise OSError(f"{path} could not be written: {reason}") from error
+    shape = len(pairs), program.model.config.embed_dim
+    cache = EmbeddingsFile(path, shape, writes=hosts.first())
+    first = cache.rows
+    hosts.meet("looked for embeddings")  # before the first process writes more of them
+    if first < len(pairs):
+
+        def filled(z: tuple[np.ndarray, ...]) -> None:
+            cache.append(z[0])
+            if progress is not None:
+                progress(cache.rows, len(pairs))
+
+        def seen(item: Prepared) -> None:
+            cache.add(None if item.error is None else str(_unreadable(item)))
+
+        with cache:
+            rows = Rows(filled=filled)
+            _embed(program, params, items_of(pairs, first), profile, rows, seen, batch=batch)
+            bad = hosts.agreed(cache.bad)
+            if bad > max_unreadable * len(pairs):
+                cache.discard()
+                raise ValueError(
+                    f"{bad} of {len(pairs)} images ({bad / len(pairs):.1%}) cannot be read, more "
+                    f"than the share of {max_unreadable:.1%} that may be (data.max_unreadable); "
+                    f"the first is {cache.reason or 'one of an earlier run'}"
+                )
+            cache.finish()
         hosts.meet("kept embeddings")
-    cache = np.load(path, mmap_mode="r")
-    return cache, np.flatnonzero(np.isnan(cache[:, 0])).tolist()
+    kept = np.load(path, mmap_mode="r")
+    return kept, np.flatnonzero(np.isnan(kept[:, 0])).tolist()
 
 
 def _digest(tower: Any, pairs: Pairs, profile: Profile) -> str:

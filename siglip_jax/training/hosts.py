@@ -24,3 +24,8 @@ def gathered(tree: Any, mesh: Mesh) -> Any:
         return tree
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+
+
+def agreed(value: int) -> int:
+    """What the first process says, in all of them."""
+    return int(multihost_utils.broadcast_one_to_all(value)) if jax.process_count() > 1 else value

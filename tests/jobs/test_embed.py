@@ -12,8 +12,8 @@ from saved_model import VOCABULARY, saved
 from tolerances import EMBEDDING
 
 import siglip_jax
+from siglip_jax.data.item import Item
 from siglip_jax.jobs import embed, read_manifest
-from siglip_jax.jobs.sources.item import Item
 
 compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -81,7 +81,7 @@ def test_bad_items_keep_their_rows_and_say_why(model, tmp_path):
     assert errors[3:6] == [
         "the server said 404",
         "cannot be read: No such file or directory",
-        "there is no picture",
+        "there is no image",
     ]
     good = [0, 6]
     assert [i for i, error in enumerate(errors) if error is None] == good

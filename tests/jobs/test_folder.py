@@ -13,11 +13,11 @@ from job_inputs import Told, contents, picture, pictures
 from saved_model import saved
 
 import siglip_jax
+from siglip_jax.data.item import Item
 from siglip_jax.jobs import DiskFull, embed
 from siglip_jax.jobs.claims import Claims
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.lock import locked
-from siglip_jax.jobs.sources.item import Item
 from siglip_jax.jobs.space import digest
 from siglip_jax.models import SiglipModel
 

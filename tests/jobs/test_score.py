@@ -10,9 +10,9 @@ from saved_model import saved
 from tolerances import LOGIT_RELATIVE
 
 import siglip_jax
+from siglip_jax.data.item import Item
 from siglip_jax.jobs import labels as label_embeddings
 from siglip_jax.jobs import read_manifest, score
-from siglip_jax.jobs.sources.item import Item
 
 compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")

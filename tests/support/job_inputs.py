@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from paths import SUPPORT
 from PIL import Image
 
-from siglip_jax.jobs.sources.item import Item, Shard
+from siglip_jax.data.item import Item, Shard
 
 
 class Told:

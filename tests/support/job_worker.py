@@ -30,9 +30,10 @@ def counted(function):
 os.fsync, Path.replace, Path.rename = map(counted, (os.fsync, Path.replace, Path.rename))
 
 from siglip_jax.cli.main import main  # noqa: E402
-from siglip_jax.jobs import feed, run  # noqa: E402
+from siglip_jax.jobs import run  # noqa: E402
+from siglip_jax.scoring.preparation import Preparer  # noqa: E402
 
-prepare = feed.Preparer.__call__
+prepare = Preparer.__call__
 
 
 def slow(self, item):
@@ -40,7 +41,7 @@ def slow(self, item):
     return prepare(self, item)
 
 
-feed.Preparer.__call__ = slow
+Preparer.__call__ = slow
 if "PATIENCE" in os.environ:
     # A dataclass keeps the default in its constructor.
     run.Options.__init__.__kwdefaults__["patience"] = float(os.environ["PATIENCE"])

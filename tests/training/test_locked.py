@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from siglip_jax.preprocessing import custom_profile
 from siglip_jax.pretrained import load
 from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.programs.towers import Program
+from siglip_jax.scoring.rows import Prepared
 from siglip_jax.training import embeddings, recipe_from_dict
 from siglip_jax.training.embeddings import cached_image_embeddings
 
@@ -24,13 +26,14 @@ LOCKED = [{"pattern": "img/.*", "frozen": True}]
 @pytest.fixture
 def counted(monkeypatch):
     """How often all pictures were embedded to be kept."""
-    calls, embed = [], embeddings.embed_images
+    calls, embed = [], embeddings._embed
 
     def counting(*args, **options):
-        calls.append(1)
+        if args[4].fill.__name__ == "filled":  # not those of an evaluation
+            calls.append(1)
         return embed(*args, **options)
 
-    monkeypatch.setattr(embeddings, "embed_images", counting)
+    monkeypatch.setattr(embeddings, "_embed", counting)
     return calls
 
 
@@ -72,7 +75,7 @@ def test_only_a_frozen_tower_can_be_cached(tmp_path, data):
             shapes.trained(tmp_path, table | {"parameters": rules}, mesh=make_mesh())
 
 
-class Pictures:
+class Images:
     def __init__(self, name="a"):
         self.name = name
 
@@ -82,54 +85,78 @@ class Pictures:
     def __len__(self):
         return 10
 
+    def __getitem__(self, index):
+        if self.name == "damaged" and index in (3, 7):
+            raise ValueError(f"{index}.png: cannot be read")
+        return str(index), b"", ()
+
 
 @pytest.fixture
 def cached(tmp_path, monkeypatch, data):
     """`cached_image_embeddings` with an embedding that counts, of which some fail."""
-    calls = []
+    calls, config = [], recipe_from_dict(shapes.recipe(data)).config
+    run = SimpleNamespace(calls=calls, stop=None, width=config.embed_dim)
 
-    def embed(program, params, pairs, profile, *, on_error, **_):
-        calls.append(pairs.name)
-        for place in (3, 7):
-            if pairs.name == "damaged":
-                on_error(place, ValueError(f"{place}.png: cannot be decoded"))
-        return np.full((len(pairs), 4), params["img"]["kernel"][0])
+    def embed(program, params, items, profile, rows, seen, *, batch):
+        calls.append([])
+        for item in items:
+            if item.key == run.stop:
+                raise KeyboardInterrupt
+            calls[-1].append(item.key)
+            seen(Prepared(item.key, error=item.error))
+            rows.fill((np.full((1, run.width), params["img"]["kernel"][0]),))
 
-    monkeypatch.setattr(embeddings, "embed_images", embed)
-    config = recipe_from_dict(shapes.recipe(data)).config
+    monkeypatch.setattr(embeddings, "_embed", embed)
     program = Program(SiglipModel(config), make_mesh(jax.devices()[:1]))
 
-    def run(tower=1.0, pictures="a", max_unreadable=0.5):
+    def call(tower=1.0, images="a", max_unreadable=0.5):
         return cached_image_embeddings(
             tmp_path,
             program,
             {"img": {"kernel": np.array([tower], np.float32)}},
-            Pictures(pictures),
+            Images(images),
             custom_profile(config, pad=1),
             batch=4,
             max_unreadable=max_unreadable,
         )
 
-    return run, calls
+    run.call = call
+    return run
 
 
 def test_embeddings_are_of_one_tower_and_one_dataset(cached):
-    run, calls = cached
-    zimg, unread = run()
-    assert run()[0].tolist() == zimg.tolist() and (calls, unread) == (["a"], [])
-    assert run(tower=2.0)[0][0, 0] == 2 and calls == ["a", "a"]
-    run(pictures="b")
-    assert calls == ["a", "a", "b"]
+    zimg, unread = cached.call()
+    assert cached.call()[0].tolist() == zimg.tolist() and (len(cached.calls), unread) == (1, [])
+    assert cached.call(tower=2.0)[0][0, 0] == 2 and len(cached.calls) == 2
+    cached.call(images="b")
+    assert len(cached.calls) == 3
     # All three are there now.
-    assert run()[0][0, 0] == 1 and run(tower=2.0)[0][0, 0] == 2 and len(calls) == 3
+    assert cached.call()[0][0, 0] == 1 and cached.call(tower=2.0)[0][0, 0] == 2
+    assert len(cached.calls) == 3
 
 
-def test_pictures_that_cannot_be_embedded_are_left_out_or_too_many(cached):
-    run, calls = cached
+def test_what_was_embedded_before_an_interruption_is_not_embedded_again(cached, tmp_path):
+    cached.stop = "6"
+    with pytest.raises(KeyboardInterrupt):
+        cached.call(images="damaged")
+    (partial,) = tmp_path.glob(".image_embeddings-*.partial")
+    with partial.open("ab") as file:
+        file.write(b"half a row")
+    assert not list(tmp_path.glob("image_embeddings-*.npy"))
+    cached.stop = None
+    zimg, unread = cached.call(images="damaged")
+    assert cached.calls == [list("012345"), list("6789")]
+    assert zimg.shape == (10, cached.width) and unread == [3, 7]
+    assert (np.delete(zimg, unread, axis=0) == 1).all() and not partial.exists()
+
+
+def test_images_that_cannot_be_embedded_are_left_out_or_too_many(cached):
     for _ in range(2):
-        zimg, unread = run(pictures="damaged", max_unreadable=0.2)
+        zimg, unread = cached.call(images="damaged", max_unreadable=0.2)
         assert unread == [3, 7] and np.isnan(zimg[unread]).all()
         assert np.isfinite(np.delete(zimg, unread, axis=0)).all()
-    assert len(calls) == 1
-    with pytest.raises(ValueError, match=r"2 of 10 pictures \(20.0%\) cannot be read.* 3.png: "):
-        run(tower=3.0, pictures="damaged", max_unreadable=0.1)
+    assert len(cached.calls) == 1
+    for _ in range(2):  # each is tried again
+        with pytest.raises(ValueError, match=r"2 of 10 images \(20.0%\) cannot be read.* 3.png: "):
+            cached.call(tower=3.0, images="damaged", max_unreadable=0.1)
+    assert [len(keys) for keys in cached.calls] == [10, 10, 10]

@@ -153,7 +153,7 @@ def _into_file(args: argparse.Namespace) -> int:
         program.start(scorer)
     arrays: dict[str, Any] = describe_run(args, model)
     arrays |= {name: scorer.params[name] for name in ("t", "b")}
-    errors: dict[str, str] = {}
+    errors: list[dict[str, str]] = []
     if files:
         from siglip_jax.cli.embedding import embed_files
 

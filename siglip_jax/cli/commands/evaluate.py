@@ -95,10 +95,11 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(args, texts=True)
     scorer = model.scorer(**batch_sizes(args, len(captions), count))
 
-    from siglip_jax.cli.pair_embedding import embed_pictures, embed_texts
+    from siglip_jax.cli.embedding import embed_images, embed_texts
+    from siglip_jax.data import items_of
 
-    zimg, good, errors = embed_pictures(scorer, pairs)
-    if not good:
+    zimg, good, errors = embed_images(scorer, items_of(pairs), len(pairs))
+    if not len(good):
         raise ValueError(f"{args.data}: none of the {len(captions):,} pictures can be read")
     result: dict[str, Any] = describe_run(args, model) | {"data": args.data, "task": args.task}
     result["images"] = len(good)

@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         results = [{"image": f, "scores": [hit._asdict() for hit in hits]} for f, hits in ranked]
         json.dump(
             {**describe_run(args, model), "templates": templates, "images": results}
-            | {"errors": [{"image": f, "error": e} for f, e in errors.items()]},
+            | {"errors": errors},
             sys.stdout,
             indent=1,
             ensure_ascii=False,

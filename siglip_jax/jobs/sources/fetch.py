@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from siglip_jax.jobs.sources.item import Item
+from siglip_jax.data.item import Item
 from siglip_jax.jobs.sources.storage import is_remote, local, read_bytes
 
 # Enough that waiting for a bucket overlaps; so many encoded pictures are in memory.

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from siglip_jax.data.item import Item
 from siglip_jax.data.pair import choose_column
-from siglip_jax.jobs.sources.item import Item
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "file_name", "path", "url")
 TEXT_COLUMNS = ("caption", "captions", "text")

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
+from siglip_jax.data.item import Item, Shard, Source
 from siglip_jax.data.pair import digest
-from siglip_jax.jobs.sources.item import Item, Shard, Source
 from siglip_jax.jobs.sources.parquet import ParquetRows
 from siglip_jax.jobs.sources.pictures import PictureFiles
 from siglip_jax.jobs.sources.specs import expanded

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from siglip_jax.data.item import Item, Shard
 from siglip_jax.data.pair import digest, text_captions
 from siglip_jax.data.parquet import check_types
 from siglip_jax.jobs.sources.fetch import fetched
-from siglip_jax.jobs.sources.item import Item, Shard
 from siglip_jax.jobs.sources.named import Columns, several_texts
 from siglip_jax.jobs.sources.storage import Stored, is_remote, joined, open_binary, parent
 from siglip_jax.optional import from_extra

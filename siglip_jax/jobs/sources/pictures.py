@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
+from siglip_jax.data.item import Item, Shard
 from siglip_jax.data.pair import digest
 from siglip_jax.jobs.sources.fetch import fetched
-from siglip_jax.jobs.sources.item import Item, Shard
 from siglip_jax.jobs.sources.named import Unique
 from siglip_jax.jobs.sources.storage import Stored
 

@@ -5,9 +5,9 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
+from siglip_jax.data.item import Item, Shard
 from siglip_jax.data.pair import digest, text_captions
 from siglip_jax.jobs.sources.fetch import fetched
-from siglip_jax.jobs.sources.item import Item, Shard
 from siglip_jax.jobs.sources.named import Columns, Unique, several_texts
 from siglip_jax.jobs.sources.storage import Stored, joined, open_binary, parent
 

@@ -3,8 +3,8 @@
 import json
 from collections.abc import Collection, Iterator, Sequence
 
+from siglip_jax.data.item import Item, Shard
 from siglip_jax.data.pair import digest, text_captions
-from siglip_jax.jobs.sources.item import Item, Shard
 from siglip_jax.jobs.sources.named import TEXT_COLUMNS, Unique, several_texts
 from siglip_jax.jobs.sources.storage import Stored
 from siglip_jax.jobs.sources.tar_stream import LARGEST, Damaged, members

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from siglip_jax.data.item import Item, Shard
 from siglip_jax.data.pair import digest
 from siglip_jax.data.tfds import open_records, record_texts
-from siglip_jax.jobs.sources.item import Item, Shard
 from siglip_jax.jobs.sources.named import Columns, several_texts
 
 

@@ -1,32 +1,12 @@
-"""How fast a job goes, and which side of it waits for the other."""
+"""How fast a pipeline runs, and which side of it waits for the other."""
 
 import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 SIDES = ("reading and decoding", "the model", "writing")
-
-
-class Progress(NamedTuple):
-    """What a job reports while it runs.
-
-    Attributes:
-      done: items finished, by earlier runs and other processes as well.
-      total: 0 if only reading tells.
-      errors: items that could not be read.
-      rate: items a second, of this process and run.
-      busy: share of the time that the device computed.
-      remaining: seconds, None if unknown.
-    """
-
-    done: int
-    total: int
-    errors: int
-    rate: float
-    busy: float
-    remaining: float | None
 
 
 class Meter:

@@ -1,5 +1,6 @@
-"""The rows of one shard, filled as its items are prepared and embedded."""
+"""The rows that items become: prepared, embedded, or in error."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,11 @@ class Prepared(NamedTuple):
     Attributes:
       key: of the item.
       text: of the item.
-      width, height: of the decoded picture, in pixels.
-      example: what the model takes: a picture, token ids, or both.
-      error: why there is no example.
+      width, height: of the decoded image, in pixels.
+      example: what the model takes: an image, token ids, or both. With an error it stands
+        in for the item where batches must not depend on errors.
+      error: why there is nothing to embed.
+      cause: the exception behind `error`, where there was one.
     """
 
     key: str
@@ -22,31 +25,41 @@ class Prepared(NamedTuple):
     height: int | None = None
     example: Any = None
     error: str | None = None
+    cause: ValueError | None = None
 
 
 class Rows:
-    """One shard's rows. Items are added in order; embeddings come later, in the same order."""
+    """Items in order, and their embeddings, which come later in the same order.
 
-    def __init__(self, shard: int, name: str) -> None:
+    Args:
+      shard, name: of the items' shard in a bulk job.
+      filled: called with the embeddings of each batch when they are back, in the thread
+        that waits for them, instead of keeping them.
+    """
+
+    def __init__(
+        self,
+        shard: int = 0,
+        name: str = "",
+        filled: Callable[[tuple[np.ndarray, ...]], None] | None = None,
+    ) -> None:
         self.shard, self.name = shard, name
         self.items: list[Prepared] = []
         self._parts: list[tuple[np.ndarray, ...]] = []
+        self.fill = filled or self._parts.append
 
     def add(self, item: Prepared) -> None:
         """Takes an item, but not its example."""
         self.items.append(item._replace(example=None))
 
-    def fill(self, embeddings: tuple[np.ndarray, ...]) -> None:
-        """Embeddings (m, d) of the next m items without error; of both towers for pairs."""
-        self._parts.append(embeddings)
-
     @property
     def errors(self) -> list[tuple[str, str]]:
+        """Key and reason of the items in error."""
         return [(item.key, item.error) for item in self.items if item.error is not None]
 
     @property
     def good(self) -> np.ndarray:
-        """Places (n,) of the items without error."""
+        """Indices (n,) of the items without error."""
         return np.flatnonzero([item.error is None for item in self.items])
 
     def embeddings(self, width: int) -> tuple[np.ndarray, ...]:

@@ -12,9 +12,10 @@ from PIL import Image
 from saved_model import saved
 
 import siglip_jax
-from siglip_jax.jobs.feed import Budget, Closed, Feed, Preparer, Unreadable
-from siglip_jax.jobs.rows import Prepared
-from siglip_jax.jobs.sources.item import Item
+from siglip_jax.data.item import Item
+from siglip_jax.scoring.budget import Budget, Closed
+from siglip_jax.scoring.reading import Feed, Unreadable
+from siglip_jax.scoring.rows import Prepared
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def scorer(tmp_path_factory):
 
 
 def feed(source, prepare, pool, ahead=4, memory=10**6):
-    return Feed(source, 0, prepare, pool, ahead=ahead, memory=memory)
+    return Feed(source.read(0), prepare, pool, ahead=ahead, memory=memory)
 
 
 def test_in_order_and_no_more_ahead_than_told():
@@ -63,7 +64,7 @@ def test_files_are_not_read_before_there_is_room():
 
 def test_pictures_are_decoded_when_there_is_room(scorer):
     size = 16 * 16 * 20  # bytes that one of these is counted as
-    preparer = Preparer(scorer, "images", memory=3 * size)
+    preparer = scorer.preparer("images", 3 * size)
     items = [Item(str(i), picture(i)) for i in range(40)]
     items[7] = Item("7", picture(7, 100, 200))  # alone more than there is
     with ThreadPoolExecutor(8) as pool:
@@ -96,5 +97,5 @@ def test_the_size_is_that_of_the_picture_though_it_is_decoded_smaller(scorer):
     profile = dataclasses.replace(scorer.profile, image=image)
     drafting = siglip_jax.Scorer(scorer.model, scorer.params, profile=profile)
     for each in (scorer, drafting):
-        item = Preparer(each, "images", memory=10**9)(Item("a", jpeg))
+        item = each.preparer("images", 10**9)(Item("a", jpeg))
         assert (item.width, item.height) == (330, 200)

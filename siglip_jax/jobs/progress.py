@@ -1,0 +1,23 @@
+"""How far a job is."""
+
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """What a job reports while it runs.
+
+    Attributes:
+      done: items finished, by earlier runs and other processes as well.
+      total: 0 if only reading tells.
+      errors: items that could not be read.
+      rate: items a second, of this process and run.
+      busy: share of the time that the device computed.
+      remaining: seconds, None if unknown.
+    """
+
+    done: int
+    total: int
+    errors: int
+    rate: float
+    busy: float
+    remaining: float | None

@@ -1,0 +1,46 @@
+"""Batches of one fixed shape."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def batches(examples: Any, size: int) -> Iterator[tuple[Any, int]]:
+    """Yields (batch, count): `size` examples each, of which the first `count` are real.
+
+    Args:
+      examples: an array, or a pytree of arrays with a common leading axis.
+
+    >>> [(b.tolist(), n) for b, n in batches(np.arange(3), 2)]
+    [([0, 1], 2), ([2, 2], 1)]
+    """
+    total = len(jax.tree.leaves(examples)[0])
+    for start in range(0, total, size):
+        part = jax.tree.map(lambda leaf, s=start: leaf[s : s + size], examples)
+        yield padded(part, size), min(size, total - start)
+
+
+def stacked(examples: Sequence[Any]) -> Any:
+    """Examples, arrays or pytrees of them, with a leading axis.
+
+    >>> stacked([(1, 2), (3, 4)])
+    (array([1, 3]), array([2, 4]))
+    """
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+
+
+def padded(batch: Any, size: int) -> Any:
+    """`batch` with copies of its first example appended up to `size`.
+
+    A copy, not zeros: an image with no valid patch at all would be refused.
+    """
+
+    def pad(leaf: np.ndarray) -> np.ndarray:
+        missing = size - len(leaf)
+        if not missing:
+            return leaf
+        return np.concatenate([leaf, np.repeat(leaf[:1], missing, axis=0)])
+
+    return jax.tree.map(pad, batch)

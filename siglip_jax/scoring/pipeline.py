@@ -1,0 +1,162 @@
+"""From items to rows of embeddings: the one road of scorers, jobs, evaluation and training.
+
+A thread reads, a pool decodes ahead under a byte budget, the caller's thread gives padded
+batches of one shape to the device, two in flight, and one thread waits for what comes back.
+"""
+
+import collections
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from siglip_jax.programs.sharding import put
+from siglip_jax.programs.towers import Program
+from siglip_jax.scoring.batches import padded, stacked
+from siglip_jax.scoring.meter import SIDES, Meter
+from siglip_jax.scoring.preparation import Preparer
+from siglip_jax.scoring.reading import Feed
+from siglip_jax.scoring.rows import Prepared, Rows
+
+_IN_FLIGHT = 2  # batches: one that is computed, one on its way
+MEMORY = 2**30  # bytes of files and images being decoded
+
+
+class Pipeline:
+    """Embeds items in the order in which they are given.
+
+    Rows of one shard never share a batch with another's, so that a shard's arithmetic does
+    not depend on what was computed before it.
+
+    Args:
+      program, params: the towers and their weights.
+      what: "images", "texts" or "pairs" of both.
+      batch_size: examples of a batch, over all devices of the program's mesh.
+      prepare: from an item to `Prepared`, in many threads; `Preparer` unless the items
+        are ready.
+      threads: that prepare; default: `ThreadPoolExecutor`'s.
+      memory: bytes of files to hold that are read and not yet decoded, by all feeds.
+      meter: told how long each side waits.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        params: Any,
+        what: str,
+        *,
+        batch_size: int,
+        prepare: Callable[[Any], Prepared] = lambda item: item,
+        threads: int | None = None,
+        memory: int = MEMORY // 2,
+        meter: Meter | None = None,
+    ) -> None:
+        self.batch_size, self.meter = batch_size, meter or Meter()
+        self._program, self._params, self._what = program, params, what
+        self._prepare, self._memory = prepare, memory
+        self._pool = ThreadPoolExecutor(threads, "decode")
+        self._collector = ThreadPoolExecutor(1, "results")
+        self._running: collections.deque[Future[None]] = collections.deque()
+        self._feeds: list[Feed] = []
+        self._compiled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def read(self, items: Iterable[Any]) -> Feed:
+        """Begins to read and prepare `items`, up to two batches ahead; two feeds at a time."""
+        feed = Feed(
+            items,
+            self._prepare,
+            self._pool,
+            ahead=2 * self.batch_size,
+            memory=self._memory // 2,
+        )
+        self._feeds.append(feed)
+        return feed
+
+    def embed(
+        self, feed: Feed, rows: Rows, seen: Callable[[Prepared], None] = lambda item: None
+    ) -> None:
+        """Adds the items of `feed` to `rows` and has them embedded; `seen` is told of each.
+
+        What is in flight at the end is waited for by `drain`.
+
+        Raises:
+          Unreadable: if the items cannot be read to their end.
+          Exception: whatever `seen` or an earlier batch raised.
+        """
+        batch: list[Any] = []
+        items = iter(feed)
+        while True:
+            with self.meter.waiting(SIDES[0]):
+                item = next(items, None)
+            if item is None:
+                break
+            rows.add(item)
+            self.meter.items += 1
+            seen(item)
+            if item.example is not None:
+                batch.append(item.example)
+            if len(batch) == self.batch_size:
+                self.submit(rows, stacked(batch), len(batch))
+                batch = []
+        if batch:
+            self.submit(rows, padded(stacked(batch), self.batch_size), len(batch))
+        self._feeds.remove(feed)
+
+    def submit(self, rows: Rows, batch: Any, count: int) -> None:
+        """Has a batch embedded, of which the first `count` examples are the next of `rows`.
+
+        Raises:
+          Exception: whatever an earlier batch met with.
+        """
+        asked = time.monotonic()
+        z = self._embed(batch)
+        if not self._compiled:
+            self.meter.compiled(time.monotonic() - asked)
+            self._compiled, asked = True, time.monotonic()
+        self._running.append(self._collector.submit(self._collect, rows, z, count, asked))
+        while len(self._running) > _IN_FLIGHT:
+            with self.meter.waiting(SIDES[1]):
+                self._running.popleft().result()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Calls `call` once all that was submitted is back, in the thread that waits for it."""
+        self._running.append(self._collector.submit(call))
+
+    def drain(self) -> None:
+        """Waits until all is back."""
+        with self.meter.waiting(SIDES[1]):
+            while self._running:
+                self._running.popleft().result()
+
+    def close(self) -> None:
+        """Stops reading; what is in flight is not waited for."""
+        for feed in self._feeds:
+            feed.close()
+        if isinstance(self._prepare, Preparer):
+            self._prepare.decoding.close()
+        self._pool.shutdown(cancel_futures=True)
+        self._collector.shutdown(cancel_futures=True)
+
+    def _embed(self, batch: Any) -> tuple[jax.Array, ...]:
+        program, params = self._program, self._params
+        batch = jax.tree.map(lambda leaf: put(leaf, program.batch_sharding), batch)
+        if self._what == "images":
+            return (program.images(params, batch),)
+        if self._what == "texts":
+            return (program.texts(params, batch),)
+        images, ids = batch
+        return program.images(params, images), program.texts(params, ids)
+
+    def _collect(self, rows: Rows, z: tuple[jax.Array, ...], count: int, asked: float) -> None:
+        jax.block_until_ready(z)
+        self.meter.computed(asked)
+        rows.fill(tuple(np.array(tower[:count]) for tower in map(np.asarray, z)))

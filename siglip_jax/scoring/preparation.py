@@ -1,0 +1,119 @@
+"""From an item to what the model takes, in bounded memory."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.data.item import Item
+from siglip_jax.models import Patches
+from siglip_jax.preprocessing import (
+    Profile,
+    Tokenizer,
+    decode_image,
+    naflex_patches,
+    preprocess_image,
+)
+from siglip_jax.scoring.budget import Budget
+from siglip_jax.scoring.rows import Prepared
+
+# The decoded image, and what resizing makes of it, in floats.
+_BYTES_PER_PIXEL = 16
+
+
+class Preparer:
+    """Turns an item into what the towers take. Runs in many threads.
+
+    Args:
+      what: "images", "texts" or "pairs".
+      config: of the model.
+      profile: its preprocessing.
+      tokenizer: needed for texts.
+      memory: bytes for images being decoded, over all threads.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        config: Siglip,
+        profile: Profile,
+        tokenizer: Tokenizer | None = None,
+        *,
+        memory: int = 2**29,
+    ) -> None:
+        self.what, self.decoding = what, Budget(memory)
+        self._vision, self._image, self._tokenizer = config.vision, profile.image, tokenizer
+
+    def __call__(self, item: Item) -> Prepared:
+        done = Prepared(item.key, item.text, error=item.error)
+        if item.error is not None:
+            return done
+        try:
+            image, ids = None, None
+            if self.what != "images":
+                ids = self._ids(item)
+            if self.what != "texts":
+                done, image = self._decoded(item, done)
+        except ValueError as error:
+            return done._replace(error=" ".join(str(error).split()), cause=error)
+        example = (image, ids) if self.what == "pairs" else image if ids is None else ids
+        return done._replace(example=example)
+
+    def image(self, pixels: np.ndarray) -> Any:
+        """Pixels (h, w, 3) uint8 as the image tower takes them: an array, or `Patches`."""
+        if isinstance(self._vision, NaFlexVision):
+            count = self._image.max_patches or self._vision.posemb_grid**2
+            return Patches(*naflex_patches(pixels, self._image, self._vision.patch, count))
+        return preprocess_image(pixels, self._image)
+
+    def _ids(self, item: Item) -> Any:
+        if item.text is None:
+            raise ValueError("there is no text")
+        return self._tokenizer.encode([item.text], warn=False)[0]
+
+    def _decoded(self, item: Item, done: Prepared) -> tuple[Prepared, Any]:
+        if item.image is None:
+            raise ValueError("there is no image")
+        data = item.image
+        if isinstance(data, str | os.PathLike):
+            data = _read(data)
+        whole = _size(data)
+        amount = _BYTES_PER_PIXEL * whole[0] * whole[1]
+        self.decoding.take(amount)
+        try:
+            pixels = decode_image(data, self._image)
+            height, width = pixels.shape[:2]
+            if height * width < whole[0] * whole[1]:  # a draft, perhaps rotated
+                height, width = whole if (height < width) == (whole[0] < whole[1]) else whole[::-1]
+            return done._replace(width=width, height=height), self.image(pixels)
+        except ValueError as error:
+            name = getattr(data, "filename", "") or "Pillow image"
+            reason = str(error).removeprefix("image bytes: ").removeprefix(f"{name}: ")
+            raise ValueError(reason) from error
+        finally:
+            self.decoding.give(amount)
+
+
+def _read(path: Any) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot be read: {reason}") from error
+
+
+def _size(data: Any) -> tuple[int, int]:
+    """(height, width) that a header states; zeros where there is none: decoding says why."""
+    if isinstance(data, Image.Image):
+        return data.height, data.width
+    if isinstance(data, np.ndarray):
+        return tuple(data.shape[:2]) if data.ndim > 1 else (0, 0)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+    except Exception:
+        return 0, 0
