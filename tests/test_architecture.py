@@ -142,7 +142,7 @@ MODULES = {
                       "config data evaluation models preprocessing pretrained "
                       "programs scoring weights", jax=True),
 
-    "jobs.sources": Row("the names to import"),
+    "jobs.sources": Row("the names to import", "data.item"),
     "jobs.sources.*": Row("what a job reads, cut into shards of work, local or remote",
                           "data optional preprocessing weights.staging"),
     "jobs": Row("the names to import"),
