@@ -165,7 +165,7 @@ def test_pictures_that_cannot_be_read_are_left_out(cli, model, data, monkeypatch
     got = json.loads(out)
     assert code == 2 and got["images"] == 3
     assert [error["error"] for error in got["errors"]] == [
-        "1.png: image bytes: not an image in a known format",
+        "1.png: not an image in a known format",
         f"{data / '3.png'}: cannot be read: Permission denied",
     ]
     assert sorted(err) == sorted(f"siglip-jax: error: {error['error']}" for error in got["errors"])

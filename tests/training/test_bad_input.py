@@ -124,6 +124,7 @@ def test_long_captions_are_told_of_once(tmp_path, table, monkeypatch):
         with Batches(pairs, start.tokenizer, start.profile, batch=48, seed=0) as batches:
             assert next(batches).text.shape == (48, 8)
         towers = SimpleNamespace(
+            model=start.model,
             texts=lambda params, ids: ids.astype(float),
             batch_sharding=NamedSharding(mesh, PartitionSpec()),
         )
