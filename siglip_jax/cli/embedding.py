@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from siglip_jax.cli.picture_files import near_files
 from siglip_jax.cli.progress import Bar
+from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
 
 
@@ -20,7 +20,7 @@ def embed_files(scorer: Scorer, files: list[str]) -> tuple[np.ndarray, list[str]
 
     def report(index: int, error: ValueError) -> None:
         file = files[index]
-        missing = near_files(file) if not Path(file).exists() else ""
+        missing = near_file(file) if not Path(file).exists() else ""
         errors[file] = f"{error}{missing}"
         print(f"siglip-jax: error: {errors[file]}", file=sys.stderr)
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from siglip_jax.jobs.rows import Prepared
 from siglip_jax.jobs.sources.item import Item, Source
+from siglip_jax.messages import reason
 from siglip_jax.preprocessing import Tokenizer, decode_image
 from siglip_jax.scoring import Scorer
 
@@ -104,8 +105,7 @@ class Preparer:
             try:
                 data = Path(data).read_bytes()
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise ValueError(f"cannot be read: {reason}") from error
+                raise ValueError(f"cannot be read: {reason(error)}") from error
         whole = _size(data)
         amount = _BYTES_PER_PIXEL * whole[0] * whole[1]
         self.decoding.take(amount)

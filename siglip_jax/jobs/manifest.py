@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.jobs.durable import write_json
+from siglip_jax.messages import reason
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -83,7 +84,7 @@ def check_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{folder} cannot be made: {error.strerror}") from error
+        raise ValueError(f"{folder} cannot be made: {reason(error)}") from error
     if (folder / NAME).exists():
         read_manifest(folder)
     # What begins with a dot is the lock, or what a killed process left behind.

@@ -3,7 +3,6 @@
 libtpu compiles for any slice without a TPU: `jax.experimental.topologies`.
 """
 
-import difflib
 import importlib.util
 import math
 import os
@@ -11,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from siglip_jax.messages import reason, suggestions
 from siglip_jax.plan.chips import CHIPS, Chip, chip_of
 
 SLICES = (
@@ -74,8 +74,7 @@ def place(name: str) -> Place:
     try:
         topology = topologies.get_topology_desc(topology_name=name, platform="tpu", **options)
     except Exception as error:  # jax raises several types here
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"libtpu does not know the slice {name}: {reason}") from error
+        raise ValueError(f"libtpu does not know the slice {name}: {reason(error)}") from error
     return Place(name, topology.devices, chip)
 
 
@@ -93,6 +92,6 @@ def _parse(name: str) -> tuple[Chip, list[int]]:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [*SLICES, "local"], n=3, cutoff=0.5)
+    near = suggestions(name, [*SLICES, "local"], 3)
     known = ", ".join(near or ["v5e:4x4", "v6e:2x4", "v4:2x2x1", "v5p:2x2x1", "local"])
     return f"no topology is called {name!r}; did you mean {known}?"

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from siglip_jax.data import Pairs, captions_of, images_in_order
+from siglip_jax.messages import reason
 from siglip_jax.models import Patches
 from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
 from siglip_jax.programs.sharding import put
@@ -126,8 +127,7 @@ def cached_image_embeddings(
                 with staged(path) as temporary, temporary.open("wb") as file:
                     np.save(file, zimg)
             except OSError as error:
-                reason = error.strerror or error  # of a full disk, numpy says its own
-                raise OSError(f"{path} could not be written: {reason}") from error
+                raise OSError(f"{path} could not be written: {reason(error)}") from error
         hosts.meet("kept embeddings")
     cache = np.load(path, mmap_mode="r")
     return cache, np.flatnonzero(np.isnan(cache[:, 0])).tolist()

@@ -26,6 +26,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.data import Batches, Pairs, open_pairs
+from siglip_jax.messages import reason
 from siglip_jax.pretrained import save
 from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
 from siglip_jax.training import hosts
@@ -279,7 +280,7 @@ class _Run:
                 )
             except OSError as error:
                 raise OSError(
-                    f"{target} could not be written: {error.strerror or error}; its weights are in "
+                    f"{target} could not be written: {reason(error)}; its weights are in "
                     f"the checkpoint of step {self.done}, and the same command tries again"
                 ) from error
         hosts.meet("exported")

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from siglip_jax.messages import suggestions
 from siglip_jax.training.recipe_tables import Optimizer, Rule, ScheduleName
 
 Schedule = Callable[[Any], jax.Array]
@@ -97,20 +98,14 @@ def treatments(
         )
     for rule in rules:
         if not any(re.fullmatch(rule.pattern, name) for name in names):
+            (example,) = suggestions(rule.pattern, names) or ["img/embedding/kernel"]
             raise ValueError(
                 f"parameters: the pattern {rule.pattern!r} fits no parameter; "
-                f"it must fit a whole name, such as {_example(rule.pattern, names)}"
+                f"it must fit a whole name, such as {example}"
             )
     if not trained:
         raise ValueError("parameters: everything is frozen, so that there is nothing to train")
     return trained
-
-
-def _example(pattern: str, names: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-    return near[0] if near else "img/embedding/kernel"
 
 
 def make_optimizer(

@@ -17,6 +17,7 @@ import numpy as np
 
 from siglip_jax.converters.json_file import read_settings
 from siglip_jax.converters.source import Tower
+from siglip_jax.messages import reason
 from siglip_jax.verify.own_outputs import Inputs, Outputs
 
 # Format to the modules that are needed to load it, and the distributions they come in.
@@ -56,9 +57,9 @@ def library_outputs(
         with _quietly():
             return _run(load(folder), to, tower, inputs, per_layer)
     except Exception as error:  # theirs may be anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{to} cannot run {folder}, which siglip_jax reads: {type(error).__name__}: {reason}"
+            f"{to} cannot run {folder}, which siglip_jax reads: "
+            f"{type(error).__name__}: {reason(error)}"
         ) from error
 
 

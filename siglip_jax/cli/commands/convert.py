@@ -35,6 +35,7 @@ from siglip_jax.cli.checkpoint_arguments import (
     spoken,
 )
 from siglip_jax.cli.progress import Bar
+from siglip_jax.messages import did_you_mean
 
 if TYPE_CHECKING:
     from siglip_jax.converters import PlanStep, Record, Source
@@ -82,15 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _format(name: str) -> str:
-    import difflib
-
     from siglip_jax.converters import FORMATS
 
     if name in FORMATS:
         return name
-    near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
-    raise argparse.ArgumentTypeError(f"no format is called {name!r}; {hint}")
+    hint = did_you_mean(name, FORMATS, otherwise=f"; there are {', '.join(FORMATS)}")
+    raise argparse.ArgumentTypeError(f"no format is called {name!r}{hint}")
 
 
 def run(args: argparse.Namespace) -> int:
