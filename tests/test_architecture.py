@@ -3,6 +3,7 @@
 Dependencies go down this list and never up:
 
     messages
+    run_folder (of a run or a job)
     config, checkpoints, locate
     weights (files <-> tensors), preprocessing, models
     programs (the compiled functions of the towers)
@@ -53,6 +54,7 @@ MODULES = {
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
     "optional": Row("the former name of messages, for the readers of data"),
+    "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "locate": Row("where files lie on this machine; downloads", "checkpoints weights.staging"),
     "hub": Row("repositories of the hub that hold a model", "checkpoints locate"),
     "found": Row("what load would load: where, in which format, which model",
@@ -133,15 +135,15 @@ MODULES = {
                           "programs", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "
-                      "programs scoring weights", jax=True),
+                      "programs run_folder scoring weights", jax=True),
 
     "jobs.sources": Row("the names to import"),
     "jobs.sources.*": Row("what a job reads, cut into shards of work, local or remote",
                           "data optional preprocessing weights.staging"),
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
-                  "config data evaluation found models preprocessing pretrained programs scoring "
-                  "weights", jax=True),
+                  "config data evaluation found models preprocessing pretrained programs "
+                  "run_folder scoring weights", jax=True),
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",

@@ -15,7 +15,6 @@ from siglip_jax.jobs.errors import ErrorShare
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.lock import locked
 from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder
 from siglip_jax.jobs.meter import Progress
 from siglip_jax.jobs.result import SUMMARY, Result
@@ -26,6 +25,7 @@ from siglip_jax.jobs.stop import Stop
 from siglip_jax.jobs.worker import Worker
 from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs import make_mesh
+from siglip_jax.run_folder import locked
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.prompts import PLAIN
 

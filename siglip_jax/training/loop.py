@@ -31,13 +31,13 @@ from siglip_jax.pretrained import save
 from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
+from siglip_jax.training.claim import claim
 from siglip_jax.training.embeddings import as_patches, cached_image_embeddings
 from siglip_jax.training.held_out import evaluation, inference_batch, program
 from siglip_jax.training.journal import Journal
 from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
 from siglip_jax.training.outcome import Diverged, Progress, Result
 from siglip_jax.training.recipe import Recipe
-from siglip_jax.training.run_folder import claim
 from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
 

@@ -13,8 +13,8 @@ import shapes
 from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.training import loop, recipe_from_dict
 from siglip_jax.training.checkpoints import Checkpoints
+from siglip_jax.training.claim import claim
 from siglip_jax.training.journal import Journal, read_journal
-from siglip_jax.training.run_folder import claim
 
 compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = pytest.mark.usefixtures("compiled_once")
