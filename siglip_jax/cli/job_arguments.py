@@ -11,7 +11,7 @@ from siglip_jax.cli.job_progress import JobBar
 from siglip_jax.cli.model_arguments import positive
 
 if TYPE_CHECKING:
-    from siglip_jax.jobs.result import Result
+    from siglip_jax.jobs.result import JobResult
 
 _SHARD_SIZE = 2048
 # What only a job has: given without one, it would be ignored.
@@ -83,7 +83,7 @@ def columns(args: argparse.Namespace) -> dict[str, str | None]:
     return {what: getattr(args, f"{what}_column") for what in ("image", "text", "key")}
 
 
-def run_job(args: argparse.Namespace, call: Callable[..., "Result"]) -> int:
+def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     """Runs `call(report=..., ...)`, with a bar, and says how it ended; the exit code."""
     join(args.distributed)
     share = 0.01 if args.error_share is None else args.error_share

@@ -188,7 +188,7 @@ class Batches:
             if not flags.is_parsed():
                 flags.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=self._workers)
-            batches = batches.mp_prefetch(options, worker_init_fn=_outlive_nobody)
+            batches = batches.mp_prefetch(options, worker_init_fn=_exit_with_parent)
         return iter(batches)
 
     def _count(self, batch: Batch) -> None:
@@ -206,7 +206,7 @@ class Batches:
             )
 
 
-def _outlive_nobody(worker: int, workers: int) -> None:
+def _exit_with_parent(worker: int, workers: int) -> None:
     """Run in a worker: an interrupt is the trainer's to handle, and its end the worker's too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

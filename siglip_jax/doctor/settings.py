@@ -208,7 +208,7 @@ def apply(right: Knobs, setting: Setting) -> Any:
     return dataclasses.replace(right, **dict(setting))
 
 
-def differences(knobs: Knobs, right: Knobs) -> Setting:
+def settings_apart(knobs: Knobs, right: Knobs) -> Setting:
     """The setting that makes `knobs` out of `right`."""
     names = [field.name for field in dataclasses.fields(right)]
     return tuple((n, getattr(knobs, n)) for n in names if getattr(knobs, n) != getattr(right, n))

@@ -82,15 +82,15 @@ class Job:
             "top": self.top,
             "templates": list(self.templates),
             "count": len(self.labels),
-            "digest": digest(self.labels),
+            "digest": labels_digest(self.labels),
             "labels": list(self.labels) if len(self.labels) <= ALL_LABELS else None,
         }
 
 
-def digest(labels: Sequence[str]) -> str:
+def labels_digest(labels: Sequence[str]) -> str:
     """A short digest of strings in their order.
 
-    >>> digest(["a", "b"]) == digest(["ab"])
+    >>> labels_digest(["a", "b"]) == labels_digest(["ab"])
     False
     """
     return hashlib.sha256(json.dumps(list(labels)).encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 SIDES = ("reading and decoding", "the model", "writing")
 
 
-class Progress(NamedTuple):
+class JobProgress(NamedTuple):
     """What a job reports while it runs.
 
     Attributes:

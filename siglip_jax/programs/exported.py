@@ -104,7 +104,7 @@ def save_program(
 
     Args:
       platform: "tpu", "cpu" or "cuda".
-      labels, patches: as for `scoring_job`.
+      labels, patches: as for `scoring_workload`.
 
     Raises:
       ValueError: if the folder does not exist, or flatbuffers is missing.

@@ -13,7 +13,7 @@ _FREE = ("evaluate", "save", "data.workers")
 _RECORD = "recipe.json"
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
+def claim_folder(folder: Path, recipe: Recipe) -> None:
     """Makes `folder` a run of `recipe`, or finds that it is one already.
 
     A run that ended before its first checkpoint has nothing to lose: another recipe may

@@ -124,7 +124,7 @@ def strict_routes(
         special[_IMAGE_POSEMB] = Route((_IMAGE_POSEMB,), (_IMAGE_POSEMB,), "resample")
         wanted[_IMAGE_POSEMB] = shapes[_IMAGE_POSEMB]
 
-    problems = differences(shapes, wanted, hint=_IMAGE_POSEMB if resizable else None)
+    problems = mismatches(shapes, wanted, hint=_IMAGE_POSEMB if resizable else None)
     allowed = FLOATS if convert else FLOATS[:3]
     problems["wrong dtype"] = [
         f"{name} is {header.dtype}, expected "
@@ -147,7 +147,7 @@ def _resizable(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     )
 
 
-def differences(
+def mismatches(
     found: Mapping[str, tuple[int, ...]],
     wanted: Mapping[str, tuple[int, ...]],
     *,

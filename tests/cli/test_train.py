@@ -14,7 +14,7 @@ import shapes
 from command_line import on_a_terminal, shell
 
 from siglip_jax import training
-from siglip_jax.training import Diverged, Progress, Result
+from siglip_jax.training import Diverged, TrainingProgress, TrainingResult
 
 cli, surroundings = command_line.cli, command_line.surroundings
 compiled_once, data = shapes.compiled_once, shapes.data
@@ -104,9 +104,9 @@ def pretended(monkeypatch):
             calls.append((recipe, out, dict(mesh.shape)))
             numbers = {"loss": 1.23456789, "grad_norm": 7.0, "lr": 0.1}
             for step in (1, 2, 16):
-                report(Progress("training", step, 16, numbers))
-            report(Progress("evaluating", 16, 16, {}))
-            report(Progress("evaluated", 16, 16, outcome.metrics))
+                report(TrainingProgress("training", step, 16, numbers))
+            report(TrainingProgress("evaluating", 16, 16, {}))
+            report(TrainingProgress("evaluated", 16, 16, outcome.metrics))
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
@@ -121,7 +121,7 @@ METRICS = {"img2txt_recall@1": 0.5, "txt2img_recall@5": 1.0}
 
 
 def test_what_it_prints(recipe, cli, pretended, tmp_path):
-    calls = pretended(Result(16, True, None, tmp_path / "model", METRICS))
+    calls = pretended(TrainingResult(16, True, None, tmp_path / "model", METRICS))
     code, out, err = cli("train", recipe, "--out", "run", "--set", "steps=20")
     assert code == 0
     assert out.splitlines() == [
@@ -148,7 +148,7 @@ def test_what_it_prints(recipe, cli, pretended, tmp_path):
 
 
 def test_what_it_prints_when_it_was_stopped(recipe, cli, pretended):
-    pretended(Result(9, False, None, None, {}))
+    pretended(TrainingResult(9, False, None, None, {}))
     code, out, err = cli("train", recipe, "--out", "run", "--json")
     assert code == 143
     assert json.loads(out) == {"step": 9, "finished": False, "metrics": {}, "model": ""}
@@ -165,7 +165,7 @@ def test_what_it_prints_when_it_failed(recipe, cli, pretended, error):
 
 
 def test_on_a_terminal_it_draws_a_bar(recipe, pretended, tmp_path, monkeypatch, capfd):
-    pretended(Result(16, True, None, tmp_path / "model", METRICS))
+    pretended(TrainingResult(16, True, None, tmp_path / "model", METRICS))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     code, out = on_a_terminal(monkeypatch, "train", recipe, "--out", "run")
     assert code == 0 and "16 steps; the model is" in out

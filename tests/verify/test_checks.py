@@ -12,7 +12,7 @@ import siglip_jax
 from siglip_jax.checkpoints import find
 from siglip_jax.verify import checks, published
 from siglip_jax.verify.checks import check_texts, check_weights
-from siglip_jax.verify.published import Scale
+from siglip_jax.verify.published_logits import Scale
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from siglip_jax.checkpoints import CHECKPOINTS, find
 from siglip_jax.verify import circles, inputs, notebooks, published
-from siglip_jax.verify.published import SCALES, Published, published_for
+from siglip_jax.verify.published_logits import SCALES, Published, published_for
 
 # Embeddings that people kept are compared by these inputs: they may never change.
 DIGEST = "552a1efe1e968b8f9f977c66c09e080568177c126fda3d88edf411dbe64e77db"

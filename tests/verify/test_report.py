@@ -18,7 +18,7 @@ from siglip_jax.preprocessing import custom_profile
 from siglip_jax.scoring import Scorer
 from siglip_jax.verify import circles, published
 from siglip_jax.verify import report as verify_module
-from siglip_jax.verify.published import Published
+from siglip_jax.verify.published_logits import Published
 from siglip_jax.verify.report import Outcome, Report, Value, verify
 
 cli, surroundings = command_line.cli, command_line.surroundings

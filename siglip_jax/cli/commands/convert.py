@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     if args.per_layer and not args.compare:
         raise ValueError("--per-layer is about --compare; give both")
     if args.compare:
-        from siglip_jax.verify.live import require_library
+        from siglip_jax.verify.library_comparison import require_library
 
         require_library(args.to)
     with open_named(args.source, architecture(args), args.res) as source, spoken():
@@ -214,7 +214,7 @@ def _downloaded_vocabulary(args: argparse.Namespace, source: "Source") -> Path |
 def _run_it(args: argparse.Namespace, destination: Path, record: "Record") -> dict[str, Any]:
     """What is found by running what was written, for the certificate."""
     from siglip_jax.converters import open_checkpoint
-    from siglip_jax.verify.live import compare, exact_gelu_effect, stock_gelu
+    from siglip_jax.verify.library_comparison import compare, exact_gelu_effect, stock_gelu
 
     added: dict[str, Any] = {}
     if args.to in ("open_clip", "timm"):
