@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from siglip_jax.models import Patches, abstract_inputs
+from siglip_jax.models import abstract_inputs
 from siglip_jax.plan.flops import image_flops, text_flops
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import Program
 from siglip_jax.programs.sharding import put
 

@@ -14,7 +14,7 @@ from siglip_jax.data.augmentation import Augmentation
 from siglip_jax.data.examples import Batch, Preparation, Stream
 from siglip_jax.data.pair import Pairs
 from siglip_jax.optional import from_extra
-from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
+from siglip_jax.preprocessing import Patches, Profile, Tokenizer
 
 # Before a share is judged by this many examples, or by all there are.
 _ENOUGH = 1000
@@ -220,8 +220,8 @@ def _exit_with_parent(worker: int, workers: int) -> None:
 def _own(batch: Batch) -> Batch:
     """A copy of a batch that lies in memory shared with a worker, which goes away with it."""
     image = batch.image
-    if isinstance(image, ImagePatches):
-        image = ImagePatches(*map(np.array, image))
+    if isinstance(image, Patches):
+        image = Patches(*map(np.array, image))
     elif image is not None:
         image = np.array(image)
     return batch._replace(image=image, text=np.array(batch.text), index=np.array(batch.index))

@@ -17,7 +17,7 @@ class ImageBatch(NamedTuple):
     """Prepared pictures.
 
     Attributes:
-      image: (batch, res, res, 3) uint8, or for NaFlex `ImagePatches` of arrays with a
+      image: (batch, res, res, 3) uint8, or for NaFlex `Patches` of arrays with a
         leading batch.
       count: how many are real; the others are copies of the first.
     """

@@ -9,9 +9,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from siglip_jax.config import Siglip
-from siglip_jax.models import Patches, SiglipModel, abstract_inputs
+from siglip_jax.models import SiglipModel, abstract_inputs
 from siglip_jax.plan.flops import training_flops
 from siglip_jax.plan.workloads import Workload, shard_bytes
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import FSDP, REPLICATED, make_mesh, sharding_of
 from siglip_jax.programs.sharding import DATA, MODEL
 

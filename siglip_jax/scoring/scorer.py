@@ -14,8 +14,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from siglip_jax.config import NaFlexVision
-from siglip_jax.models import Patches, SiglipModel, check_patches
+from siglip_jax.models import SiglipModel, check_patches
 from siglip_jax.preprocessing import (
+    Patches,
     Profile,
     Tokenizer,
     decode_image,

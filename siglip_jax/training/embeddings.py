@@ -14,8 +14,7 @@ import numpy as np
 
 from siglip_jax.data import Pairs, captions_of, images_in_order
 from siglip_jax.messages import reason
-from siglip_jax.models import Patches
-from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
+from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.programs.sharding import put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.feed import batches
@@ -25,11 +24,6 @@ from siglip_jax.weights.save import on_host
 from siglip_jax.weights.staging import staged
 
 Progress = Callable[[int, int], None]
-
-
-def as_patches(image: Any) -> Any:
-    """A batch of pictures as the model takes it, `Patches` for NaFlex."""
-    return Patches(*image) if isinstance(image, ImagePatches) else image
 
 
 def embed_images(
@@ -56,7 +50,7 @@ def embed_images(
     rows = []
     done = 0
     for images, count in images_in_order(pairs, profile, batch, patch=patch, on_error=on_error):
-        images = jax.tree.map(lambda x: put(x, program.batch_sharding), as_patches(images))
+        images = jax.tree.map(lambda x: put(x, program.batch_sharding), images)
         rows.append(np.asarray(program.images(params, images))[:count])
         done += count
         if progress is not None:

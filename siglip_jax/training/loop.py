@@ -32,7 +32,7 @@ from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
 from siglip_jax.training.claim import claim_folder
-from siglip_jax.training.embeddings import as_patches, cached_image_embeddings
+from siglip_jax.training.embeddings import cached_image_embeddings
 from siglip_jax.training.evaluator import inference_batch, make_evaluator, program
 from siglip_jax.training.journal import Journal
 from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
@@ -222,7 +222,7 @@ class _Run:
         ahead: tuple[TrainBatch, dict[str, Any]] | None = None
         for batch in self.batches:
             image = batch.image if self.cache is None else self.cache[np.asarray(batch.index)]
-            ready = TrainBatch(jax.tree.map(put, as_patches(image)), put(batch.text))
+            ready = TrainBatch(jax.tree.map(put, image), put(batch.text))
             if ahead is not None:
                 yield ahead
             ahead = ready, self.batches.state()

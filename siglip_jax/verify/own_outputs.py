@@ -36,8 +36,13 @@ def bundled_inputs(source: Source, to: str) -> TowerInputs:
 
     Without a vocabulary texts are seeded ids: what a text means is of no matter here.
     """
-    from siglip_jax.models import Patches
-    from siglip_jax.preprocessing import Tokenizer, custom_profile, naflex_patches, preprocess_image
+    from siglip_jax.preprocessing import (
+        Patches,
+        Tokenizer,
+        custom_profile,
+        naflex_patches,
+        preprocess_image,
+    )
     from siglip_jax.preprocessing.images import to_float
     from siglip_jax.verify.inputs import TEXTS, pictures
 

@@ -9,7 +9,8 @@ from towers import case
 from siglip_jax.bench import TowerSpeed, matrix_peak, measure_tower, random_weights
 from siglip_jax.bench.tower import random_batch
 from siglip_jax.config import Execution
-from siglip_jax.models import Patches, SiglipModel, check_patches
+from siglip_jax.models import SiglipModel, check_patches
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import FSDP, Program, make_mesh
 from siglip_jax.programs.memory import device_memory
 

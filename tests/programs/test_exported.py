@@ -99,7 +99,7 @@ def test_what_cannot_be_read(saved, tmp_path):
 
 def test_a_patches_program_can_be_saved(tmp_path):
     from siglip_jax.config import NaFlexVision
-    from siglip_jax.models import Patches
+    from siglip_jax.preprocessing import Patches
 
     config = dataclasses.replace(
         tiny_checkpoint.CONFIG,
