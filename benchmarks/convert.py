@@ -110,7 +110,7 @@ def convert(name: str, source: str, target: str, to: str) -> tuple[str, bool]:
 
 
 def compare(folder: str, to: str) -> dict[str, Any]:
-    from siglip_jax.verify.live import compare
+    from siglip_jax.verify.library_comparison import compare
 
     return compare(Path(folder), to)
 

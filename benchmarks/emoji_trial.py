@@ -25,7 +25,7 @@ from siglip_jax.models import SiglipModel, abstract_inputs, value_range
 from siglip_jax.preprocessing import Tokenizer, custom_profile, preprocess_image
 from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.training.optimizer import make_optimizer, treatments
-from siglip_jax.training.recipe import Loss, Optimizer, Rule
+from siglip_jax.training.recipe import Loss, Optimizer, ParameterRule
 from siglip_jax.training.step import (
     Metrics,
     TrainBatch,
@@ -125,7 +125,7 @@ def programs(model: Siglip, loss: str, steps: int, biased: bool) -> tuple[Any, A
     module = SiglipModel(model)
     inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_inputs(model))
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
-    frozen = [] if biased else [Rule(pattern="b", frozen=True)]
+    frozen = [] if biased else [ParameterRule(pattern="b", frozen=True)]
     # No weight decay: it does not scale with the learning rate, and would follow the updates.
     how = Optimizer(weight_decay=0.0, warmup=steps // 10)
     trained = treatments(flatten_dict(shapes, sep="/"), frozen, how)

@@ -18,7 +18,7 @@ import jax
 
 from siglip_jax.checkpoints import CHECKPOINTS
 from siglip_jax.config import Execution
-from siglip_jax.plan import TooLarge, make_plan, place, scoring_job, scoring_program
+from siglip_jax.plan import TooLarge, find_slice, make_plan, scoring_program, scoring_workload
 
 REPO = Path(__file__).parents[1]
 SLICES = ("v5e:2x2", "v6e:2x2", "v5p:2x2x1")
@@ -54,8 +54,8 @@ def compiled(rows: Path) -> dict[str, dict[str, Any]]:
     for number, (slice_, task, config, name) in enumerate(programs):
         if name in done:
             continue
-        where = place(slice_)
-        job = scoring_job(task, scoring_program(config, where.devices, EXECUTION))
+        where = find_slice(slice_)
+        job = scoring_workload(task, scoring_program(config, where.devices, EXECUTION))
         try:
             row = make_plan(job, EACH * len(where.devices), where).to_dict()
         except TooLarge as error:
@@ -70,7 +70,7 @@ def compiled(rows: Path) -> dict[str, dict[str, Any]]:
 
 def table(slice_: str, done: dict[str, dict[str, Any]]) -> list[str]:
     """One slice as Markdown; programs that are not compiled yet are empty."""
-    where = place(slice_)
+    where = find_slice(slice_)
     lines = [
         f"## {slice_}: {len(where.devices)} chips of {where.memory / 2**30:.2f} GiB, "
         f"{EACH} images or texts a chip",

@@ -61,7 +61,7 @@ import jax.numpy as jnp
 from siglip_jax.checkpoints import find
 from siglip_jax.config import Execution
 from siglip_jax.models import value_range
-from siglip_jax.plan import Job, make_plan, place, scoring_job, scoring_program
+from siglip_jax.plan import Workload, find_slice, make_plan, scoring_program, scoring_workload
 from siglip_jax.plan.flops import image_flops
 from siglip_jax.programs import Program
 
@@ -75,7 +75,7 @@ OURS: dict[str, dict[str, Any]] = {
 SYSTEMS = ("big_vision", *OURS)
 
 
-def big_vision_job(name: str, ours: Program) -> Job:
+def big_vision_job(name: str, ours: Program) -> Workload:
     """big_vision's two towers, the image tower alone asked for, on the mesh of `ours`."""
     from big_vision.models.proj.image_text import two_towers
 
@@ -102,7 +102,7 @@ def big_vision_job(name: str, ours: Program) -> Job:
         images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), jnp.uint8)
         return function.lower(params, images)
 
-    return Job(
+    return Workload(
         task="images",
         devices=ours.mesh.size,
         lower=lower,
@@ -114,13 +114,13 @@ def big_vision_job(name: str, ours: Program) -> Job:
 
 
 def measured(slice_: str, name: str, system: str) -> dict[str, Any]:
-    where = place(slice_)
+    where = find_slice(slice_)
     execution = Execution(dtype="bfloat16", **OURS.get(system, {}))
     program = scoring_program(find(name).config, where.devices, execution)
     if system == "big_vision":
         job = big_vision_job(name, program)
     else:
-        job = scoring_job("images", program)
+        job = scoring_workload("images", program)
     return make_plan(job, MODELS[name][1] * len(where.devices), where).to_dict()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from siglip_jax.weights.layout import block_name, split_block_name
 from siglip_jax.weights.reader import Header
-from siglip_jax.weights.routes import differences, reform, refuse
+from siglip_jax.weights.routes import mismatches, reform, refuse
 
 from .looped import Looped
 from .rules import Shape, Step
@@ -74,7 +74,7 @@ def check(source: Source) -> None:
     """Raises a ValueError unless the source's tensors are exactly those of its configuration."""
     looped = Looped(source.reader)
     found = {name: header.shape for name, header in looped.shapes.items()}
-    refuse(str(source.path), differences(found, tower_shapes(source.config, source.tower)))
+    refuse(str(source.path), mismatches(found, tower_shapes(source.config, source.tower)))
 
 
 def outputs(

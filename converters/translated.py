@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from siglip_jax.weights.reader import FLOATS, Header, Reader
-from siglip_jax.weights.routes import differences, refuse
+from siglip_jax.weights.routes import mismatches, refuse
 
 from .rules import Shape, Step
 
@@ -100,7 +100,7 @@ def translate(
             if (shape, wanted.get(name)) in (((), (1,)), ((1,), ())):
                 found[name] = wanted[name]
         kept = {n: shape for n, shape in wanted.items() if n in found or n not in constants}
-        problems = differences(found, kept)
+        problems = mismatches(found, kept)
         problems["wrong dtype"] = [
             f"{name} is {stored.shapes[name].dtype}, expected a float"
             for name in wanted

@@ -12,7 +12,8 @@ from siglip_jax.checkpoints import CHECKPOINTS, Checkpoint, find
 from siglip_jax.config import Execution
 
 if TYPE_CHECKING:
-    from siglip_jax.models import Patches, SiglipModel
+    from siglip_jax.models import SiglipModel
+    from siglip_jax.preprocessing import Patches
     from siglip_jax.pretrained import Pretrained, load, save
     from siglip_jax.programs import FSDP, make_mesh
     from siglip_jax.scoring import Scorer, Scores
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # Looked up on first use, because each imports jax and the command line's tables need none.
 _LAZY = {
     "FSDP": "programs",
-    "Patches": "models",
+    "Patches": "preprocessing",
     "Pretrained": "pretrained",
     "Scorer": "scoring",
     "Scores": "scoring",

@@ -7,12 +7,11 @@ from table 1 of arXiv 2502.14786, and for SigLIP B/16 i18n from arXiv
 """
 
 import dataclasses
-import difflib
 import functools
-import itertools
 from typing import Literal
 
 from siglip_jax.config import SIZES, NaFlexVision, Siglip, Text, Vision
+from siglip_jax.messages import suggestions
 
 TokenizerName = Literal["c4_en", "mc4", "gemma"]
 
@@ -299,12 +298,6 @@ def _index() -> dict[str, Checkpoint]:
     }
 
 
-def _likeness(alias: str, key: str) -> tuple[float, int]:
-    """How near two names are, and of names equally near which goes wrong latest."""
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(alias, key, strict=False))
-    return round(difflib.SequenceMatcher(None, alias, key).ratio(), 3), len(list(same))
-
-
 def find(name: str) -> Checkpoint:
     """The released checkpoint called `name` by anyone.
 
@@ -326,11 +319,9 @@ def find(name: str) -> Checkpoint:
     key = key.replace("gs://", f"{_STORAGE}/").removesuffix("/")
     if checkpoint := _index().get(key):
         return checkpoint
-    near = difflib.get_close_matches(key, _index(), n=8, cutoff=0.6)
-    near.sort(key=lambda alias: _likeness(alias, key), reverse=True)
     # Say each checkpoint once, in the spelling closest to what was typed.
-    offers = {}
-    for alias in near:
+    offers: dict[str, str] = {}
+    for alias in suggestions(key, _index(), 8):
         offers.setdefault(_index()[alias].name, alias)
     spelled = {a.lower(): a for c in CHECKPOINTS for a in (c.name, *c.aliases, c.file, c.url)}
     hint = ", ".join(spelled[alias] for alias in list(offers.values())[:3])

@@ -12,9 +12,10 @@ table of sizes (big_vision `models/vit.py`, `decode_variant`), because
 """
 
 import dataclasses
-import difflib
 import re
 from typing import Any, Literal
+
+from siglip_jax.messages import choose
 
 
 def _require_positive(owner: str, name: str, value: Any) -> None:
@@ -213,13 +214,8 @@ class Execution:
                     f"Execution: {name} must be one of {', '.join(DTYPES)}, "
                     f"got {getattr(self, name)!r}"
                 )
-        if self.weights is not None and self.weights not in WEIGHTS:
-            near = difflib.get_close_matches(str(self.weights), WEIGHTS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(
-                f"Execution: weights must be one of {', '.join(WEIGHTS)}, "
-                f"got {self.weights!r}{hint}"
-            )
+        if self.weights is not None:
+            choose("Execution: weights", self.weights, WEIGHTS)
         if self.weights == "int8" and self.remat is not None:
             raise ValueError(
                 "Execution: remat is for training, and int8 weights have no gradient; "

@@ -1,7 +1,6 @@
 """How fast a model runs on the devices that are there."""
 
-from siglip_jax.bench.memory import memory_of
 from siglip_jax.bench.peak import matrix_peak
 from siglip_jax.bench.tower import TowerSpeed, measure_tower, random_weights
 
-__all__ = ["TowerSpeed", "matrix_peak", "measure_tower", "memory_of", "random_weights"]
+__all__ = ["TowerSpeed", "matrix_peak", "measure_tower", "random_weights"]

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from siglip_jax.models import Patches, abstract_inputs
+from siglip_jax.models import abstract_inputs
 from siglip_jax.plan.flops import image_flops, text_flops
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import Program
 from siglip_jax.programs.sharding import put
 
-Tower = Literal["images", "texts"]
+TowerTask = Literal["images", "texts"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class TowerSpeed:
       flops: of an item, counted from the architecture.
     """
 
-    tower: Tower
+    tower: TowerTask
     batch: int
     compile_seconds: float
     temporary: int | None
@@ -74,7 +75,7 @@ def random_weights(program: Program, seed: int = 0) -> Any:
     return unflatten_dict(made, sep="/")
 
 
-def random_batch(program: Program, tower: Tower, batch: int) -> Any:
+def random_batch(program: Program, tower: TowerTask, batch: int) -> Any:
     """One batch on the devices: uint8 pixels as a scorer sends them, NaFlex patches, or ids."""
     rng, config = np.random.default_rng(0), program.model.config
     images, ids = abstract_inputs(config, batch)
@@ -96,7 +97,7 @@ def random_batch(program: Program, tower: Tower, batch: int) -> Any:
 
 
 def measure_tower(
-    program: Program, params: Any, tower: Tower, batch: int, *, seconds: float = 2.0
+    program: Program, params: Any, tower: TowerTask, batch: int, *, seconds: float = 2.0
 ) -> TowerSpeed:
     """Compiles a tower for `batch` items and runs it for `seconds` each way.
 

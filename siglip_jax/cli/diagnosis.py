@@ -14,12 +14,12 @@ def plain(
     name: str, doctor: "Doctor", effects: "list[Effect]", diagnoses: "list[Diagnosis]"
 ) -> dict[str, Any]:
     """Everything, for --json."""
-    from siglip_jax.verify.inputs import digest
+    from siglip_jax.verify.inputs import inputs_digest
 
     return {
         "model": name,
         "profile": doctor.profile.name,
-        "inputs": digest(),
+        "inputs": inputs_digest(),
         "right": {tower: dataclasses.asdict(knobs) for tower, knobs in doctor.right.items()},
         "diagnoses": [
             {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from siglip_jax.cli.picture_files import near_files
 from siglip_jax.cli.progress import Bar
 from siglip_jax.data.item import Item
+from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.rows import Prepared
 
@@ -43,7 +43,7 @@ def embed_files(
 
     def items() -> Iterator[Item]:
         for file in files:
-            if Path(file).exists() or not (near := near_files(file)):
+            if Path(file).exists() or not (near := near_file(file)):
                 yield Item(file, file)
             else:
                 yield Item(file, error=f"{file}: cannot be read: No such file or directory{near}")

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.job_progress import JobBar
 from siglip_jax.cli.model_arguments import positive
+from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from siglip_jax.jobs.result import Result
+    from siglip_jax.jobs import JobProgress, JobResult
 
 _SHARD_SIZE = 2048
+_LOG = 60.0  # seconds between two lines of a log
 # What only a job has: given without one, it would be ignored.
 _OF_JOBS = (
     "image_column",
@@ -83,13 +84,17 @@ def columns(args: argparse.Namespace) -> dict[str, str | None]:
     return {what: getattr(args, f"{what}_column") for what in ("image", "text", "key")}
 
 
-def run_job(args: argparse.Namespace, call: Callable[..., "Result"]) -> int:
+def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     """Runs `call(report=..., ...)`, with a bar, and says how it ended; the exit code."""
     join(args.distributed)
     share = 0.01 if args.error_share is None else args.error_share
     options: dict[str, Any] = {"error_share": share, "shared": args.shared}
-    with JobBar() as bar:
-        result = call(batch_size=args.batch_size, report=bar.update, **options)
+    with Bar(log=_LOG) as bar:
+        result = call(
+            batch_size=args.batch_size,
+            report=lambda progress: bar.update(progress.done, progress.total, _said(progress)),
+            **options,
+        )
     if getattr(args, "json", False):
         print(json.dumps({"folder": str(result.folder), **result.describe()}, indent=1))
     else:
@@ -97,6 +102,18 @@ def run_job(args: argparse.Namespace, call: Callable[..., "Result"]) -> int:
     for line in result.unreadable:
         print(f"siglip-jax: error: {line}", file=sys.stderr)
     return result.code
+
+
+def _said(progress: "JobProgress") -> str:
+    """Speed, load and errors."""
+    parts = [f"{progress.rate:.4g}/s", f"device {progress.busy:.0%} busy"]
+    if progress.remaining is not None:
+        minutes, seconds = divmod(round(progress.remaining), 60)
+        hours, minutes = divmod(minutes, 60)
+        parts.append(f"{hours}:{minutes:02}:{seconds:02} left")
+    if progress.errors:
+        parts.append(f"{progress.errors:,} unreadable")
+    return ", ".join(parts)
 
 
 def join(distributed: bool) -> None:

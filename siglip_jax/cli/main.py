@@ -1,7 +1,6 @@
 """The command `siglip-jax`. Nothing here imports jax: a subcommand does when it runs."""
 
 import argparse
-import difflib
 import importlib.metadata
 import io
 import os
@@ -27,6 +26,7 @@ from siglip_jax.cli.commands import (
 )
 from siglip_jax.cli.commands import list as list_checkpoints
 from siglip_jax.locate import home
+from siglip_jax.messages import did_you_mean
 
 COMMANDS = (
     demo,
@@ -59,8 +59,7 @@ class Parser(argparse.ArgumentParser):
             name = argument.partition("=")[0]
             # With a space it is no option but a value, such as the label "--- a dog".
             if name.startswith("--") and name not in known and " " not in argument:
-                near = difflib.get_close_matches(name, [n for n in known if n[:2] == "--"], n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
+                hint = did_you_mean(name, [n for n in known if n[:2] == "--"])
                 self.error(f"there is no option {name}{hint}")
         return super().parse_known_args(args, namespace)
 
@@ -68,9 +67,9 @@ class Parser(argparse.ArgumentParser):
         names = ", ".join(command.NAME for command in COMMANDS)
         if message.startswith("argument COMMAND: invalid choice: "):
             wrong = message.removeprefix("argument COMMAND: invalid choice: ").split(" (choose")[0]
-            near = difflib.get_close_matches(wrong.strip("'\""), names.split(", "), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {names}"
-            message = f"no command is called {wrong}; {hint}"
+            known = [command.NAME for command in COMMANDS]
+            hint = did_you_mean(wrong.strip("'\""), known, otherwise=f"; there are {names}")
+            message = f"no command is called {wrong}{hint}"
         elif message.endswith("required: COMMAND"):
             message = f"no command is given; there are {names}"
         elif "required" in message and "IMAGES" in message:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution
+from siglip_jax.messages import reason
 
 if TYPE_CHECKING:
     from siglip_jax.found import Found
@@ -179,11 +180,10 @@ def available_mesh(*, local: bool = False) -> Any:
     # what this machine lacks or another process holds its TPU.
     except Exception as error:
         asked = os.environ.get("JAX_PLATFORMS")
-        reason = next(iter(str(error).splitlines()), "")
         raise ValueError(
             "jax cannot use a device"
             + (f" (JAX_PLATFORMS is {asked!r})" if asked else "")
-            + (f": {reason}" if reason else "")
+            + f": {reason(error)}"
         ) from error
 
 
@@ -210,7 +210,7 @@ def read_lines(path: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{_spoken(path)}: not UTF-8 text") from error
     except OSError as error:
-        raise ValueError(f"{_spoken(path)}: {error.strerror or error}") from error
+        raise ValueError(f"{_spoken(path)}: {reason(error)}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

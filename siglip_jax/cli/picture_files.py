@@ -1,10 +1,10 @@
 """The files that `IMAGES...` names: files, folders, patterns, or a list on stdin."""
 
-import difflib
 import glob
 from pathlib import Path
 
 from siglip_jax.cli.model_arguments import read_lines
+from siglip_jax.messages import near_file
 
 # What people keep pictures in; a file named on the command line may end in anything.
 SUFFIXES = frozenset(
@@ -48,16 +48,5 @@ def picture_files(arguments: list[str]) -> list[str]:
     # One missing file of several is reported when its turn comes; if none is there, now,
     # before the weights are read.
     if not any(Path(file).exists() for file in found):
-        raise ValueError(f"{found[0]}: no such file{near_files(found[0])}")
+        raise ValueError(f"{found[0]}: no such file{near_file(found[0])}")
     return found
-
-
-def near_files(path: str) -> str:
-    """A hint for a file that does not exist: what is called nearly so beside it."""
-    missing = Path(path)
-    if not missing.parent.is_dir():
-        return f"; there is no folder {missing.parent}"
-    # By stem: all pictures of a folder end alike, which makes any two names look near.
-    names = {entry.stem: entry.name for entry in missing.parent.iterdir() if entry.is_file()}
-    near = difflib.get_close_matches(missing.stem, names, n=1, cutoff=0.7)
-    return f"; did you mean {missing.with_name(names[near[0]])}?" if near else ""

@@ -14,7 +14,7 @@ from siglip_jax.data.augmentation import Augmentation
 from siglip_jax.data.examples import Batch, Preparation, Stream
 from siglip_jax.data.pair import Pairs
 from siglip_jax.optional import from_extra
-from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
+from siglip_jax.preprocessing import Patches, Profile, Tokenizer
 
 # Before a share is judged by this many examples, or by all there are.
 _ENOUGH = 1000
@@ -188,7 +188,7 @@ class Batches:
             if not flags.is_parsed():
                 flags.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=self._workers)
-            batches = batches.mp_prefetch(options, worker_init_fn=_outlive_nobody)
+            batches = batches.mp_prefetch(options, worker_init_fn=_exit_with_parent)
         return iter(batches)
 
     def _count(self, batch: Batch) -> None:
@@ -206,7 +206,7 @@ class Batches:
             )
 
 
-def _outlive_nobody(worker: int, workers: int) -> None:
+def _exit_with_parent(worker: int, workers: int) -> None:
     """Run in a worker: an interrupt is the trainer's to handle, and its end the worker's too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -220,8 +220,8 @@ def _outlive_nobody(worker: int, workers: int) -> None:
 def _own(batch: Batch) -> Batch:
     """A copy of a batch that lies in memory shared with a worker, which goes away with it."""
     image = batch.image
-    if isinstance(image, ImagePatches):
-        image = ImagePatches(*map(np.array, image))
+    if isinstance(image, Patches):
+        image = Patches(*map(np.array, image))
     elif image is not None:
         image = np.array(image)
     return batch._replace(image=image, text=np.array(batch.text), index=np.array(batch.index))

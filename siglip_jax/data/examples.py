@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 from siglip_jax.data.augmentation import Augmentation
 from siglip_jax.data.pair import Pairs
 from siglip_jax.preprocessing import (
-    ImagePatches,
     ImageProfile,
     ImageSource,
+    Patches,
     Tokenizer,
     decode_image,
     naflex_patches,
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """Examples as a model takes them; b of them, this process's share.
 
     Attributes:
-      image: (b, res, res, 3) uint8, or for NaFlex `ImagePatches` of arrays with a
+      image: (b, res, res, 3) uint8, or for NaFlex `Patches` of arrays with a
         leading b; None where no images were asked for.
       text: (b, length) int32 token ids.
       index: (b,) int64 places in the dataset.
@@ -85,9 +85,9 @@ class Preparation:
         return picture
 
     def stacked(self, examples: list[Any]) -> Any:
-        """Examples as one array, or one `ImagePatches` of arrays."""
+        """Examples as one array, or one `Patches` of arrays."""
         if self.profile.max_patches is not None:
-            return ImagePatches(*map(np.stack, zip(*examples, strict=True)))
+            return Patches(*map(np.stack, zip(*examples, strict=True)))
         return np.stack(examples)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from siglip_jax.messages import reason
 from siglip_jax.verify import inputs
 
 TOWERS = {"zimg": "image", "ztxt": "text"}  # name of the array to whose rows they are
@@ -24,7 +25,7 @@ def read_embeddings(files: list[Path], width: int) -> dict[str, np.ndarray]:
                 names = list(arrays)
                 here = {name: arrays[name] for name in TOWERS if name in names}
         except OSError as error:
-            raise ValueError(f"{file}: {error.strerror or 'cannot be read'}") from error
+            raise ValueError(f"{file}: {reason(error)}") from error
         # A lone array is no context manager; a pickle, a torn file, a text are ValueErrors.
         except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{file}: not a .npz file with arrays of numbers") from error

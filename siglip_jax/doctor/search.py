@@ -27,6 +27,7 @@ from siglip_jax.doctor.wrong_inputs import TextInputs, text_inputs, tokens
 from siglip_jax.doctor.wrong_towers import Towers
 from siglip_jax.models import SiglipModel
 from siglip_jax.preprocessing import Profile, Tokenizer
+from siglip_jax.scoring.scores import sigmoid
 from siglip_jax.verify import inputs
 
 TOWERS = ("image", "text")
@@ -153,7 +154,7 @@ class Doctor:
             {t: self.embed(apply(self.right[t], settings.get(t, ()))) for t in TOWERS}
         )
         logit = np.abs(wrong - right)
-        probability = np.abs(_sigmoid(wrong) - _sigmoid(right))
+        probability = np.abs(sigmoid(wrong) - sigmoid(right))
         numbers = (logit.max(), logit.mean(), probability.max(), probability.mean())
         return Effect(settings, *map(float, numbers))
 
@@ -238,7 +239,3 @@ class Doctor:
 
     def _distance(self, knobs: Knobs, theirs: np.ndarray) -> float:
         return float(np.sqrt(np.square(self.embed(knobs) - theirs).sum(1).mean()))
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))

@@ -5,13 +5,13 @@ profile (`correct`); `candidates` are the wrong ones that are known from other s
 """
 
 import dataclasses
-import difflib
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.checkpoints import CHECKPOINTS
 from siglip_jax.config import Siglip, Vision
+from siglip_jax.messages import did_you_mean
 
 if TYPE_CHECKING:  # The command line looks here for what `--help` says, and is quick.
     from siglip_jax.preprocessing.profiles import Profile
@@ -102,18 +102,16 @@ def choose(knob: str, value: str) -> str:
     Raises:
       ValueError: if it is not; the message offers near names.
 
-    >>> choose("pooling", "frist")
+    >>> choose("pooling", "lats")
     Traceback (most recent call last):
       ...
-    ValueError: pooling must be last or eos, got 'frist'; did you mean last?
+    ValueError: pooling must be last or eos, got 'lats'; did you mean last?
     """
     choices = CHOICES[knob]
     if value in choices:
         return value
-    near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
     known = f"{', '.join(choices[:-1])} or {choices[-1]}"
-    raise ValueError(f"{knob} must be {known}, got {value!r}{hint}")
+    raise ValueError(f"{knob} must be {known}, got {value!r}{did_you_mean(value, choices)}")
 
 
 def with_antialias(resize: str, antialias: bool) -> str:
@@ -210,7 +208,7 @@ def apply(right: Knobs, setting: Setting) -> Any:
     return dataclasses.replace(right, **dict(setting))
 
 
-def differences(knobs: Knobs, right: Knobs) -> Setting:
+def settings_apart(knobs: Knobs, right: Knobs) -> Setting:
     """The setting that makes `knobs` out of `right`."""
     names = [field.name for field in dataclasses.fields(right)]
     return tuple((n, getattr(knobs, n)) for n in names if getattr(knobs, n) != getattr(right, n))

@@ -14,7 +14,7 @@ from PIL import Image
 from siglip_jax.config import NaFlexVision, Vision
 from siglip_jax.doctor.interpolation import interpolated
 from siglip_jax.doctor.settings import ImageKnobs, TextKnobs
-from siglip_jax.preprocessing import ImagePatches, ImageProfile, TextProfile, clean_text
+from siglip_jax.preprocessing import ImageProfile, Patches, TextProfile, clean_text
 from siglip_jax.preprocessing.images import resize_uint8, to_float
 from siglip_jax.preprocessing.naflex import naflex_patches
 from siglip_jax.preprocessing.resize import tf_antialias_resize
@@ -96,7 +96,7 @@ def fixed_inputs(pictures: Sequence[np.ndarray], knobs: ImageKnobs) -> np.ndarra
 
 def naflex_inputs(
     pictures: Sequence[np.ndarray], knobs: ImageKnobs, vision: NaFlexVision, table: np.ndarray
-) -> tuple[ImagePatches, np.ndarray]:
+) -> tuple[Patches, np.ndarray]:
     """Pictures for a NaFlex tower, and what a wrong position embedding adds to each patch."""
     profile = ImageProfile(
         decode="pillow",
@@ -117,7 +117,7 @@ def naflex_inputs(
             used = one.type == 1
             shift[used] = wrong[one.yidx[used], one.xidx[used]]
         shifts.append(shift)
-    return ImagePatches(*map(np.stack, zip(*rows, strict=True))), np.stack(shifts)
+    return Patches(*map(np.stack, zip(*rows, strict=True))), np.stack(shifts)
 
 
 def fixed_posemb(table: np.ndarray, knobs: ImageKnobs, vision: Vision) -> np.ndarray:

@@ -23,8 +23,9 @@ from siglip_jax.doctor.wrong_inputs import (
     fixed_posemb,
     naflex_inputs,
 )
-from siglip_jax.models import Patches, SiglipModel
+from siglip_jax.models import SiglipModel
 from siglip_jax.models.transformer import Encoder, Mlp
+from siglip_jax.preprocessing import Patches
 from siglip_jax.scoring.batches import batches
 
 _TEXTS_A_STEP = 16  # one setting changes at most the twelve bundled texts

@@ -2,7 +2,7 @@
 
 from siglip_jax.evaluation.class_sentences import canonicalize, sentences
 from siglip_jax.evaluation.classification import class_embeddings, zero_shot_accuracy
-from siglip_jax.evaluation.ranks import Ranks, ranks
+from siglip_jax.evaluation.match_ranks import Ranks, ranks
 from siglip_jax.evaluation.retrieval import recall
 from siglip_jax.evaluation.templates import CLASS_NAME_ONLY, CLIP_BEST, CLIP_PAPER, TEMPLATES
 

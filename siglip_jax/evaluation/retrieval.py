@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from siglip_jax.evaluation.ranks import CHUNK, ranks
+from siglip_jax.evaluation.match_ranks import CHUNK, ranks
 
 KS = (1, 5, 10)
 

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from siglip_jax.jobs.durable import DiskFull
     from siglip_jax.jobs.manifest import Manifest, read_manifest
-    from siglip_jax.jobs.progress import Progress
-    from siglip_jax.jobs.result import Result
+    from siglip_jax.jobs.progress import JobProgress
+    from siglip_jax.jobs.result import JobResult
     from siglip_jax.jobs.run import embed, score
 
 # Looked up on first use: `run` imports jax, and `siglip_jax.jobs.sources` needs none.
 _LAZY = {
     "DiskFull": "durable",
     "Manifest": "manifest",
-    "Progress": "progress",
-    "Result": "result",
+    "JobProgress": "progress",
+    "JobResult": "result",
     "embed": "run",
     "read_manifest": "manifest",
     "score": "run",
 }
 
-__all__ = ["DiskFull", "Manifest", "Progress", "Result", "embed", "read_manifest", "score"]
+__all__ = ["DiskFull", "JobProgress", "JobResult", "Manifest", "embed", "read_manifest", "score"]
 
 
 def __getattr__(name: str) -> Any:

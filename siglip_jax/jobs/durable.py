@@ -18,17 +18,14 @@ class DiskFull(OSError):
 
 @contextlib.contextmanager
 def durable(path: Path) -> Iterator[Path]:
-    """A temporary sibling of `path`; on the disk, and then renamed, when the block succeeds.
+    """`staged`, durably, for the files of a job.
 
     Raises:
       DiskFull: if it does not fit; nothing is left of it.
     """
     try:
-        with staged(path) as temporary:
+        with staged(path, durable=True) as temporary:
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        _sync_folder(path.parent)
     except OSError as error:
         if not no_room(error):
             raise
@@ -42,16 +39,6 @@ def durable(path: Path) -> Iterator[Path]:
 def no_room(error: OSError) -> bool:
     """Whether a disk or a quota is full; pyarrow may only say so in words."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The rename itself has to survive a power cut. Some network file systems cannot.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

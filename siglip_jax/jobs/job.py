@@ -1,12 +1,12 @@
 """What a job is asked to do, checked."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from siglip_jax.messages import choose
 from siglip_jax.scoring.prompts import PLAIN, check_templates
 
 # Every probability of an image is written up to here; above, the best of them.
@@ -46,11 +46,7 @@ class Job:
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                near = difflib.get_close_matches(str(value), choices, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
+            choose(name, getattr(self, name), choices)
         if self.kind == "embed" and self.what == "pairs":
             raise ValueError("a job embeds images or texts; pairs are scored")
         if self.kind == "score" and self.what == "texts":
@@ -86,15 +82,15 @@ class Job:
             "top": self.top,
             "templates": list(self.templates),
             "count": len(self.labels),
-            "digest": digest(self.labels),
+            "digest": labels_digest(self.labels),
             "labels": list(self.labels) if len(self.labels) <= ALL_LABELS else None,
         }
 
 
-def digest(labels: Sequence[str]) -> str:
+def labels_digest(labels: Sequence[str]) -> str:
     """A short digest of strings in their order.
 
-    >>> digest(["a", "b"]) == digest(["ab"])
+    >>> labels_digest(["a", "b"]) == labels_digest(["ab"])
     False
     """
     return hashlib.sha256(json.dumps(list(labels)).encode()).hexdigest()[:16]

@@ -8,8 +8,10 @@ import numpy as np
 from siglip_jax.jobs.durable import durable
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.top_k import Chunk, TopK
+from siglip_jax.programs.memory import device_memory
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.prompts import average, expand
+from siglip_jax.scoring.scores import sigmoid
 
 CHUNK = 32768  # labels a file, and a step of the search
 _PICTURES = 1024  # searched for at a time
@@ -40,8 +42,10 @@ class Labels:
         self._nearest = TopK(job.top, chunk=min(CHUNK, few), mesh=scorer.mesh)
         files = self._embedded(folder / "labels")
         total = 4 * len(job.labels) * scorer.model.config.embed_dim
-        limit = _device_memory() if memory is None else memory
-        self.resident = total <= limit * scorer.mesh.size
+        if memory is None:
+            whole = device_memory(jax.local_devices()).limit
+            memory = _MEMORY if whole is None else whole // 4
+        self.resident = total <= memory * scorer.mesh.size
         self._chunks: list[np.ndarray | Chunk] = [
             self._nearest.put(file) if self.resident else file for file in files
         ]
@@ -82,18 +86,3 @@ class Labels:
                     np.save(file, average(z, len(self.job.templates)))
             files.append(np.load(path, mmap_mode="r"))
         return files
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits, float32.
-
-    >>> sigmoid(np.float32([0, -1000, 1000])).tolist()
-    [0.5, 0.0, 1.0]
-    """
-    exp = np.exp(-np.abs(logits))  # never overflows
-    return np.where(logits >= 0, 1 / (1 + exp), exp / (1 + exp)).astype(np.float32)
-
-
-def _device_memory() -> int:
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit", 4 * _MEMORY) // 4

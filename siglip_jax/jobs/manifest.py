@@ -9,7 +9,6 @@ summary.json         written last: the job is finished
 """
 
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.jobs.durable import write_json
+from siglip_jax.run_folder import Difference, claim_record, differences, make_run_folder
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -78,17 +78,8 @@ def check_folder(folder: Path) -> None:
     Raises:
       ValueError: if it is a file, holds other files, or cannot be made.
     """
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; choose a folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be made: {error.strerror}") from error
-    if (folder / NAME).exists():
+    if make_run_folder(folder, NAME, "job"):
         read_manifest(folder)
-    # What begins with a dot is the lock, or what a killed process left behind.
-    elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no job; choose another folder")
 
 
 def claim_folder(folder: Path, ours: Manifest) -> None:
@@ -97,15 +88,11 @@ def claim_folder(folder: Path, ours: Manifest) -> None:
     Raises:
       ValueError: if it is another job's; what differs is named, and nothing is touched.
     """
-    # Of two processes that begin at the same time, one has to come second.
-    with (folder / ".claiming").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not (folder / NAME).exists():
-            write_json(folder / NAME, dataclasses.asdict(ours))
-            return
+    plain = dataclasses.asdict(ours)
+    if not claim_record(folder / NAME, lambda: write_json(folder / NAME, plain)):
+        return
     theirs = read_manifest(folder)
-    here = json.loads(json.dumps(dataclasses.asdict(ours)))
-    changed = list(_differences(dataclasses.asdict(theirs), here, ""))
+    changed = list(_spoken(differences(dataclasses.asdict(theirs), plain, _FREE)))
     if not changed:
         return
     if theirs.space["weights"] != ours.space["weights"]:
@@ -118,16 +105,11 @@ def claim_folder(folder: Path, ours: Manifest) -> None:
     )
 
 
-def _differences(there: Any, here: Any, where: str) -> Iterator[str]:
-    for key in dict.fromkeys([*there, *here]):
-        a, b, name = there.get(key), here.get(key), f"{where}{key}"
-        if name in _FREE or a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{name}.")
-        elif name.startswith("source."):
-            yield f"the data have changed ({name} is {a!r} there and {b!r} here)"
+def _spoken(changed: list[Difference]) -> Iterator[str]:
+    for name, there, here in changed:
+        if name.startswith("source."):
+            yield f"the data have changed ({name} is {there!r} there and {here!r} here)"
         elif name == "job.digest":
             yield "the labels differ"
         elif name not in ("job.labels", "job.count", "t", "b"):  # these follow from others
-            yield f"{name} is {a!r} there and {b!r} here"
+            yield f"{name} is {there!r} there and {here!r} here"

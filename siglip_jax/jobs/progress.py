@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Progress(NamedTuple):
+class JobProgress(NamedTuple):
     """What a job reports while it runs.
 
     Attributes:

@@ -13,7 +13,7 @@ SUMMARY = "summary.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
+class JobResult:
     """What `embed` and `score` return.
 
     Attributes:
@@ -44,7 +44,7 @@ class Result:
     @classmethod
     def of(
         cls, folder: Path, ledger: Ledger, shards: int, *, meter: Meter | None = None, **rest: Any
-    ) -> "Result":
+    ) -> "JobResult":
         entries = ledger.entries().values()
         return cls(
             folder=folder,

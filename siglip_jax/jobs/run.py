@@ -16,16 +16,16 @@ from siglip_jax.jobs.errors import ErrorShare
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.lock import locked
 from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder
-from siglip_jax.jobs.progress import Progress
-from siglip_jax.jobs.result import SUMMARY, Result
+from siglip_jax.jobs.progress import JobProgress
+from siglip_jax.jobs.result import SUMMARY, JobResult
 from siglip_jax.jobs.sink import make_sink
 from siglip_jax.jobs.space import space_of
 from siglip_jax.jobs.stop import Stop
 from siglip_jax.jobs.worker import Worker
 from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs import make_mesh
+from siglip_jax.run_folder import locked
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.prompts import PLAIN
 
@@ -46,7 +46,7 @@ class Options:
       memory: bytes of files and pictures being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
       program: a saved one to start from (`siglip_jax.programs.load_program`), with its batches.
-      report: called with a `Progress` a few times a second.
+      report: called with a `JobProgress` a few times a second.
     """
 
     batch_size: int | None = None
@@ -57,7 +57,7 @@ class Options:
     memory: int = 2**30
     label_memory: int | None = None
     program: Any = None
-    report: Callable[[Progress], None] = lambda progress: None
+    report: Callable[[JobProgress], None] = lambda progress: None
 
 
 def embed(
@@ -73,7 +73,7 @@ def embed(
     key: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
-) -> Result:
+) -> JobResult:
     """Embeds images or texts into a folder; the same call goes on where it was interrupted.
 
     Args:
@@ -111,7 +111,7 @@ def score(
     key: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
-) -> Result:
+) -> JobResult:
     """Scores images with labels, or with their own texts, into a folder.
 
     Args:
@@ -142,7 +142,7 @@ def run(
     out: str | os.PathLike[str],
     model: Pretrained | str | Callable[[], Pretrained],
     options: Options,
-) -> Result:
+) -> JobResult:
     """Runs a job, or goes on with it. A function is called for the model once it is needed."""
     folder = Path(out).expanduser()
     errors = ErrorShare(options.error_share, 0)
@@ -175,7 +175,7 @@ def run(
         errors.count = sum(entry.errors for entry in entries.values())
         todo = [shard for shard in range(len(shards)) if shard not in entries]
         if not todo and (folder / SUMMARY).exists():
-            return Result.of(folder, ledger, len(shards), already=True)
+            return JobResult.of(folder, ledger, len(shards), already=True)
         if not shared:
             _clean(folder.rglob(".*.tmp"))
         scorer = _scorer(model, job, source, options)
@@ -201,7 +201,7 @@ def run(
             report=options.report,
         )
         worker.run()
-        result = Result.of(
+        result = JobResult.of(
             folder,
             ledger,
             len(shards),

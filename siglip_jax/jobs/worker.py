@@ -15,13 +15,14 @@ import numpy as np
 from siglip_jax.data.item import Item, Shard, Source
 from siglip_jax.jobs.claims import AllMine, Claims
 from siglip_jax.jobs.errors import ErrorShare
-from siglip_jax.jobs.labels import Labels, sigmoid
+from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.progress import Progress
+from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.meter import SIDES, Meter
 from siglip_jax.scoring.reading import Feed, Unreadable
 from siglip_jax.scoring.rows import Prepared, Rows
+from siglip_jax.scoring.scores import sigmoid
 
 _WRITES = 2  # shards that wait to be written
 _UNREADABLE = 3  # shards that cannot be opened, after which the trouble is not theirs alone
@@ -55,7 +56,7 @@ class Worker:
         errors: ErrorShare,
         threads: int,
         memory: int,
-        report: Callable[[Progress], None],
+        report: Callable[[JobProgress], None],
     ) -> None:
         self.meter, self.unreadable = Meter(), list[str]()
         self._source, self._scorer, self._what, self._store = source, scorer, what, store
@@ -193,4 +194,6 @@ class Worker:
             self._ledger.entries()
         done, meter = self._done(), self.meter
         left = (self._total - done) / meter.rate if self._total and meter.rate else None
-        self._report(Progress(done, self._total, self._errors.count, meter.rate, meter.busy, left))
+        self._report(
+            JobProgress(done, self._total, self._errors.count, meter.rate, meter.busy, left)
+        )

@@ -6,8 +6,6 @@ the same, but they are evaluated at the coordinates of the patches alone, as one
 small matmul, instead of on a 64x64 canvas from which patches are gathered.
 """
 
-from typing import Any, NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,22 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from siglip_jax.config import Execution, NaFlexVision
 from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
-
-
-class Patches(NamedTuple):
-    """A batch of images as sequences of flattened patches.
-
-    Attributes:
-      patches: (b, n, patch·patch·3) float32 in [-1, 1], pixels of a patch in
-        order (y, x, channel).
-      type: (b, n) int32, 1 for a patch and 0 for padding.
-      yidx, xidx: (b, n) int32 coordinates of a patch in its image, 0 for padding.
-    """
-
-    patches: Any
-    type: Any
-    yidx: Any
-    xidx: Any
+from siglip_jax.preprocessing.naflex import Patches
 
 
 def check_patches(patches: Patches, config: NaFlexVision) -> Patches:

@@ -12,10 +12,11 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution
-from siglip_jax.models.naflex import NaFlexVisionTower, Patches
+from siglip_jax.models.naflex import NaFlexVisionTower
 from siglip_jax.models.text import TextTower
 from siglip_jax.models.transformer import Intermediates
 from siglip_jax.models.vision import VisionTower
+from siglip_jax.preprocessing.naflex import Patches
 
 
 def normalize(z: Float[ArrayLike, "b d"]) -> Float[Array, "b d"]:

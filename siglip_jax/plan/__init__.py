@@ -2,21 +2,21 @@
 
 from siglip_jax.plan.chips import CHIPS, Chip
 from siglip_jax.plan.estimate import Plan, TooLarge, largest_batch, make_plan
-from siglip_jax.plan.programs import Job, scoring_job, scoring_program
-from siglip_jax.plan.topology import Place, place
-from siglip_jax.plan.training import training_job
+from siglip_jax.plan.topology import Slice, find_slice
+from siglip_jax.plan.training import training_workload
+from siglip_jax.plan.workloads import Workload, scoring_program, scoring_workload
 
 __all__ = [
     "CHIPS",
     "Chip",
-    "Job",
-    "Place",
     "Plan",
+    "Slice",
     "TooLarge",
+    "Workload",
+    "find_slice",
     "largest_batch",
     "make_plan",
-    "place",
-    "scoring_job",
     "scoring_program",
-    "training_job",
+    "scoring_workload",
+    "training_workload",
 ]

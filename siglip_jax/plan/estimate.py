@@ -9,8 +9,8 @@ import jax
 
 from siglip_jax.plan.collectives import Collective, collectives
 from siglip_jax.plan.hlo import read_module
-from siglip_jax.plan.programs import Job
-from siglip_jax.plan.topology import Place
+from siglip_jax.plan.topology import Slice
+from siglip_jax.plan.workloads import Workload
 
 
 class TooLarge(ValueError):
@@ -91,26 +91,28 @@ class Plan:
         return plain | {"total": self.total, "seconds": self.seconds, "rate": self.rate}
 
 
-def make_plan(job: Job, batch: int, place: Place) -> Plan:
-    """Compiles `job` for `batch` items over all devices.
+def make_plan(workload: Workload, batch: int, target: Slice) -> Plan:
+    """Compiles `workload` for `batch` items over all devices.
 
     Raises:
       ValueError: if the devices do not divide the batch.
       TooLarge: if the compiler finds that it does not fit.
     """
-    return plan_and_program(job, batch, place)[0]
+    return plan_and_program(workload, batch, target)[0]
 
 
-def plan_and_program(job: Job, batch: int, place: Place) -> tuple[Plan, jax.stages.Compiled]:
+def plan_and_program(
+    workload: Workload, batch: int, target: Slice
+) -> tuple[Plan, jax.stages.Compiled]:
     """As `make_plan`, and what was compiled."""
-    if batch < 1 or batch % job.devices:
-        least = -(-max(batch, 1) // job.devices) * job.devices
+    if batch < 1 or batch % workload.devices:
+        least = -(-max(batch, 1) // workload.devices) * workload.devices
         raise ValueError(
-            f"a batch of {batch} does not divide over {job.devices} chips; "
+            f"a batch of {batch} does not divide over {workload.devices} chips; "
             f"the next that does is {least}"
         )
     start = time.perf_counter()
-    lowered = job.lower(batch)
+    lowered = workload.lower(batch)
     lowering = time.perf_counter() - start
     start, cpu = time.perf_counter(), time.process_time()
     try:
@@ -118,17 +120,21 @@ def plan_and_program(job: Job, batch: int, place: Place) -> tuple[Plan, jax.stag
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise TooLarge(_too_large(job, batch, place, str(error))) from error
+        raise TooLarge(_too_large(workload, batch, target, str(error))) from error
     seconds = lowering, time.perf_counter() - start, time.process_time() - cpu
-    plan = _read(job, batch, place, compiled, seconds)
+    plan = _read(workload, batch, target, compiled, seconds)
     if plan.capacity and plan.total > plan.capacity:
         needed = f"{plan.total / 2**30:.2f} GiB"
-        raise TooLarge(_too_large(job, batch, place, needed))
+        raise TooLarge(_too_large(workload, batch, target, needed))
     return plan, compiled
 
 
 def _read(
-    job: Job, batch: int, place: Place, compiled: Any, seconds: tuple[float, float, float]
+    workload: Workload,
+    batch: int,
+    target: Slice,
+    compiled: Any,
+    seconds: tuple[float, float, float],
 ) -> Plan:
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     module = read_module(compiled.as_text())
@@ -137,29 +143,29 @@ def _read(
     # What is not a product grows with the products.
     all_flops = flops * every / once if once else flops
     all_bytes = nbytes + module.repeated_bytes()
-    chip = place.chip
+    chip = target.chip
     # Older versions of jax and some compilers do not say.
     peak = getattr(memory, "peak_memory_in_bytes", 0) or None
     return Plan(
-        task=job.task,
+        task=workload.task,
         batch=batch,
-        chips=job.devices,
+        chips=workload.devices,
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes,
         temporary=memory.temp_size_in_bytes,
         aliased=memory.alias_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
         peak=peak,
-        weights=job.weights,
-        capacity=place.memory,
+        weights=workload.weights,
+        capacity=target.memory,
         flops=all_flops,
         flops_once=flops,
-        analytic=job.flops(batch),
+        analytic=workload.flops(batch),
         nbytes=all_bytes,
         nbytes_once=nbytes,
         loops=None if module.unknown else module.loops,
-        collectives=tuple(collectives(module, job.devices)),
-        compute_seconds=all_flops / chip.peak(job.precision) if chip else None,
+        collectives=tuple(collectives(module, workload.devices)),
+        compute_seconds=all_flops / chip.peak(workload.precision) if chip else None,
         memory_seconds=all_bytes / chip.bandwidth if chip else None,
         lower_seconds=seconds[0],
         compile_seconds=seconds[1],
@@ -167,19 +173,23 @@ def _read(
     )
 
 
-def _too_large(job: Job, batch: int, place: Place, message: str) -> str:
+def _too_large(workload: Workload, batch: int, target: Slice, message: str) -> str:
     found = re.search(r"\(([\d.]+[KMG])\) exceeds available HBM \(([\d.]+[KMG])\)", message)
     found = found or re.search(r"Used ([\d.]+[KMG]) of ([\d.]+[KMG])", message)
     needed = f"{found[1]}iB of {found[2]}iB" if found else next(iter(message.splitlines()), "")
-    each = batch // job.devices
-    text = f"{job.task}, {each} a chip, does not fit into the memory of {place.name}: {needed}"
-    if place.memory and job.weights > 0.9 * place.memory and not job.fsdp:
-        share = f"{job.weights / 2**30:.1f} GiB"
+    each = batch // workload.devices
+    text = (
+        f"{workload.task}, {each} a chip, does not fit into the memory of {target.name}: {needed}"
+    )
+    if target.memory and workload.weights > 0.9 * target.memory and not workload.fsdp:
+        share = f"{workload.weights / 2**30:.1f} GiB"
         return f"{text}; its weights alone are {share}: split them over the chips (--fsdp)"
     return text
 
 
-def largest_batch(job: Job, place: Place, known: Plan | None = None, most: int = 8192) -> int:
+def largest_batch(
+    workload: Workload, target: Slice, known: Plan | None = None, most: int = 8192
+) -> int:
     """Items a chip, a power of two, in the largest program that compiles and fits.
 
     Begins where memory grows to in a straight line from `known`, so that two or three compiles
@@ -194,14 +204,14 @@ def largest_batch(job: Job, place: Place, known: Plan | None = None, most: int =
     Raises:
       ValueError: if the memory of the chips is unknown.
     """
-    if place.memory is None:
-        raise ValueError(f"the memory of {place.name} is unknown, so no batch is too large for it")
+    if target.memory is None:
+        raise ValueError(f"the memory of {target.name} is unknown, so no batch is too large for it")
 
     def fits(each: int) -> bool:
         if known and each <= known.per_chip:
             return True
         try:
-            make_plan(job, each * job.devices, place)
+            make_plan(workload, each * workload.devices, target)
         except TooLarge:
             return False
         return True
@@ -209,7 +219,7 @@ def largest_batch(job: Job, place: Place, known: Plan | None = None, most: int =
     each = 128
     if known and known.total > known.weights:
         slope = (known.total - known.weights) / known.per_chip
-        each = max(1, int((place.memory - known.weights) / slope))
+        each = max(1, int((target.memory - known.weights) / slope))
     each = min(1 << (each.bit_length() - 1), most)
     if fits(each):
         while each < most and fits(2 * each):

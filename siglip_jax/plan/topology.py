@@ -3,7 +3,6 @@
 libtpu compiles for any slice without a TPU: `jax.experimental.topologies`.
 """
 
-import difflib
 import importlib.util
 import math
 import os
@@ -11,7 +10,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from siglip_jax.messages import reason, suggestions
 from siglip_jax.plan.chips import CHIPS, Chip, chip_of
+from siglip_jax.programs.memory import device_memory
 
 SLICES = (
     *(f"{chip}:{shape}" for chip in ("v5e", "v6e") for shape in (
@@ -23,7 +24,7 @@ SLICES = (
 )  # fmt: skip
 
 
-class Place(NamedTuple):
+class Slice(NamedTuple):
     """`name` as asked for; `chip` is None where nothing is published of it."""
 
     name: str
@@ -33,12 +34,12 @@ class Place(NamedTuple):
     @property
     def memory(self) -> float | None:
         """Bytes that a program can have on one device; None if nobody says."""
-        if self.name == "local" and (stats := self.devices[0].memory_stats()):
-            return stats.get("bytes_limit")
+        if self.name == "local" and (limit := device_memory(self.devices).limit):
+            return limit
         return self.chip.memory if self.chip else None
 
 
-def place(name: str) -> Place:
+def find_slice(name: str) -> Slice:
     """The devices called `name`: "local", or a slice such as v5e:4x4 or v5p:2x2x1.
 
     Raises:
@@ -48,7 +49,7 @@ def place(name: str) -> Place:
 
     if name == "local":
         devices = jax.devices()
-        return Place(name, devices, chip_of(devices[0].device_kind))
+        return Slice(name, devices, chip_of(devices[0].device_kind))
     chip, sides = _parse(name)
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
@@ -74,9 +75,8 @@ def place(name: str) -> Place:
     try:
         topology = topologies.get_topology_desc(topology_name=name, platform="tpu", **options)
     except Exception as error:  # jax raises several types here
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"libtpu does not know the slice {name}: {reason}") from error
-    return Place(name, topology.devices, chip)
+        raise ValueError(f"libtpu does not know the slice {name}: {reason(error)}") from error
+    return Slice(name, topology.devices, chip)
 
 
 def _parse(name: str) -> tuple[Chip, list[int]]:
@@ -93,6 +93,6 @@ def _parse(name: str) -> tuple[Chip, list[int]]:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [*SLICES, "local"], n=3, cutoff=0.5)
+    near = suggestions(name, [*SLICES, "local"], 3)
     known = ", ".join(near or ["v5e:4x4", "v6e:2x4", "v4:2x2x1", "v5p:2x2x1", "local"])
     return f"no topology is called {name!r}; did you mean {known}?"

@@ -9,9 +9,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from siglip_jax.config import Siglip
-from siglip_jax.models import Patches, SiglipModel, abstract_inputs
+from siglip_jax.models import SiglipModel, abstract_inputs
 from siglip_jax.plan.flops import training_flops
-from siglip_jax.plan.programs import Job, shard_bytes
+from siglip_jax.plan.workloads import Workload, shard_bytes
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import FSDP, REPLICATED, make_mesh, sharding_of
 from siglip_jax.programs.sharding import DATA, MODEL
 
@@ -31,8 +32,8 @@ def read(path: str | Path, overrides: list[str]) -> Any:
     return read_recipe(path, overrides)
 
 
-def training_job(recipe: Any, devices: Any, config: Siglip | None = None) -> Job:
-    """One step of `recipe` as a `Job`, whose batch is the recipe's unless another is asked for.
+def training_workload(recipe: Any, devices: Any, config: Siglip | None = None) -> Workload:
+    """One step of `recipe` as a `Workload`; its own batch is `recipe.batch`.
 
     Args:
       recipe: a `training.Recipe`.
@@ -51,7 +52,7 @@ def training_job(recipe: Any, devices: Any, config: Siglip | None = None) -> Job
     mesh = make_mesh(devices)
     model = SiglipModel(config, recipe.execution)
     fsdp = recipe.devices.weights == "fsdp"
-    place = sharding_of(mesh, FSDP if fsdp else REPLICATED)
+    sharding = sharding_of(mesh, FSDP if fsdp else REPLICATED)
     inputs = abstract_inputs(config)
     tree = jax.eval_shape(lambda *xs: model.init(jax.random.key(0), *xs), *inputs)["params"]
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree)
@@ -68,7 +69,7 @@ def training_job(recipe: Any, devices: Any, config: Siglip | None = None) -> Job
         start = next((i for i, key in enumerate(keys) if key in ("img", "txt", "t", "b")), None)
         where = NamedSharding(mesh, PartitionSpec())
         if start is not None:
-            where = place("/".join(keys[start:]), leaf.shape)
+            where = sharding("/".join(keys[start:]), leaf.shape)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
     state = jax.tree_util.tree_map_with_path(placed, jax.eval_shape(begin, params))
@@ -105,7 +106,7 @@ def training_job(recipe: Any, devices: Any, config: Siglip | None = None) -> Job
             remat=recipe.execution.remat is not None,
         )
 
-    return Job(
+    return Workload(
         task="train",
         devices=mesh.size,
         lower=lower,

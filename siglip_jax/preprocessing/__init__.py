@@ -7,7 +7,7 @@ Start with `profile_for(checkpoint)`; then `preprocess_image` or `decode_image` 
 
 from siglip_jax.preprocessing.decode import ImageSource, decode_image, drafted
 from siglip_jax.preprocessing.images import preprocess_image, resize_image, to_float
-from siglip_jax.preprocessing.naflex import ImagePatches, naflex_patches, target_size
+from siglip_jax.preprocessing.naflex import Patches, naflex_patches, target_size
 from siglip_jax.preprocessing.profiles import (
     PROFILES,
     ImageProfile,
@@ -21,9 +21,9 @@ from siglip_jax.preprocessing.text import Tokenizer, clean_text
 
 __all__ = [
     "PROFILES",
-    "ImagePatches",
     "ImageProfile",
     "ImageSource",
+    "Patches",
     "Profile",
     "TextProfile",
     "Tokenizer",

@@ -15,6 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import ImageProfile, Profile
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -54,8 +55,7 @@ def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
         try:
             data = Path(source).read_bytes()
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"{name}: cannot be read: {reason}") from error
+            raise ValueError(f"{name}: cannot be read: {reason(error)}") from error
     else:
         raise ValueError(
             f"expected a path, bytes, a Pillow image or a NumPy array, got {type(source).__name__}"

@@ -5,7 +5,7 @@ Follows big_vision `pp/proj/image_text/ops_naflex.py` at 0127fb6: `value_range`,
 nearly, and fill the sequence as far as whole patches allow; small pictures grow.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,19 +14,23 @@ from siglip_jax.preprocessing.profiles import ImageProfile
 from siglip_jax.preprocessing.resize import tf_antialias_resize
 
 
-class ImagePatches(NamedTuple):
-    """One picture as n patches; big_vision's names and order.
+class Patches(NamedTuple):
+    """Images as sequences of n flattened patches; big_vision's names and order.
+
+    Arrays of NumPy or JAX, with a leading batch axis or, of one image, without.
 
     Attributes:
-      patches: (n, patch·patch·3) float32, pixels of a patch in order (y, x, channel).
-      type: (n,) int32, 1 for a patch and 0 for padding.
-      yidx, xidx: (n,) int32 coordinates of a patch, row by row; 0 for padding.
+      patches: (..., n, patch·patch·3) float32 in [-1, 1], pixels of a patch in order
+        (y, x, channel).
+      type: (..., n) int32, 1 for a patch and 0 for padding.
+      yidx, xidx: (..., n) int32 coordinates of a patch in its image, row by row; 0 for
+        padding.
     """
 
-    patches: np.ndarray
-    type: np.ndarray
-    yidx: np.ndarray
-    xidx: np.ndarray
+    patches: Any
+    type: Any
+    yidx: Any
+    xidx: Any
 
 
 def target_size(height: int, width: int, patch: int, max_patches: int) -> tuple[int, int]:
@@ -67,7 +71,7 @@ def target_size(height: int, width: int, patch: int, max_patches: int) -> tuple[
 
 def naflex_patches(
     image: np.ndarray, profile: ImageProfile, patch: int, max_patches: int | None = None
-) -> ImagePatches:
+) -> Patches:
     """(h, w, 3) uint8 pixels as a sequence of exactly `max_patches` patches.
 
     Args:
@@ -112,4 +116,4 @@ def naflex_patches(
     kind, yidx, xidx = np.zeros((3, max_patches), np.int32)
     kind[:used] = 1
     yidx[:used], xidx[:used] = np.divmod(np.arange(used), columns)
-    return ImagePatches(patches, kind, yidx, xidx)
+    return Patches(patches, kind, yidx, xidx)

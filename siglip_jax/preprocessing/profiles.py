@@ -31,11 +31,11 @@ and `evaluators/proj/image_text` at 0127fb6; transformers `models/siglip` and
 """
 
 import dataclasses
-import difflib
 from typing import Any, Literal, get_args
 
 from siglip_jax.checkpoints import Checkpoint
 from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.messages import choose
 
 Decode = Literal["fastdct", "pillow", "draft"]
 Resize = Literal["tf_bilinear", "tf_antialias", "pil_bicubic", "torch_bicubic", "torch_bilinear"]
@@ -43,15 +43,6 @@ Lower = Literal["ascii", "unicode", "none"]
 Clean = Literal["none", "delete_punctuation", "canonicalize"]
 ProfileName = Literal["big_vision", "transformers", "open_clip"]
 PROFILES: tuple[str, ...] = get_args(ProfileName)
-
-
-def _choose(what: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raises a ValueError, with near names, unless `value` is one of `choices`."""
-    if value in choices:
-        return
-    near = difflib.get_close_matches(str(value).lower(), choices, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ValueError(f"{what} must be one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +84,8 @@ class ImageProfile:
     max_pixels: int = 89_478_485
 
     def __post_init__(self) -> None:
-        _choose("ImageProfile: decode", self.decode, get_args(Decode))
-        _choose("ImageProfile: resize", self.resize, get_args(Resize))
+        choose("ImageProfile: decode", self.decode, get_args(Decode))
+        choose("ImageProfile: resize", self.resize, get_args(Resize))
         if self.res is None and self.max_patches is None:
             raise ValueError("ImageProfile: res or max_patches must be given")
         if self.max_patches is None and self.resize == "tf_antialias":
@@ -149,8 +140,8 @@ class TextProfile:
     clean: Clean
 
     def __post_init__(self) -> None:
-        _choose("TextProfile: lower", self.lower, get_args(Lower))
-        _choose("TextProfile: clean", self.clean, get_args(Clean))
+        choose("TextProfile: lower", self.lower, get_args(Lower))
+        choose("TextProfile: clean", self.clean, get_args(Clean))
         for name, least in (("rows", 1), ("length", 1), ("pad", 0), ("eos", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
@@ -245,7 +236,7 @@ def custom_profile(
     Raises:
       ValueError: if `name` is none of `PROFILES` or `pad` neither 0 nor 1.
     """
-    _choose("profile", name, PROFILES)
+    choose("profile", name, PROFILES)
     if pad not in (0, 1):
         raise ValueError(f"pad must be 1 (SigLIP) or 0 (SigLIP 2), got {pad!r}")
     naflex = isinstance(config.vision, NaFlexVision)

@@ -27,6 +27,7 @@ import numpy as np
 import sentencepiece
 
 from siglip_jax.checkpoints import VOCABULARIES
+from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import TextProfile
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -81,8 +82,7 @@ class Tokenizer:
             try:
                 data = Path(model).read_bytes()
             except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise ValueError(f"{name}: vocabulary cannot be read: {reason}") from error
+                raise ValueError(f"{name}: vocabulary cannot be read: {reason(error)}") from error
         self.profile = profile
         self._pieces = _pieces(data)
         if self._pieces is None:

@@ -18,8 +18,8 @@ from jax import export
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, Siglip
-from siglip_jax.models import Patches
-from siglip_jax.optional import from_extra
+from siglip_jax.messages import from_extra
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import Program, make_mesh
 from siglip_jax.programs.tasks import program_function, program_inputs
 from siglip_jax.weights.staging import staged
@@ -104,7 +104,7 @@ def save_program(
 
     Args:
       platform: "tpu", "cpu" or "cuda".
-      labels, patches: as for `scoring_job`.
+      labels, patches: as for `scoring_workload`.
 
     Raises:
       ValueError: if the folder does not exist, or flatbuffers is missing.

@@ -5,7 +5,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from siglip_jax.models import Patches, abstract_inputs
+from siglip_jax.models import abstract_inputs
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs.towers import Program
 
 Task = Literal["images", "texts", "logits", "train"]

@@ -15,8 +15,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.config import NaFlexVision, Siglip
-from siglip_jax.models import Patches, SiglipModel, abstract_inputs, logits, value_range
+from siglip_jax.models import SiglipModel, abstract_inputs, logits, value_range
 from siglip_jax.models.activations import batches_split_by
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs.cache import program_key
 from siglip_jax.programs.function import QuickFunction
 from siglip_jax.programs.sharding import DATA, MODEL, REPLICATED, Rules, sharding_of

@@ -10,7 +10,7 @@ from PIL import Image
 
 from siglip_jax.config import NaFlexVision, Siglip
 from siglip_jax.data.item import Item
-from siglip_jax.models import Patches
+from siglip_jax.messages import reason
 from siglip_jax.preprocessing import (
     Profile,
     Tokenizer,
@@ -67,7 +67,7 @@ class Preparer:
         """Pixels (h, w, 3) uint8 as the image tower takes them: an array, or `Patches`."""
         if isinstance(self._vision, NaFlexVision):
             count = self._image.max_patches or self._vision.posemb_grid**2
-            return Patches(*naflex_patches(pixels, self._image, self._vision.patch, count))
+            return naflex_patches(pixels, self._image, self._vision.patch, count)
         return preprocess_image(pixels, self._image)
 
     def _ids(self, item: Item) -> Any:
@@ -92,8 +92,8 @@ class Preparer:
             return done._replace(width=width, height=height), self.image(pixels)
         except ValueError as error:
             name = getattr(data, "filename", "") or "Pillow image"
-            reason = str(error).removeprefix("image bytes: ").removeprefix(f"{name}: ")
-            raise ValueError(reason) from error
+            message = str(error).removeprefix("image bytes: ").removeprefix(f"{name}: ")
+            raise ValueError(message) from error
         finally:
             self.decoding.give(amount)
 
@@ -102,8 +102,7 @@ def _read(path: Any) -> bytes:
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot be read: {reason}") from error
+        raise ValueError(f"cannot be read: {reason(error)}") from error
 
 
 def _size(data: Any) -> tuple[int, int]:

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from siglip_jax.data.item import Item
-from siglip_jax.models import Patches, SiglipModel, check_patches
-from siglip_jax.preprocessing import Profile, Tokenizer, decode_image
+from siglip_jax.models import SiglipModel, check_patches
+from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image
 from siglip_jax.programs.sharding import REPLICATED, Rules, make_mesh, put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import batches, padded

@@ -6,7 +6,17 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Hit(NamedTuple):
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits of any shape, float32.
+
+    >>> sigmoid(np.float32([0, -1000, 1000])).tolist()
+    [0.5, 0.0, 1.0]
+    """
+    exp = np.exp(-np.abs(logits))  # never overflows
+    return np.where(logits >= 0, 1 / (1 + exp), exp / (1 + exp)).astype(np.float32)
+
+
+class LabelScore(NamedTuple):
     """One label of a ranking."""
 
     label: str
@@ -37,17 +47,16 @@ class Scores:
         Each is the probability that this label fits this image, whatever the
         other labels are: rows do not sum to one.
         """
-        exp = np.exp(-np.abs(self.logits))  # never overflows
-        return np.where(self.logits >= 0, 1 / (1 + exp), exp / (1 + exp)).astype(np.float32)
+        return sigmoid(self.logits)
 
     def ranking(self, k: int | None = None) -> np.ndarray:
         """(images, k) indices of labels, best first; ties in the order of the labels."""
         order = np.argsort(-self.logits, axis=1, kind="stable")
         return order if k is None else order[:, :k]
 
-    def top(self, k: int | None = None) -> list[list[Hit]]:
+    def top(self, k: int | None = None) -> list[list[LabelScore]]:
         """For each image its `k` best labels (all unless given), best first."""
         return [
-            [Hit(self.labels[j], float(p[j]), float(row[j])) for j in order]
+            [LabelScore(self.labels[j], float(p[j]), float(row[j])) for j in order]
             for row, p, order in zip(self.logits, self.probabilities, self.ranking(k), strict=True)
         ]

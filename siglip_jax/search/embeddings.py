@@ -12,7 +12,7 @@ import numpy as np
 
 from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest, read_manifest
-from siglip_jax.optional import from_extra
+from siglip_jax.messages import from_extra
 
 _SPACE = ("weights", "architecture", "profile", "width")
 _BATCH = 4096  # rows of a Parquet file that are decoded at a time

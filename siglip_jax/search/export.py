@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from siglip_jax.optional import optional_package
+from siglip_jax.messages import optional_package
 from siglip_jax.search.embeddings import Embeddings
 from siglip_jax.weights.staging import staged
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from siglip_jax.jobs.top_k import Chunk, TopK
 from siglip_jax.programs import make_mesh
+from siglip_jax.programs.memory import device_memory
 from siglip_jax.search.embeddings import Embeddings, Row
 
 _CHUNK = 65536  # rows to multiply with at once
@@ -110,7 +111,6 @@ def search(embeddings: Embeddings, queries: np.ndarray, k: int, **options: Any) 
 
 
 def _free(mesh: Mesh) -> int:
-    stats = [device.memory_stats() or {} for device in mesh.local_devices]
-    if not all("bytes_limit" in s for s in stats):
-        return 1 << 30
-    return sum(s["bytes_limit"] - s.get("bytes_in_use", 0) for s in stats) // 2
+    devices = mesh.local_devices
+    free = device_memory(devices).free
+    return 1 << 30 if free is None else len(devices) * free // 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from siglip_jax.messages import reason
 from siglip_jax.training.step import TrainState
 
 
@@ -86,10 +87,9 @@ class Checkpoints:
                 args=args.Composite(state=args.StandardRestore(shapes), data=args.JsonRestore()),
             )
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(
                 f"{self.folder / str(step)}: the checkpoint cannot be read, or is of another "
-                f"model: {reason[:300]}"
+                f"model: {reason(error)[:300]}"
             ) from error
         return found["state"], found["data"]
 
@@ -107,14 +107,14 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            if not (reason := _disk_error(error)):
+            if not (said := _disk_error(error)):
                 raise
             self._manager.reload()
             last = self.latest
             kept = f"the last whole one is step {last}" if last is not None else "there is none yet"
             raise OSError(
                 f"{self.folder}: the checkpoint of step {self._begun} could not be written: "
-                f"{reason}; {kept}"
+                f"{said}; {kept}"
             ) from error
 
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from siglip_jax.data import Pairs, captions_of, items_of
 from siglip_jax.data.item import Item
-from siglip_jax.models import Patches
-from siglip_jax.preprocessing import ImagePatches, Profile, Tokenizer
+from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import batches
 from siglip_jax.scoring.pipeline import Pipeline
@@ -26,11 +25,6 @@ from siglip_jax.weights.load import flatten
 from siglip_jax.weights.save import on_host
 
 Progress = Callable[[int, int], None]
-
-
-def as_patches(image: Any) -> Any:
-    """A batch of images as the model takes it, `Patches` for NaFlex."""
-    return Patches(*image) if isinstance(image, ImagePatches) else image
 
 
 def embed_images(

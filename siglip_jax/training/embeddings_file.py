@@ -10,6 +10,8 @@ from typing import Self
 
 import numpy as np
 
+from siglip_jax.messages import reason
+
 
 class EmbeddingsFile:
     """Rows (n, d) float32, in order; at `path` once all are there, beside it until then.
@@ -110,5 +112,4 @@ class EmbeddingsFile:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"{self.path} could not be written: {reason}") from error
+            raise OSError(f"{self.path} could not be written: {reason(error)}") from error

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.messages import reason
 from siglip_jax.weights.staging import staged
 
 
@@ -36,7 +37,7 @@ class Journal:
         try:
             self._file.write(json.dumps({"step": step, **values}) + "\n")
         except OSError as error:
-            raise OSError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise OSError(f"{self._path}: cannot be written: {reason(error)}") from error
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)

@@ -26,17 +26,18 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.data import Batches, Pairs, open_pairs
+from siglip_jax.messages import reason
 from siglip_jax.pretrained import save
 from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
-from siglip_jax.training.embeddings import as_patches, cached_image_embeddings
-from siglip_jax.training.held_out import evaluation, inference_batch, program
+from siglip_jax.training.claim import claim_folder
+from siglip_jax.training.embeddings import cached_image_embeddings
+from siglip_jax.training.evaluator import inference_batch, make_evaluator, program
 from siglip_jax.training.journal import Journal
 from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
-from siglip_jax.training.outcome import Diverged, Progress, Result
+from siglip_jax.training.outcome import Diverged, TrainingProgress, TrainingResult
 from siglip_jax.training.recipe import Recipe
-from siglip_jax.training.run_folder import claim
 from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
 
@@ -46,8 +47,8 @@ def train(
     folder: str | Path,
     *,
     mesh: Mesh | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
-) -> Result:
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
+) -> TrainingResult:
     """Runs a recipe to its end, or goes on with an interrupted run of it.
 
     Args:
@@ -72,9 +73,9 @@ def train(
         )
     begin = start(recipe)
     pairs = open_pairs(recipe.data.train, image=recipe.data.image, caption=recipe.data.caption)
-    evaluate = evaluation(recipe, begin, mesh)
+    evaluate = make_evaluator(recipe, begin, mesh)
     if hosts.first():
-        claim(folder, recipe)
+        claim_folder(folder, recipe)
     hosts.meet("claimed")
     warn_of_cut(begin, pairs)
     with _Run(recipe, folder, mesh, begin, pairs, report) as run:
@@ -91,7 +92,7 @@ class _Run:
         mesh: Mesh,
         begin: Start,
         pairs: Pairs,
-        report: Callable[[Progress], None],
+        report: Callable[[TrainingProgress], None],
     ) -> None:
         self.recipe, self.folder, self.mesh, self.begin = recipe, folder, mesh, begin
         self.report, self.metrics = report, {}
@@ -114,7 +115,9 @@ class _Run:
                 begin.profile,
                 batch=inference_batch(recipe, mesh),
                 max_unreadable=recipe.data.max_unreadable,
-                progress=lambda done, n: report(Progress("embedding pictures", done, n, {})),
+                progress=lambda done, n: report(
+                    TrainingProgress("embedding pictures", done, n, {})
+                ),
             )
         o = recipe.optimizer
         schedule = make_schedule(
@@ -179,7 +182,7 @@ class _Run:
             self.journal.close()
         self.checkpoints.close()
 
-    def to_the_end(self, evaluate: Callable[[Any], dict[str, float]] | None) -> Result:
+    def to_the_end(self, evaluate: Callable[[Any], dict[str, float]] | None) -> TrainingResult:
         recipe = self.recipe
         pending: tuple[int, Any] | None = None
         self._last = time.monotonic()
@@ -202,12 +205,12 @@ class _Run:
         self._warn_of_unreadable()
         params = self.state.params
         if self.done < recipe.steps:
-            return Result(self.done, False, params, None, self.metrics)
+            return TrainingResult(self.done, False, params, None, self.metrics)
         if evaluate and not (
             recipe.evaluate and self.done % recipe.evaluate.every == 0 and self.metrics
         ):
             self._evaluated(evaluate)
-        return Result(self.done, True, params, self._export(params), self.metrics)
+        return TrainingResult(self.done, True, params, self._export(params), self.metrics)
 
     def _fed(self) -> Iterator[tuple[TrainBatch, dict[str, Any]]]:
         """Batches on the devices, one ahead of the step, each with where the data is after it."""
@@ -219,7 +222,7 @@ class _Run:
         ahead: tuple[TrainBatch, dict[str, Any]] | None = None
         for batch in self.batches:
             image = batch.image if self.cache is None else self.cache[np.asarray(batch.index)]
-            ready = TrainBatch(jax.tree.map(put, as_patches(image)), put(batch.text))
+            ready = TrainBatch(jax.tree.map(put, image), put(batch.text))
             if ahead is not None:
                 yield ahead
             ahead = ready, self.batches.state()
@@ -253,15 +256,15 @@ class _Run:
         if self.journal is not None:
             self.journal.write(step, values | {"seconds": now - self._last})
         self._last = now
-        self.report(Progress("training", step, self.recipe.steps, values))
+        self.report(TrainingProgress("training", step, self.recipe.steps, values))
 
     def _evaluated(self, evaluate: Callable[[Any], dict[str, float]]) -> None:
-        self.report(Progress("evaluating", self.done, self.recipe.steps, {}))
+        self.report(TrainingProgress("evaluating", self.done, self.recipe.steps, {}))
         self.metrics = evaluate(self.state.params)
         values = {f"evaluate/{name}": value for name, value in self.metrics.items()}
         if self.journal is not None:
             self.journal.write(self.done, values)
-        self.report(Progress("evaluated", self.done, self.recipe.steps, self.metrics))
+        self.report(TrainingProgress("evaluated", self.done, self.recipe.steps, self.metrics))
         self._last = time.monotonic()
 
     def _export(self, params: Any) -> Path:
@@ -279,7 +282,7 @@ class _Run:
                 )
             except OSError as error:
                 raise OSError(
-                    f"{target} could not be written: {error.strerror or error}; its weights are in "
+                    f"{target} could not be written: {reason(error)}; its weights are in "
                     f"the checkpoint of step {self.done}, and the same command tries again"
                 ) from error
         hosts.meet("exported")

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from siglip_jax.training.recipe_tables import Optimizer, Rule, ScheduleName
+from siglip_jax.messages import suggestions
+from siglip_jax.training.recipe_tables import Optimizer, ParameterRule, ScheduleName
 
 Schedule = Callable[[Any], jax.Array]
 
@@ -65,21 +66,23 @@ def make_schedule(
 
 
 def treatments(
-    names: Iterable[str], rules: Iterable[Rule], optimizer: Optimizer
+    names: Iterable[str], rules: Iterable[ParameterRule], optimizer: Optimizer
 ) -> dict[str, Treatment]:
     """What happens to every parameter that is trained; frozen ones are not in it.
 
     Raises:
       ValueError: if a rule's pattern fits no parameter, or nothing is left to train.
 
-    >>> frozen = Rule(pattern="img/.*", frozen=True)
+    >>> frozen = ParameterRule(pattern="img/.*", frozen=True)
     >>> list(treatments(["img/kernel", "txt/kernel"], [frozen], Optimizer()))
     ['txt/kernel']
     """
     names, rules = list(names), list(rules)
     trained = {}
     for name in names:
-        rule = next((r for r in rules if re.fullmatch(r.pattern, name)), Rule(pattern=".*"))
+        rule = next(
+            (r for r in rules if re.fullmatch(r.pattern, name)), ParameterRule(pattern=".*")
+        )
         if rule.frozen:
             continue
         # big_vision: `wd_mults` is [(".*/kernel$", 1.0)] unless said otherwise.
@@ -97,20 +100,14 @@ def treatments(
         )
     for rule in rules:
         if not any(re.fullmatch(rule.pattern, name) for name in names):
+            (example,) = suggestions(rule.pattern, names) or ["img/embedding/kernel"]
             raise ValueError(
                 f"parameters: the pattern {rule.pattern!r} fits no parameter; "
-                f"it must fit a whole name, such as {_example(rule.pattern, names)}"
+                f"it must fit a whole name, such as {example}"
             )
     if not trained:
         raise ValueError("parameters: everything is frozen, so that there is nothing to train")
     return trained
-
-
-def _example(pattern: str, names: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-    return near[0] if near else "img/embedding/kernel"
 
 
 def make_optimizer(

@@ -8,7 +8,7 @@ class Diverged(ValueError):
     """The loss or its gradient is no longer a number."""
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """What `train` reports: after each step, and for the slow parts before and between."""
 
     what: str
@@ -17,7 +17,7 @@ class Progress(NamedTuple):
     values: dict[str, float]
 
 
-class Result(NamedTuple):
+class TrainingResult(NamedTuple):
     """How a run ended.
 
     Attributes:

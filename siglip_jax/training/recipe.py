@@ -22,9 +22,9 @@ from siglip_jax.training.recipe_tables import (
     Loss,
     Model,
     Optimizer,
+    ParameterRule,
     Preprocessing,
     RecipeError,
-    Rule,
     Save,
     TextTower,
 )
@@ -52,7 +52,7 @@ class Recipe:
     augmentation: Augmentation | None = None
     loss: Loss = dataclasses.field(default_factory=Loss)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
-    parameters: tuple[Rule, ...] = ()
+    parameters: tuple[ParameterRule, ...] = ()
     execution: Execution = dataclasses.field(default_factory=Execution)
     devices: Devices = dataclasses.field(default_factory=Devices)
     evaluate: Evaluate | None = None

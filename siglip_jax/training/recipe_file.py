@@ -4,7 +4,6 @@ Nothing here imports jax.
 """
 
 import dataclasses
-import difflib
 import tomllib
 import types
 import typing
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from siglip_jax.messages import choose, did_you_mean, reason
 from siglip_jax.training.recipe import Recipe, RecipeError
 
 
@@ -28,8 +28,8 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     try:
         text = Path(path).expanduser().read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ValueError(f"{path}: the recipe cannot be read: {reason}") from error
+        said = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason(error)
+        raise ValueError(f"{path}: the recipe cannot be read: {said}") from error
     try:
         table = tomllib.loads(text)
         for change in changes:
@@ -80,9 +80,8 @@ def _build(cls: Any, table: Any, where: str) -> Any:
     inside = f"{where}." if where else ""
     for key in table:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(fields)}"
-            raise RecipeError(f"{inside}{key} is unknown; {hint}")
+            hint = did_you_mean(key, fields, otherwise=f"; there are {', '.join(fields)}")
+            raise RecipeError(f"{inside}{key} is unknown{hint}")
     values = {k: _value(hints[k], v, f"{inside}{k}") for k, v in table.items()}
     for name, field in fields.items():
         required = field.default is field.default_factory is dataclasses.MISSING
@@ -105,10 +104,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _build(hint, value, where)
     if origin is Literal:
         if value not in get_args(hint):
-            near = difflib.get_close_matches(str(value), get_args(hint), n=1)
-            hinted = f"; did you mean {near[0]}?" if near else ""
-            choices = ", ".join(get_args(hint))
-            raise RecipeError(f"{where} must be one of {choices}, got {value!r}{hinted}")
+            try:
+                choose(where, value, get_args(hint))
+            except ValueError as error:
+                raise RecipeError(str(error)) from None
         return value
     if origin is tuple:
         if not isinstance(value, list):

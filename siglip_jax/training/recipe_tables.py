@@ -122,7 +122,7 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rule:
+class ParameterRule:
     """`[[parameters]]`: what is different for some; the first pattern that fits a name holds.
 
     Attributes:

@@ -12,7 +12,7 @@ from siglip_jax.preprocessing import Tokenizer
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.scoring import Scorer
 from siglip_jax.verify import inputs
-from siglip_jax.verify.published import BIAS_TOLERANCE, SCALES, TEMPERATURE_TOLERANCE
+from siglip_jax.verify.published_logits import BIAS_TOLERANCE, SCALES, TEMPERATURE_TOLERANCE
 from siglip_jax.weights.layout import parameter_count
 from siglip_jax.weights.load import flatten
 

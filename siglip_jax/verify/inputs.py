@@ -67,7 +67,7 @@ def pictures() -> dict[str, np.ndarray]:
     }
 
 
-def digest() -> str:
+def inputs_digest() -> str:
     """SHA-256 of all pictures and texts, for a test and for reports."""
     hashed = hashlib.sha256()
     for name, picture in pictures().items():

@@ -17,7 +17,8 @@ import numpy as np
 
 from siglip_jax.converters.json_file import read_settings
 from siglip_jax.converters.source import Tower
-from siglip_jax.verify.own_outputs import Inputs, Outputs
+from siglip_jax.messages import reason
+from siglip_jax.verify.own_outputs import Outputs, TowerInputs
 
 # Format to the modules that are needed to load it, and the distributions they come in.
 LIBRARIES = {
@@ -44,7 +45,7 @@ def require_library(to: str) -> None:
 
 
 def library_outputs(
-    folder: Path, to: str, tower: Tower | None, inputs: Inputs, *, per_layer: bool = False
+    folder: Path, to: str, tower: Tower | None, inputs: TowerInputs, *, per_layer: bool = False
 ) -> Outputs:
     """What the library of format `to` computes in float32 with what `convert` wrote.
 
@@ -56,9 +57,9 @@ def library_outputs(
         with _quietly():
             return _run(load(folder), to, tower, inputs, per_layer)
     except Exception as error:  # theirs may be anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{to} cannot run {folder}, which siglip_jax reads: {type(error).__name__}: {reason}"
+            f"{to} cannot run {folder}, which siglip_jax reads: "
+            f"{type(error).__name__}: {reason(error)}"
         ) from error
 
 
@@ -98,7 +99,7 @@ def _timm(folder: Path) -> Any:
     return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
-def _run(model: Any, to: str, tower: Tower | None, inputs: Inputs, per_layer: bool) -> Outputs:
+def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_layer: bool) -> Outputs:
     import torch
 
     model = model.float().eval()

@@ -13,7 +13,7 @@ from siglip_jax.config import NaFlexVision
 from siglip_jax.converters.source import PREFIX, Source
 
 
-class Inputs(NamedTuple):
+class TowerInputs(NamedTuple):
     """What both systems are given: an array or `Patches`, and token ids."""
 
     images: Any
@@ -31,13 +31,18 @@ class Outputs:
     blocks: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def bundled_inputs(source: Source, to: str) -> Inputs:
+def bundled_inputs(source: Source, to: str) -> TowerInputs:
     """The bundled pictures and texts as the model in `source` takes them.
 
     Without a vocabulary texts are seeded ids: what a text means is of no matter here.
     """
-    from siglip_jax.models import Patches
-    from siglip_jax.preprocessing import Tokenizer, custom_profile, naflex_patches, preprocess_image
+    from siglip_jax.preprocessing import (
+        Patches,
+        Tokenizer,
+        custom_profile,
+        naflex_patches,
+        preprocess_image,
+    )
     from siglip_jax.preprocessing.images import to_float
     from siglip_jax.verify.inputs import TEXTS, pictures
 
@@ -65,11 +70,11 @@ def bundled_inputs(source: Source, to: str) -> Inputs:
         texts, what = rng.integers(0, config.text.vocab_size, shape).astype(np.int32), "random"
     pictured = f"{len(many)} bundled pictures" if many else ""
     written = f"{len(texts)} {what} texts" if source.tower != "image" else ""
-    return Inputs(images, texts, " and ".join(filter(None, (pictured, written))))
+    return TowerInputs(images, texts, " and ".join(filter(None, (pictured, written))))
 
 
 def own_outputs(
-    source: Source, inputs: Inputs, *, per_layer: bool = False, exact: tuple[str, ...] = ()
+    source: Source, inputs: TowerInputs, *, per_layer: bool = False, exact: tuple[str, ...] = ()
 ) -> Outputs:
     """siglip_jax in float32; `exact` names towers that get the exact GELU."""
     import jax

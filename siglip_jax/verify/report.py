@@ -17,7 +17,7 @@ from siglip_jax.verify.checks import (
     check_weights,
     encode,
 )
-from siglip_jax.verify.published import Published, published_for
+from siglip_jax.verify.published_logits import Published, published_for
 
 
 class Value(NamedTuple):

@@ -15,6 +15,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from siglip_jax.messages import reason
 from siglip_jax.weights.reader import BFLOAT16, FLOATS, Header, empty_aligned, select_parameters
 from siglip_jax.weights.staging import staged
 
@@ -133,8 +134,7 @@ class NpzReader:
             yield
         except _DAMAGE as error:
             raise ValueError(
-                f"{self.path}: {name} is damaged ({_first_line(error)}); "
-                "fetch or write the file again"
+                f"{self.path}: {name} is damaged ({reason(error)}); fetch or write the file again"
             ) from error
 
 
@@ -231,17 +231,13 @@ def _why_not_a_zip(path: Path, error: Exception) -> str:
         with path.open("rb") as file:
             start = file.read(64)
     except OSError:
-        return f"{path} cannot be read: {_first_line(error)}"
+        return f"{path} cannot be read: {reason(error)}"
     if not start:
         return f"{path} is empty; fetch it again"
     if start.startswith(b"PK\x03\x04"):
-        return f"{path} is cut short or damaged ({_first_line(error)}); fetch it again"
+        return f"{path} is cut short or damaged ({reason(error)}); fetch it again"
     if start.startswith(b"\x93NUMPY"):
         return f"{path} is a single array (.npy), not a .npz"
     if start.startswith(b"version https://git-lfs"):
         return f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull`"
     return f"{path} is not a .npz file: it begins with {start[:24]!r}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -6,11 +6,11 @@ another resolution, and old text towers store theirs in two parts.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Literal
 
 from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.messages import near_part
 from siglip_jax.weights.layout import (
     IMAGE_ENCODER,
     TEXT_ENCODER,
@@ -124,7 +124,7 @@ def strict_routes(
         special[_IMAGE_POSEMB] = Route((_IMAGE_POSEMB,), (_IMAGE_POSEMB,), "resample")
         wanted[_IMAGE_POSEMB] = shapes[_IMAGE_POSEMB]
 
-    problems = differences(shapes, wanted, hint=_IMAGE_POSEMB if resizable else None)
+    problems = mismatches(shapes, wanted, hint=_IMAGE_POSEMB if resizable else None)
     allowed = FLOATS if convert else FLOATS[:3]
     problems["wrong dtype"] = [
         f"{name} is {header.dtype}, expected "
@@ -147,7 +147,7 @@ def _resizable(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     )
 
 
-def differences(
+def mismatches(
     found: Mapping[str, tuple[int, ...]],
     wanted: Mapping[str, tuple[int, ...]],
     *,
@@ -185,9 +185,8 @@ def _with_near(
 ) -> list[str]:
     lines = [f"{name} {shapes[name]}" for name in names]
     for i, name in enumerate(names[:_SHOWN]):
-        # Only a slip of the pen is worth suggesting: neighbours in a tree all look alike.
-        if near := difflib.get_close_matches(name, others, n=1, cutoff=0.8):
-            lines[i] += f" (near: {near[0]})"
+        if near := near_part(name, others):
+            lines[i] += f" (near: {near})"
     return lines
 
 

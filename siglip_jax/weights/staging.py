@@ -1,31 +1,75 @@
 """Outputs that appear whole or not at all."""
 
 import contextlib
+import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def staged(path: Path, *, durable: bool = False, replace: bool = True) -> Iterator[Path]:
     """A temporary sibling of `path`, renamed to it when the block succeeds.
 
     The block creates a file or a folder there. If it fails, what it wrote is
     removed and `path` is untouched.
 
+    Args:
+      durable: a file is on the disk before it has its name, and the name is before this
+        returns: what is written afterwards may rely on it even after a power cut.
+      replace: what is at `path` already gives way, a folder too; if False it is an error.
+
     Raises:
-      ValueError: if the folder to write to does not exist.
+      ValueError: if the folder to write to does not exist, or `path` does and may not be
+        replaced.
     """
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {path}: the folder {path.parent} does not exist")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if not replace and path.exists():
+        raise ValueError(f"{path} exists already; choose another name or remove it")
+    temporary = _beside(path)
     try:
         yield temporary
-        temporary.replace(path)
+        if durable:
+            _sync(temporary)
+        if temporary.is_dir() and path.is_dir():
+            aside = _beside(path)
+            move_all([(path, aside), (temporary, path)])
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            temporary.replace(path)
     except BaseException:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        with contextlib.suppress(OSError):  # some network file systems cannot
+            _sync(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def move_all(moves: Iterable[tuple[Path, Path]]) -> None:
+    """Renames each first path to the second, in order; if one fails, all are undone."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for here, there in moves:
+            here.rename(there)
+            done.append((here, there))
+    except BaseException:
+        for here, there in reversed(done):
+            there.rename(here)
         raise

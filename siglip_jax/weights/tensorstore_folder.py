@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from siglip_jax.messages import reason
 from siglip_jax.weights.reader import BFLOAT16, FLOATS, Header, empty_aligned, select_parameters
 from siglip_jax.weights.staging import staged
 
@@ -74,9 +75,9 @@ class FolderReader:
             store = tensorstore.open(spec).result()
             tensorstore.array(array, copy=False).write(store).result()
         except Exception as error:  # tensorstore raises ValueError, OSError and others
-            reason = str(error).splitlines()[0].split(" [", 1)[0]
+            said = reason(error).split(" [", 1)[0]
             raise ValueError(
-                f"{self.path}: {member.name} is damaged or incomplete ({reason}); copy it again"
+                f"{self.path}: {member.name} is damaged or incomplete ({said}); copy it again"
             ) from error
         return array
 

@@ -6,11 +6,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 from towers import case
 
-from siglip_jax.bench import TowerSpeed, matrix_peak, measure_tower, memory_of, random_weights
+from siglip_jax.bench import TowerSpeed, matrix_peak, measure_tower, random_weights
 from siglip_jax.bench.tower import random_batch
 from siglip_jax.config import Execution
-from siglip_jax.models import Patches, SiglipModel, check_patches
+from siglip_jax.models import SiglipModel, check_patches
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import FSDP, Program, make_mesh
+from siglip_jax.programs.memory import device_memory
 
 
 def program(name="loop", devices=1, rules=None, **execution):
@@ -77,9 +79,9 @@ def test_memory_is_the_device_s_own_account_where_it_keeps_one():
         def memory_stats(self):
             return self.stats
 
-    a = Device(peak_bytes_in_use=5, bytes_limit=100)
+    a = Device(peak_bytes_in_use=5, bytes_in_use=6, bytes_limit=100)
     b = Device(peak_bytes_in_use=7, bytes_limit=90)
-    assert memory_of([a, b]) == (7, 90)
-    assert memory_of([Device()]) == (None, None)
-    peak, total = memory_of(jax.devices()[:1])
-    assert peak > 10_000_000 and total is None
+    assert device_memory([a, b]) == (90, 6, 7) and device_memory([a, b]).free == 84
+    assert device_memory([Device()]) == (None, None, None)
+    here = device_memory(jax.devices()[:1])
+    assert here.peak > 10_000_000 and here.limit is None and here.free is None

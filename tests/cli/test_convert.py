@@ -10,7 +10,7 @@ from saved_model import VOCABULARY
 
 from siglip_jax.checkpoints import VOCABULARIES, find
 from siglip_jax.converters import FORMATS, Source, convert, open_checkpoint
-from siglip_jax.verify.live import stock_gelu
+from siglip_jax.verify.library_comparison import stock_gelu
 
 # pytest looks for fixtures among the names of a module.
 cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings

@@ -6,7 +6,7 @@ import command_line
 import jax
 import pytest
 
-from siglip_jax.plan import Place
+from siglip_jax.plan import Slice
 from siglip_jax.plan.chips import CHIPS
 from siglip_jax.programs import load_program
 
@@ -48,7 +48,7 @@ def small(monkeypatch, nbytes):
     """The local devices, with so much memory."""
     chip = next(chip for chip in CHIPS if chip.name == "v5e")
     chip = type(chip)(**vars(chip) | {"memory": nbytes})
-    monkeypatch.setattr("siglip_jax.plan.place", lambda name: Place(name, jax.devices(), chip))
+    monkeypatch.setattr("siglip_jax.plan.find_slice", lambda name: Slice(name, jax.devices(), chip))
 
 
 def test_what_does_not_fit_is_an_error_with_the_largest_that_does(cli, model, monkeypatch):

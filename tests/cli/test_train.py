@@ -14,7 +14,7 @@ import shapes
 from command_line import on_a_terminal, shell
 
 from siglip_jax import training
-from siglip_jax.training import Diverged, Progress, Result
+from siglip_jax.training import Diverged, TrainingProgress, TrainingResult
 
 cli, surroundings = command_line.cli, command_line.surroundings
 compiled_once, data = shapes.compiled_once, shapes.data
@@ -104,9 +104,9 @@ def pretended(monkeypatch):
             calls.append((recipe, out, dict(mesh.shape)))
             numbers = {"loss": 1.23456789, "grad_norm": 7.0, "lr": 0.1}
             for step in (1, 2, 16):
-                report(Progress("training", step, 16, numbers))
-            report(Progress("evaluating", 16, 16, {}))
-            report(Progress("evaluated", 16, 16, outcome.metrics))
+                report(TrainingProgress("training", step, 16, numbers))
+            report(TrainingProgress("evaluating", 16, 16, {}))
+            report(TrainingProgress("evaluated", 16, 16, outcome.metrics))
             if isinstance(outcome, Exception):
                 raise outcome
             return outcome
@@ -120,8 +120,9 @@ def pretended(monkeypatch):
 METRICS = {"img2txt_recall@1": 0.5, "txt2img_recall@5": 1.0}
 
 
-def test_what_it_prints(recipe, cli, pretended, tmp_path):
-    calls = pretended(Result(16, True, None, tmp_path / "model", METRICS))
+def test_what_it_prints(recipe, cli, pretended, tmp_path, monkeypatch):
+    monkeypatch.setattr("siglip_jax.cli.commands.train._LOG", -1.0)
+    calls = pretended(TrainingResult(16, True, None, tmp_path / "model", METRICS))
     code, out, err = cli("train", recipe, "--out", "run", "--set", "steps=20")
     assert code == 0
     assert out.splitlines() == [
@@ -129,11 +130,13 @@ def test_what_it_prints(recipe, cli, pretended, tmp_path):
         "img2txt_recall@1        50.00%",
         "txt2img_recall@5       100.00%",
     ]
-    # Not a terminal: a line now and then, among them the first and the last.
+    # Not a terminal: steps now and then, and each evaluation.
     assert err == [
-        "training 1/16 loss 1.235",
-        "training 16/16 loss 1.235",
-        "evaluated 16/16 img2txt_recall@1 0.5",
+        "siglip-jax: training 1 of 16 loss 1.235",
+        "siglip-jax: training 2 of 16 loss 1.235",
+        "siglip-jax: training 16 of 16 loss 1.235",
+        "siglip-jax: evaluating 16 of 16",
+        "siglip-jax: step 16: img2txt_recall@1 0.5",
     ]
     ((taken, folder, mesh),) = calls
     assert (taken.steps, folder, mesh) == (20, "run", {"data": 8, "model": 1})
@@ -148,7 +151,7 @@ def test_what_it_prints(recipe, cli, pretended, tmp_path):
 
 
 def test_what_it_prints_when_it_was_stopped(recipe, cli, pretended):
-    pretended(Result(9, False, None, None, {}))
+    pretended(TrainingResult(9, False, None, None, {}))
     code, out, err = cli("train", recipe, "--out", "run", "--json")
     assert code == 143
     assert json.loads(out) == {"step": 9, "finished": False, "metrics": {}, "model": ""}
@@ -160,12 +163,12 @@ def test_what_it_prints_when_it_failed(recipe, cli, pretended, error):
     error.metrics = {}
     pretended(error)
     code, out, err = cli("train", recipe, "--out", "run")
-    assert (code, out, err[-1]) == (2, "", f"siglip-jax: error: {error}")
-    assert len(err) == 4
+    assert (code, out) == (2, "")
+    assert err == ["siglip-jax: step 16: ", f"siglip-jax: error: {error}"]
 
 
 def test_on_a_terminal_it_draws_a_bar(recipe, pretended, tmp_path, monkeypatch, capfd):
-    pretended(Result(16, True, None, tmp_path / "model", METRICS))
+    pretended(TrainingResult(16, True, None, tmp_path / "model", METRICS))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     code, out = on_a_terminal(monkeypatch, "train", recipe, "--out", "run")
     assert code == 0 and "16 steps; the model is" in out

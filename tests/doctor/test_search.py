@@ -17,8 +17,8 @@ from siglip_jax.doctor.settings import (
     check,
     choose,
     correct,
-    differences,
     pairs,
+    settings_apart,
     with_antialias,
 )
 from siglip_jax.preprocessing import profile_for
@@ -158,7 +158,7 @@ def test_every_checkpoint_has_its_right_knobs_and_wrong_ones(checkpoint):
             }
             for single in wrong:
                 knobs = apply(right, (single,))
-                assert differences(knobs, right) == (single,)
+                assert settings_apart(knobs, right) == (single,)
                 pair = (knobs, text) if right is image else (image, knobs)
                 check(*pair, checkpoint.config)
     image, _ = correct(checkpoint.config, profile_for(checkpoint))

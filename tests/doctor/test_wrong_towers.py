@@ -13,8 +13,8 @@ from tolerances import EMBEDDING
 from siglip_jax.doctor.interpolation import interpolated
 from siglip_jax.doctor.settings import TextKnobs, apply
 from siglip_jax.doctor.wrong_inputs import text_inputs
-from siglip_jax.models import Patches, SiglipModel
-from siglip_jax.preprocessing import ImageProfile, naflex_patches, preprocess_image
+from siglip_jax.models import SiglipModel
+from siglip_jax.preprocessing import ImageProfile, Patches, naflex_patches, preprocess_image
 from siglip_jax.preprocessing.images import resize_uint8, to_float
 from siglip_jax.scoring import Scorer
 from siglip_jax.verify import inputs

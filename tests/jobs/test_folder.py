@@ -17,9 +17,9 @@ from siglip_jax.data.item import Item
 from siglip_jax.jobs import DiskFull, embed
 from siglip_jax.jobs.claims import Claims
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.lock import locked
 from siglip_jax.jobs.space import digest
 from siglip_jax.models import SiglipModel
+from siglip_jax.run_folder import locked
 
 compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")

@@ -11,9 +11,10 @@ from tolerances import EMBEDDING
 from towers import case
 
 from siglip_jax.config import ATTENTIONS, NaFlexVision
-from siglip_jax.models import Patches, SiglipModel
+from siglip_jax.models import SiglipModel
 from siglip_jax.models.attention import attention
 from siglip_jax.models.naflex import resample_posemb
+from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import FSDP, REPLICATED, make_mesh, sharding
 from siglip_jax.scoring import Scorer
 

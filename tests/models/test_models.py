@@ -11,7 +11,8 @@ from tolerances import ACTIVATION_RELATIVE, BFLOAT16_EMBEDDING, EMBEDDING, LOGIT
 from towers import NAMES, TOWERS, case
 
 from siglip_jax.config import Execution
-from siglip_jax.models import Patches, SiglipModel, check_patches, logits, normalize
+from siglip_jax.models import SiglipModel, check_patches, logits, normalize
+from siglip_jax.preprocessing import Patches
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.save import save_params
 

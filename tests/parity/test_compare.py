@@ -11,7 +11,7 @@ from torch_libraries import import_libraries
 import_libraries("transformers", "timm", "open_clip")
 
 from siglip_jax.converters import convert  # noqa: E402
-from siglip_jax.verify.live import TOLERANCE, compare  # noqa: E402
+from siglip_jax.verify.library_comparison import TOLERANCE, compare  # noqa: E402
 
 cli, surroundings = command_line.cli, command_line.surroundings
 pytestmark = [
@@ -96,7 +96,7 @@ def test_a_folder_that_the_library_cannot_load(cli, models, tmp_path, monkeypatc
     def fails(*args, **kw):
         raise ValueError("open_clip cannot run it")
 
-    monkeypatch.setattr("siglip_jax.verify.live.library_outputs", fails)
+    monkeypatch.setattr("siglip_jax.verify.library_comparison.library_outputs", fails)
     code, out, _ = cli("convert", models / "loop", "y", "--to", "open_clip", "--compare")
     assert code == 1 and "compared     open_clip cannot run it" in out
     made = json.loads((tmp_path / "y" / "conversion.json").read_text())

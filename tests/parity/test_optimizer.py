@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from siglip_jax.training.optimizer import make_optimizer, treatments
-from siglip_jax.training.recipe_tables import Optimizer, Rule
+from siglip_jax.training.recipe_tables import Optimizer, ParameterRule
 
 pytest.importorskip("big_vision.optax", reason="needs a big_vision checkout on PYTHONPATH")
 config_dict = pytest.importorskip("ml_collections").ConfigDict
@@ -65,7 +65,7 @@ CASES = {
             "lr_mults": [("img/.*", 0.1), (".*", 1.0)],
             "wd_mults": [("img/.*", 0.5), (".*/kernel", 1.0), (".*", 0.0)],
         },
-        (Rule(pattern="img/.*", lr=0.1, weight_decay=0.5),),
+        (ParameterRule(pattern="img/.*", lr=0.1, weight_decay=0.5),),
     ),
     "locked_image_tower": (
         {"name": "adafactor", "warmup": 2},
@@ -78,8 +78,8 @@ CASES = {
             ]
         },
         (
-            Rule(pattern="img/.*", frozen=True),
-            Rule(pattern="t", schedule="linear", warmup=0),
+            ParameterRule(pattern="img/.*", frozen=True),
+            ParameterRule(pattern="t", schedule="linear", warmup=0),
         ),
     ),
 }

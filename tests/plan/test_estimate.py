@@ -11,35 +11,35 @@ from siglip_jax.checkpoints import find
 from siglip_jax.config import Execution
 from siglip_jax.plan import (
     CHIPS,
-    Job,
-    Place,
+    Slice,
     TooLarge,
+    Workload,
+    find_slice,
     largest_batch,
     make_plan,
-    place,
-    scoring_job,
     scoring_program,
-    training_job,
+    scoring_workload,
+    training_workload,
 )
 from siglip_jax.plan.estimate import plan_and_program
 from siglip_jax.plan.flops import image_flops, text_flops
 
-HERE = Place("local", jax.devices(), None)
+HERE = Slice("local", jax.devices(), None)
 V5E = next(chip for chip in CHIPS if chip.name == "v5e")
 
 
-def job(
+def workload(
     task="images", *, config=tiny_checkpoint.CONFIG, scan=False, fsdp=False, devices=None, **kw
 ):
     execution = Execution(scan_image=scan, scan_text=scan)
     devices = jax.devices() if devices is None else devices
     program = scoring_program(config, devices, execution, fsdp=fsdp)
-    return scoring_job(task, program, **kw)
+    return scoring_workload(task, program, **kw)
 
 
 @pytest.mark.parametrize("task", ["images", "texts", "logits"])
 def test_memory_is_what_xla_says(task):
-    plan, program = plan_and_program(job(task, labels=40), 32, HERE)
+    plan, program = plan_and_program(workload(task, labels=40), 32, HERE)
     memory = program.memory_analysis()
     assert (plan.arguments, plan.outputs, plan.temporary, plan.aliased) == (
         memory.argument_size_in_bytes,
@@ -65,7 +65,7 @@ def test_the_analytic_count_is_xlas_for_a_loop_and_a_scan():
     )
     for task, each in (("images", image_flops(config)), ("texts", text_flops(config))):
         for scan in (False, True):
-            plan = make_plan(job(task, config=config, scan=scan), 16, HERE)
+            plan = make_plan(workload(task, config=config, scan=scan), 16, HERE)
             assert plan.analytic == 2 * each
             assert plan.flops == pytest.approx(plan.analytic, rel=0.02)
             assert plan.loops == int(scan)
@@ -78,7 +78,7 @@ def test_naflex_patches_are_counted():
     config = find("siglip2_b16_naflex").config
     size = dataclasses.replace(config.vision.size, depth=1)
     config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, size=size))
-    plan = make_plan(job(config=config, patches=64), 8, HERE)
+    plan = make_plan(workload(config=config, patches=64), 8, HERE)
     assert plan.analytic == image_flops(config, 64)
     # Four times as many weights of position embeddings as tokens are no products.
     assert plan.flops == pytest.approx(plan.analytic, rel=0.05)
@@ -94,8 +94,8 @@ def wide(depth=2):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_weights_are_gathered_if_they_are_split_and_only_then(scan):
-    whole = make_plan(job(config=wide(), scan=scan), 8, HERE)
-    split = make_plan(job(config=wide(), scan=scan, fsdp=True), 8, HERE)
+    whole = make_plan(workload(config=wide(), scan=scan), 8, HERE)
+    split = make_plan(workload(config=wide(), scan=scan, fsdp=True), 8, HERE)
     output = ("all-gather", "f32[8,1024]")
     assert [(c.kind, c.array) for c in whole.collectives] == [output]
     gathers = [c for c in split.collectives if c.kind == "all-gather"]
@@ -108,7 +108,7 @@ def test_weights_are_gathered_if_they_are_split_and_only_then(scan):
 
 
 def test_time_is_at_the_published_peaks():
-    plan = make_plan(job(), 32, HERE._replace(chip=V5E))
+    plan = make_plan(workload(), 32, HERE._replace(chip=V5E))
     assert plan.compute_seconds == plan.flops / (197e12 / 6)  # float32: six passes
     assert plan.memory_seconds == plan.nbytes / 819e9
     assert plan.rate == 32 / max(plan.compute_seconds, plan.memory_seconds)
@@ -118,8 +118,8 @@ def test_time_is_at_the_published_peaks():
     bfloat16 = scoring_program(
         tiny_checkpoint.CONFIG, jax.devices(), Execution(dtype="bfloat16", precision="highest")
     )
-    assert scoring_job("images", bfloat16).precision == "default"
-    assert scoring_job("texts", bfloat16).precision == "highest"
+    assert scoring_workload("images", bfloat16).precision == "default"
+    assert scoring_workload("texts", bfloat16).precision == "highest"
 
 
 def roomy(gibibytes):
@@ -127,7 +127,7 @@ def roomy(gibibytes):
 
 
 def test_the_largest_batch_is_found_from_anywhere():
-    product = job("logits", labels=64)  # quick to compile
+    product = workload("logits", labels=64)  # quick to compile
     one, two = (make_plan(product, 8 * n, HERE) for n in (16, 32))
     where = roomy((one.total + two.total) / 2 / 2**30)
     for known in (None, make_plan(product, 8, HERE), one):
@@ -139,12 +139,12 @@ def test_the_largest_batch_is_found_from_anywhere():
 
 
 def test_what_does_not_fit():
-    weights = job().weights
+    weights = workload().weights
     message = "images, 4 a chip, does not fit into the memory of v5e:2x4: .*GiB"
     with pytest.raises(TooLarge, match=message + ".*; its weights alone are .*--fsdp"):
-        make_plan(job(), 32, roomy(weights / 2**30))
+        make_plan(workload(), 32, roomy(weights / 2**30))
     with pytest.raises(TooLarge, match=message) as error:
-        make_plan(job(), 32, roomy(1.2 * weights / 2**30))
+        make_plan(workload(), 32, roomy(1.2 * weights / 2**30))
     assert "fsdp" not in str(error.value)
 
 
@@ -155,7 +155,7 @@ def test_what_the_compiler_says_does_not_fit():
                 "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.2G of 15.75G."
             )
 
-    full = Job(
+    full = Workload(
         task="images", devices=8, lower=lambda batch: Full(), flops=lambda batch: 1, weights=1,
         precision="default", fsdp=False,
     )  # fmt: skip
@@ -167,7 +167,7 @@ def test_a_batch_that_does_not_divide():
     with pytest.raises(
         ValueError, match="12 does not divide over 8 chips; the next that does is 16"
     ):
-        make_plan(job(), 12, HERE)
+        make_plan(workload(), 12, HERE)
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,17 @@ def test_a_batch_that_does_not_divide():
 )
 def test_a_misspelled_slice(name, near):
     with pytest.raises(ValueError, match=f"no topology is called '{name}'; did you mean .*{near}"):
-        place(name)
+        find_slice(name)
 
 
 def test_without_libtpu(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs libtpu.*pip install 'siglip-jax\[tpu\]'"):
-        place("v5e:4x4")
+        find_slice("v5e:4x4")
 
 
 def test_local_devices():
-    where = place("local")
+    where = find_slice("local")
     assert (len(where.devices), where.chip, where.memory) == (8, None, None)
 
 
@@ -214,8 +214,8 @@ def recipe(**changes):
 
 def test_a_training_is_compiled_as_it_runs():
     """The same program as `train` would compile from real weights."""
-    job = training_job(recipe(), jax.devices())
-    plan, program = plan_and_program(job, 16, HERE)
+    workload = training_workload(recipe(), jax.devices())
+    plan, program = plan_and_program(workload, 16, HERE)
     kinds = {each.kind for each in plan.collectives}
     assert kinds >= {"all-reduce", "collective-permute"}  # gradients; the ring of texts
     # Weights, and adam's two moments of them; the state is updated in place.
@@ -240,10 +240,10 @@ def test_a_training_is_compiled_as_it_runs():
 
 def test_a_training_with_split_weights_and_a_frozen_tower():
     frozen = recipe(devices={"weights": "fsdp"}, parameters=[{"pattern": "img/.*", "frozen": True}])
-    job = training_job(frozen, jax.devices())
-    assert job.fsdp
-    all_trained = training_job(recipe(), jax.devices())
-    assert all_trained.flops(16) - job.flops(16) == 2 * (
+    workload = training_workload(frozen, jax.devices())
+    assert workload.fsdp
+    all_trained = training_workload(recipe(), jax.devices())
+    assert all_trained.flops(16) - workload.flops(16) == 2 * (
         2 * image_flops(tiny_checkpoint.CONFIG) - 2 * 16 * 192 * 48
     )
 
@@ -253,6 +253,8 @@ def test_a_training_needs_a_model():
 
     plain = {"steps": 4, "batch": 16, "data": {"train": "x"}, "init": {"model": "siglip_b16_224"}}
     with pytest.raises(ValueError, match="the recipe's model is unknown"):
-        training_job(recipe_from_dict(plain), jax.devices())
-    job = training_job(recipe_from_dict(plain), jax.devices(), find("siglip_b16_224").config)
-    assert job.weights > 3 * 4 * 203_155_970
+        training_workload(recipe_from_dict(plain), jax.devices())
+    workload = training_workload(
+        recipe_from_dict(plain), jax.devices(), find("siglip_b16_224").config
+    )
+    assert workload.weights > 3 * 4 * 203_155_970

@@ -99,7 +99,7 @@ def test_what_cannot_be_read(saved, tmp_path):
 
 def test_a_patches_program_can_be_saved(tmp_path):
     from siglip_jax.config import NaFlexVision
-    from siglip_jax.models import Patches
+    from siglip_jax.preprocessing import Patches
 
     config = dataclasses.replace(
         tiny_checkpoint.CONFIG,
@@ -119,17 +119,17 @@ def test_a_patches_program_can_be_saved(tmp_path):
 
 TPU = """
 import sys
-from siglip_jax.plan import make_plan, place, scoring_job
+from siglip_jax.plan import make_plan, find_slice, scoring_workload
 from siglip_jax.programs import load_program, save_program
 from siglip_jax.plan import scoring_program
 import tiny_checkpoint
 from siglip_jax.config import Execution
-where = place("v5e:2x2")
+where = find_slice("v5e:2x2")
 program = scoring_program(tiny_checkpoint.CONFIG, where.devices, Execution(dtype="bfloat16"))
-plan = make_plan(scoring_job("images", program), 16, where)
+plan = make_plan(scoring_workload("images", program), 16, where)
 print(plan.chips, plan.total < plan.capacity, [c.kind for c in plan.collectives], plan.rate > 0)
 save_program(sys.argv[1], program, {"images": 16}, platform="tpu")
-one = place("v6e:1x1")
+one = find_slice("v6e:1x1")
 print(len(one.devices), one.chip.name)
 """
 

@@ -10,8 +10,8 @@ import pytest
 from tolerances import EMBEDDING
 from towers import FIXTURES, case
 
-from siglip_jax.models import Patches, SiglipModel, logits
-from siglip_jax.preprocessing import Tokenizer, custom_profile
+from siglip_jax.models import SiglipModel, logits
+from siglip_jax.preprocessing import Patches, Tokenizer, custom_profile
 from siglip_jax.programs import Program, make_mesh, sharding_of
 from siglip_jax.scoring import Scorer, Scores
 from siglip_jax.scoring.prompts import average, expand

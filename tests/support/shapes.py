@@ -20,7 +20,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image, ImageDraw
 
 from siglip_jax.programs.sharding import make_mesh
-from siglip_jax.training import Result, recipe_from_dict, train
+from siglip_jax.training import TrainingResult, recipe_from_dict, train
 from siglip_jax.training.journal import read_journal
 
 COLOURS = {
@@ -110,14 +110,14 @@ def recipe(folder, **changes):
 
 
 def trained(folder, table, run="run", **options):
-    """Runs a recipe as `recipe` gives it; the `Result`."""
+    """Runs a recipe as `recipe` gives it; the `TrainingResult`."""
     return train(recipe_from_dict(table), folder / run, **options)
 
 
 class Trained(NamedTuple):
     folder: Path
     table: dict[str, Any]
-    result: Result
+    result: TrainingResult
 
 
 @functools.cache

@@ -70,7 +70,7 @@ def agree(theirs, ours):
 
 def inputs(config, seed=0, n=3):
     """Random (images, texts) for a model."""
-    from siglip_jax.models import Patches
+    from siglip_jax.preprocessing import Patches
 
     rng = np.random.default_rng(seed)
     texts = rng.integers(0, config.text.vocab_size, (n, config.text.length)).astype(np.int32)

@@ -10,7 +10,7 @@ from flax.traverse_util import unflatten_dict
 from paths import FIXTURES
 
 from siglip_jax.config import Execution, NaFlexVision, Siglip, Size, Text, Vision
-from siglip_jax.models import Patches
+from siglip_jax.preprocessing import Patches
 
 TOWERS = FIXTURES / "towers"
 NAMES = tuple(json.loads((TOWERS / "cases.json").read_text()))

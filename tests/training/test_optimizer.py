@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
-from siglip_jax.training.recipe_tables import Optimizer, Rule
+from siglip_jax.training.recipe_tables import Optimizer, ParameterRule
 
 NAMES = ("img/embedding/kernel", "img/embedding/bias", "txt/head/kernel", "t", "b")
 
@@ -81,10 +81,10 @@ def test_weight_decay_is_of_kernels_and_not_times_the_learning_rate():
 
 def test_multipliers_and_the_first_rule_that_fits():
     rules = [
-        Rule(pattern="img/.*/bias", lr=0.1, weight_decay=2.0),
-        Rule(pattern="img/.*", lr=0.2),
-        Rule(pattern="txt/.*", weight_decay=0.0),
-        Rule(pattern="t|b", lr=3.0),
+        ParameterRule(pattern="img/.*/bias", lr=0.1, weight_decay=2.0),
+        ParameterRule(pattern="img/.*", lr=0.2),
+        ParameterRule(pattern="txt/.*", weight_decay=0.0),
+        ParameterRule(pattern="t|b", lr=3.0),
     ]
     expected = [-0.1 - 0.03, -0.05 - 0.06, -0.5, -1.5, -1.5]
     assert first_step(rules, weight_decay=0.01) == pytest.approx(
@@ -93,11 +93,14 @@ def test_multipliers_and_the_first_rule_that_fits():
 
 
 def test_a_schedule_for_some():
-    rules = [Rule(pattern="img/.*", schedule="linear", warmup=0), Rule(pattern="t", cooldown=20)]
+    rules = [
+        ParameterRule(pattern="img/.*", schedule="linear", warmup=0),
+        ParameterRule(pattern="t", cooldown=20),
+    ]
     updates = first_step(rules, warmup=4, schedule="constant")
     # Step 0 of a warm-up is none at all; the cool-down of 20 began 10 steps before the run.
     assert updates == pytest.approx({NAMES[0]: -0.5, NAMES[1]: -0.5, NAMES[2]: 0, "t": 0, "b": 0})
-    updates = first_step([Rule(pattern="t", cooldown=20)])
+    updates = first_step([ParameterRule(pattern="t", cooldown=20)])
     assert updates["t"] == pytest.approx(-0.25) and updates["b"] == pytest.approx(-0.5)
 
 
@@ -143,12 +146,16 @@ def test_every_optimizer_goes_downhill(name):
 
 def test_a_pattern_that_fits_nothing_is_an_error_that_names_one_that_does():
     with pytest.raises(ValueError, match=r"'img/embeding/.*' fits no parameter") as caught:
-        treatments(NAMES, [Rule(pattern="img/embeding/.*")], Optimizer())
+        treatments(NAMES, [ParameterRule(pattern="img/embeding/.*")], Optimizer())
     assert "such as img/embedding/" in str(caught.value)
     # A pattern that others leave nothing to is no slip.
-    treatments(NAMES, [Rule(pattern="img/.*"), Rule(pattern="img/embedding/.*")], Optimizer())
+    treatments(
+        NAMES,
+        [ParameterRule(pattern="img/.*"), ParameterRule(pattern="img/embedding/.*")],
+        Optimizer(),
+    )
 
 
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="everything is frozen"):
-        treatments(NAMES, [Rule(pattern=".*", frozen=True)], Optimizer())
+        treatments(NAMES, [ParameterRule(pattern=".*", frozen=True)], Optimizer())

@@ -13,8 +13,8 @@ import shapes
 from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.training import loop, recipe_from_dict
 from siglip_jax.training.checkpoints import Checkpoints
+from siglip_jax.training.claim import claim_folder
 from siglip_jax.training.journal import Journal, read_journal
-from siglip_jax.training.run_folder import claim
 
 compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -141,7 +141,7 @@ def test_a_checkpoint_that_was_not_finished_is_none(tmp_path):
 def begun(tmp_path, table):
     """A run's folder with a checkpoint in it."""
     recipe = recipe_from_dict(table)
-    claim(tmp_path / "run", recipe)
+    claim_folder(tmp_path / "run", recipe)
     (tmp_path / "run/checkpoints/5").mkdir(parents=True)
     return tmp_path / "run"
 
@@ -157,20 +157,20 @@ def begun(tmp_path, table):
 )
 def test_another_recipe_has_another_folder(begun, table, change, message):
     with pytest.raises(ValueError, match="holds a run of another recipe") as caught:
-        claim(begun, recipe_from_dict(table | change))
+        claim_folder(begun, recipe_from_dict(table | change))
     assert message in str(caught.value) and "choose another folder" in str(caught.value)
 
 
 def test_what_touches_no_weight_may_change(begun, table):
     change = {"save": {"every": 3}, "data": table["data"] | {"workers": 2}}
     evaluate = {"evaluate": {"data": "x"}}
-    claim(begun, recipe_from_dict(table | change | evaluate))
+    claim_folder(begun, recipe_from_dict(table | change | evaluate))
 
 
 def test_a_run_without_a_checkpoint_gives_way_to_its_mended_recipe(begun, table):
     (begun / "checkpoints/5").rename(begun / "checkpoints/5.orbax-checkpoint-tmp")
     mended = recipe_from_dict(table | {"batch": 48})
-    claim(begun, mended)
+    claim_folder(begun, mended)
     assert json.loads((begun / "recipe.json").read_text()) == mended.to_dict()
 
 
@@ -178,13 +178,13 @@ def test_folders_of_something_else(tmp_path, table):
     recipe = recipe_from_dict(table)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty and holds no run; choose another folder"):
-        claim(tmp_path, recipe)
+        claim_folder(tmp_path, recipe)
     (tmp_path / "recipe.json").write_text("[]")
     with pytest.raises(ValueError, match=r"recipe.json: not the recipe of a run"):
-        claim(tmp_path, recipe)
+        claim_folder(tmp_path, recipe)
     (tmp_path / "notes").mkdir()
     with pytest.raises(ValueError, match=r"notes.txt is a file; choose a folder"):
-        claim(tmp_path / "notes.txt", recipe)
+        claim_folder(tmp_path / "notes.txt", recipe)
 
 
 def test_a_checkpoint_of_another_model_says_so(tmp_path):

@@ -16,7 +16,7 @@ from siglip_jax.programs import sharding
 from siglip_jax.programs.sharding import FSDP, REPLICATED, make_mesh
 from siglip_jax.training import recipe_from_dict
 from siglip_jax.training.optimizer import make_optimizer, treatments
-from siglip_jax.training.recipe_tables import Loss, Optimizer, Rule
+from siglip_jax.training.recipe_tables import Loss, Optimizer, ParameterRule
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
 
 compiled_once = shapes.compiled_once
@@ -68,7 +68,7 @@ def prepared(
     """(jitted step, first state)."""
     mesh = mesh or make_mesh(jax.devices()[:1])
     o = Optimizer(name=optimizer, lr=1e-2, schedule="constant")
-    freeze = [Rule(pattern=frozen, frozen=True)] if frozen else []
+    freeze = [ParameterRule(pattern=frozen, frozen=True)] if frozen else []
     trained = treatments(flatten_dict(weights, sep="/"), freeze, o)
     tx = make_optimizer(o, trained, 10)
     place = sharding.sharding_of(mesh, rules)

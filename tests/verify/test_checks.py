@@ -10,9 +10,9 @@ from doctored import saved
 
 import siglip_jax
 from siglip_jax.checkpoints import find
-from siglip_jax.verify import checks, published
+from siglip_jax.verify import checks, published_logits
 from siglip_jax.verify.checks import check_texts, check_weights
-from siglip_jax.verify.published import Scale
+from siglip_jax.verify.published_logits import Scale
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_published_temperature_and_bias(model, monkeypatch):
         (Scale(float(np.exp(t)), b + 2e-5), {"temperature": True, "bias": False}),
         (Scale(None, b), {"bias": True}),
     ):
-        monkeypatch.setitem(published.SCALES, row.name, scale)
+        monkeypatch.setitem(published_logits.SCALES, row.name, scale)
         found = {check.name: check.ok for check in check_weights(loaded)}
         got = {k.split()[1]: ok for k, ok in found.items() if k.startswith("published")}
         assert got == expected

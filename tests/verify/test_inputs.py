@@ -9,8 +9,8 @@ from paths import SHARED
 from PIL import Image
 
 from siglip_jax.checkpoints import CHECKPOINTS, find
-from siglip_jax.verify import circles, inputs, notebooks, published
-from siglip_jax.verify.published import SCALES, Published, published_for
+from siglip_jax.verify import circles, inputs, notebooks, published_logits
+from siglip_jax.verify.published_logits import SCALES, Published, published_for
 
 # Embeddings that people kept are compared by these inputs: they may never change.
 DIGEST = "552a1efe1e968b8f9f977c66c09e080568177c126fda3d88edf411dbe64e77db"
@@ -87,7 +87,7 @@ def test_circles_are_those_of_transformers():
 def test_every_published_table_is_of_a_checkpoint_and_has_its_shape():
     names = {checkpoint.name for checkpoint in CHECKPOINTS}
     tables = {c.name: published_for(c) for c in CHECKPOINTS}
-    assert names >= {*published._APPLE_LOGITS, *circles.LOGITS_PER_TEXT, *SCALES}
+    assert names >= {*published_logits._APPLE_LOGITS, *circles.LOGITS_PER_TEXT, *SCALES}
     assert names >= {row.checkpoint for row in notebooks.TABLES.values()}
     assert sum(map(len, tables.values())) == 10 + 1 + 2 + 4
     for table in (table for found in tables.values() for table in found):

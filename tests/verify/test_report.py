@@ -16,9 +16,9 @@ from siglip_jax.checkpoints import find
 from siglip_jax.cli.columns import columns
 from siglip_jax.preprocessing import custom_profile
 from siglip_jax.scoring import Scorer
-from siglip_jax.verify import circles, published
+from siglip_jax.verify import circles, published_logits
 from siglip_jax.verify import report as verify_module
-from siglip_jax.verify.published import Published
+from siglip_jax.verify.published_logits import Published
 from siglip_jax.verify.report import Outcome, Report, Value, verify
 
 cli, surroundings = command_line.cli, command_line.surroundings
@@ -231,9 +231,9 @@ def test_columns_are_aligned():
 def test_a_released_architecture_meets_its_published_tables():
     """All of verify but the weights: of each released shape the inputs can be prepared."""
     for name in circles.LOGITS_PER_TEXT:
-        (table,) = published.published_for(find(name))
+        (table,) = published_logits.published_for(find(name))
         profile = table.profile_of(find(name))
         assert (profile.name, profile.image.resize) == ("transformers", "torch_bilinear")
-    apples, cats = published.published_for(find("siglip_b16_224"))
+    apples, cats = published_logits.published_for(find("siglip_b16_224"))
     assert apples.profile_of(find("siglip_b16_224")).image.decode == "pillow"
     assert cats.profile_of(find("siglip_b16_224")).image.resize == "torch_bicubic"

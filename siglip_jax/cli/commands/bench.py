@@ -74,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
 
     import jax
 
-    from siglip_jax.bench import matrix_peak, measure_tower, memory_of, random_weights
+    from siglip_jax.bench import matrix_peak, measure_tower, random_weights
     from siglip_jax.models import SiglipModel
     from siglip_jax.programs import FSDP, REPLICATED, Program
+    from siglip_jax.programs.memory import device_memory
 
     devices = list(mesh.devices.flat)
     dtype = args.dtype or ("float32" if devices[0].platform == "cpu" else "bfloat16")
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             speeds.append(measure_tower(program, params, tower, batch, seconds=args.seconds))
         # Again after each tower: what a machine does changes while it is measured.
         peaks.append(matrix_peak(mesh, dtype, execution.precision))
-    peak, (used, total) = max(peaks), memory_of(devices)
+    peak, memory = max(peaks), device_memory(devices)
     facts: dict[str, Any] = {
         "model": args.model,
         "devices": len(devices),
@@ -105,8 +106,8 @@ def run(args: argparse.Namespace) -> int:
         "execution": dataclasses.asdict(execution) | {"fsdp": args.fsdp},
         "weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
         "matrix_peak": peak,
-        "memory_peak": used,
-        "memory": total,
+        "memory_peak": memory.peak,
+        "memory": memory.limit,
         "towers": [_plain(speed, peak) for speed in speeds],
     }
     if args.json:

@@ -35,6 +35,7 @@ from siglip_jax.cli.checkpoint_arguments import (
     spoken,
 )
 from siglip_jax.cli.progress import Bar
+from siglip_jax.messages import did_you_mean
 
 if TYPE_CHECKING:
     from siglip_jax.converters import PlanStep, Record, Source
@@ -82,22 +83,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _format(name: str) -> str:
-    import difflib
-
     from siglip_jax.converters import FORMATS
 
     if name in FORMATS:
         return name
-    near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FORMATS)}"
-    raise argparse.ArgumentTypeError(f"no format is called {name!r}; {hint}")
+    hint = did_you_mean(name, FORMATS, otherwise=f"; there are {', '.join(FORMATS)}")
+    raise argparse.ArgumentTypeError(f"no format is called {name!r}{hint}")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.per_layer and not args.compare:
         raise ValueError("--per-layer is about --compare; give both")
     if args.compare:
-        from siglip_jax.verify.live import require_library
+        from siglip_jax.verify.library_comparison import require_library
 
         require_library(args.to)
     with open_named(args.source, architecture(args), args.res) as source, spoken():
@@ -216,7 +214,7 @@ def _downloaded_vocabulary(args: argparse.Namespace, source: "Source") -> Path |
 def _run_it(args: argparse.Namespace, destination: Path, record: "Record") -> dict[str, Any]:
     """What is found by running what was written, for the certificate."""
     from siglip_jax.converters import open_checkpoint
-    from siglip_jax.verify.live import compare, exact_gelu_effect, stock_gelu
+    from siglip_jax.verify.library_comparison import compare, exact_gelu_effect, stock_gelu
 
     added: dict[str, Any] = {}
     if args.to in ("open_clip", "timm"):

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     from siglip_jax.cli.model_arguments import available_mesh
     from siglip_jax.pretrained import load
+    from siglip_jax.scoring.scores import sigmoid
 
     available_mesh()
     scorer = load("siglip_emoji").scorer(batch_size=len(demo["pictures"]), text_batch_size=64)
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     results = []
     for language in LANGUAGES:
         labels = demo["labels"][language]
-        probabilities = _sigmoid(scorer.logits(zimg, scorer.embed_labels(labels)))
+        probabilities = sigmoid(scorer.logits(zimg, scorer.embed_labels(labels)))
         for picture, row in zip(demo["pictures"], probabilities, strict=True):
             best = row.argmax()
             name = picture["names"][language]
@@ -69,12 +70,6 @@ def run(args: argparse.Namespace) -> int:
     size = round((box / "siglip_emoji.npz").stat().st_size / 1e6)
     print(NEXT.format(size=size))
     return 0
-
-
-def _sigmoid(logits: Any) -> Any:
-    from siglip_jax.scoring import Scores
-
-    return Scores(logits, tuple(map(str, range(logits.shape[1])))).probabilities
 
 
 def _print(results: list[dict[str, Any]], labels: dict[str, int]) -> None:

@@ -29,7 +29,7 @@ from siglip_jax.doctor.settings import (
     apply,
     check,
     choose,
-    differences,
+    settings_apart,
     with_antialias,
 )
 
@@ -158,7 +158,7 @@ def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Setti
         knobs[tower] = apply(doctor.right[tower], chosen)
         named = named or bool(chosen)
     check(knobs["image"], knobs["text"], doctor.config)
-    stated = {tower: differences(k, doctor.right[tower]) for tower, k in knobs.items()}
+    stated = {tower: settings_apart(k, doctor.right[tower]) for tower, k in knobs.items()}
     return {tower: setting for tower, setting in stated.items() if setting}, named
 
 

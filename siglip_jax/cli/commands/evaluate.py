@@ -14,7 +14,6 @@ on standard error and left out with its captions, and the exit code is 2.
 """
 
 import argparse
-import difflib
 import json
 import sys
 import warnings
@@ -29,6 +28,7 @@ from siglip_jax.cli.model_arguments import (
     load_model,
     read_lines,
 )
+from siglip_jax.messages import suggestions
 
 NAME = "evaluate"
 HELP = "recall or zero-shot accuracy on a dataset"
@@ -147,7 +147,7 @@ def _classes(labels_file: str | None, firsts: list[str]) -> tuple[list[str], lis
     index = {name: i for i, name in enumerate(classes)}
     missing = [name for name in firsts if name not in index]
     if missing:
-        near = difflib.get_close_matches(missing[0], classes, n=1)
+        near = suggestions(missing[0], classes)
         raise ValueError(
             f"{labels_file}: {len(missing):,} of {len(firsts):,} pictures are of a class that "
             f"is not there, such as {missing[0]!r}"

@@ -1,4 +1,4 @@
-"""Plan a job for a TPU slice without a TPU, or for the devices that are here.
+"""Plan a workload for a TPU slice without a TPU, or for the devices that are here.
 
 MODEL is any name of a released checkpoint, or a local file or folder; no weights are read.
 The program that score, embed or train would run is compiled for the slice, and the table says
@@ -31,7 +31,7 @@ from siglip_jax.cli.model_arguments import positive
 from siglip_jax.config import DTYPES, WEIGHTS, Execution, Siglip
 
 if TYPE_CHECKING:
-    from siglip_jax.plan import Job, Place
+    from siglip_jax.plan import Slice, Workload
 
 NAME = "plan"
 HELP = "what a model needs on a TPU slice, compiled without a TPU"
@@ -80,22 +80,22 @@ def run(args: argparse.Namespace) -> int:
         # Nothing runs: a device of this machine need not be taken.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-    from siglip_jax.plan import place
+    from siglip_jax.plan import find_slice
 
-    where = place(args.on)
-    jobs = _training(args, where) if args.train else _scoring(args, where)
+    target = find_slice(args.on)
+    workloads = _training(args, target) if args.train else _scoring(args, target)
     plans, notes = [], []
-    for job, batch in jobs:
-        plan, note = _planned(job, batch, where, search=not args.no_search)
+    for workload, batch in workloads:
+        plan, note = _planned(workload, batch, target, search=not args.no_search)
         plans.append(plan)
         notes += [note] if note else []
     if args.save:
-        _save(args, where, jobs)
+        _save(args, target, workloads)
     report = {
         "model": args.model or args.train,
         "on": args.on,
-        "chips": len(where.devices),
-        "chip": dataclasses.asdict(where.chip) if where.chip else None,
+        "chips": len(target.devices),
+        "chip": dataclasses.asdict(target.chip) if target.chip else None,
         "programs": plans,
         "warnings": notes,
     }
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         json.dump(report, sys.stdout, indent=1)
         print()
     else:
-        _print(args, where, plans)
+        _print(args, target, plans)
     for note in notes:
         print(f"siglip-jax: warning: {note}", file=sys.stderr)
     return 2 if any("error" in plan for plan in plans) else 0
@@ -121,23 +121,23 @@ def _config(args: argparse.Namespace, name: str) -> Siglip:
     return config.at_resolution(args.res) if args.res else config
 
 
-def _scoring(args: argparse.Namespace, where: "Place") -> "list[tuple[Job, int]]":
-    from siglip_jax.plan import scoring_job
+def _scoring(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload, int]]":
+    from siglip_jax.plan import scoring_workload
 
-    program = _program(args, where)
-    chips = len(where.devices)
+    program = _program(args, target)
+    chips = len(target.devices)
     images = args.batch or EACH * chips
     batches = {"images": images, "texts": args.text_batch or images, "logits": images}
     return [
         (
-            scoring_job(task, program, labels=args.labels, patches=args.patches),
+            scoring_workload(task, program, labels=args.labels, patches=args.patches),
             batches[task],
         )
         for task in TASKS[args.task]
     ]
 
 
-def _program(args: argparse.Namespace, where: "Place") -> Any:
+def _program(args: argparse.Namespace, target: "Slice") -> Any:
     from siglip_jax.plan import scoring_program
 
     config = _config(args, args.model)
@@ -150,11 +150,11 @@ def _program(args: argparse.Namespace, where: "Place") -> Any:
         scan_image=args.scan,
         scan_text=args.scan,
     )
-    return scoring_program(config, where.devices, execution, fsdp=args.fsdp)
+    return scoring_program(config, target.devices, execution, fsdp=args.fsdp)
 
 
-def _training(args: argparse.Namespace, where: "Place") -> "list[tuple[Job, int]]":
-    from siglip_jax.plan import training_job
+def _training(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload, int]]":
+    from siglip_jax.plan import training_workload
     from siglip_jax.plan.training import read
 
     overrides = list(args.set)
@@ -162,54 +162,54 @@ def _training(args: argparse.Namespace, where: "Place") -> "list[tuple[Job, int]
     overrides += ["execution.scan_image=true", "execution.scan_text=true"] if args.scan else []
     recipe = read(args.train, overrides)
     config = _config(args, recipe.init.model) if recipe.init.model else None
-    return [(training_job(recipe, where.devices, config), args.batch or recipe.batch)]
+    return [(training_workload(recipe, target.devices, config), args.batch or recipe.batch)]
 
 
 def _planned(
-    job: "Job", batch: int, where: "Place", *, search: bool
+    workload: "Workload", batch: int, target: "Slice", *, search: bool
 ) -> tuple[dict[str, Any], str | None]:
     """The plan as plain types, or why there is none; and a warning."""
     from siglip_jax.plan import TooLarge, largest_batch, make_plan
 
     plan, error = None, None
     try:
-        plan = make_plan(job, batch, where)
+        plan = make_plan(workload, batch, target)
     except TooLarge as too_large:
         error = str(too_large)
-    result: dict[str, Any] = {"task": job.task, "batch": batch, "chips": job.devices}
+    result: dict[str, Any] = {"task": workload.task, "batch": batch, "chips": workload.devices}
     result |= plan.to_dict() if plan else {"error": error}
-    searched = search and job.task in ("images", "train") and where.memory is not None
+    searched = search and workload.task in ("images", "train") and target.memory is not None
     if searched:
-        result["largest"] = largest_batch(job, where, plan)
+        result["largest"] = largest_batch(workload, target, plan)
     note = error
-    if plan and plan.capacity and not job.fsdp and job.weights > plan.capacity / 2:
+    if plan and plan.capacity and not workload.fsdp and workload.weights > plan.capacity / 2:
         note = (
-            f"{job.task}: one copy of the weights takes {job.weights / plan.capacity:.0%} of each "
-            "chip; --fsdp splits them"
+            f"{workload.task}: one copy of the weights takes "
+            f"{workload.weights / plan.capacity:.0%} of each chip; --fsdp splits them"
         )
     return result, note
 
 
-def _save(args: argparse.Namespace, where: "Place", jobs: Any) -> None:
+def _save(args: argparse.Namespace, target: "Slice", workloads: Any) -> None:
     from siglip_jax.programs import save_program
 
-    platform = where.devices[0].platform
+    platform = target.devices[0].platform
     save_program(
         args.save,
-        _program(args, where),
-        {job.task: batch for job, batch in jobs},
+        _program(args, target),
+        {workload.task: batch for workload, batch in workloads},
         platform="cuda" if platform == "gpu" else platform,
         labels=args.labels,
         patches=args.patches,
     )
 
 
-def _print(args: argparse.Namespace, where: "Place", plans: list[dict[str, Any]]) -> None:
+def _print(args: argparse.Namespace, target: "Slice", plans: list[dict[str, Any]]) -> None:
     import jax
 
-    chips = len(where.devices)
-    what = where.chip.name if where.chip else where.devices[0].device_kind
-    memory = f" of {where.memory / 2**30:.2f} GiB" if where.memory else ""
+    chips = len(target.devices)
+    what = target.chip.name if target.chip else target.devices[0].device_kind
+    memory = f" of {target.memory / 2**30:.2f} GiB" if target.memory else ""
     print(
         f"{args.model or args.train} on {args.on}: {chips} x {what}{memory}, jax {jax.__version__}"
     )

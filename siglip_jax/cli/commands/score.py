@@ -49,7 +49,7 @@ from siglip_jax.cli.picture_files import picture_files
 from siglip_jax.cli.saved_program import add_program_argument, saved_program
 
 if TYPE_CHECKING:
-    from siglip_jax.scoring import Hit
+    from siglip_jax.scoring import LabelScore
 
 NAME = "score"
 HELP = "images against labels"
@@ -174,7 +174,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     return run_in(job, source, args.out, model, Options(**options, program=program))
 
 
-def _print_table(ranked: "list[tuple[str, list[Hit]]]") -> None:
+def _print_table(ranked: "list[tuple[str, list[LabelScore]]]") -> None:
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table

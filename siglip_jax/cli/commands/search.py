@@ -159,6 +159,8 @@ def _plain(result: dict[str, Any], embeddings: "Embeddings") -> dict[str, Any]:
     """A result in plain JSON types; probabilities are of a picture with a text only."""
     import numpy as np
 
+    from siglip_jax.scoring.scores import sigmoid
+
     kind = "texts" if "text" in result else "images"
     manifest = embeddings.manifests[0]
 
@@ -171,7 +173,7 @@ def _plain(result: dict[str, Any], embeddings: "Embeddings") -> dict[str, Any]:
         made["similarity"] = hit.similarity
         if kind != embeddings.what:
             logit = float(np.exp(manifest.t) * hit.similarity + manifest.b)
-            made |= {"logit": logit, "probability": float(1 / (1 + np.exp(-logit)))}
+            made |= {"logit": logit, "probability": float(sigmoid(np.float32(logit)))}
         return made
 
     return result | {"hits": [plain(hit) for hit in result["hits"]]}

@@ -10,14 +10,17 @@ score, embed and convert take as a model; runs/emoji/metrics.jsonl has a line a 
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
+
+from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from siglip_jax.training import Progress
+    from siglip_jax.training import TrainingProgress
 
 NAME = "train"
 HELP = "with the sigmoid loss, from scratch or from any checkpoint"
 USAGE = "%(prog)s RECIPE --out FOLDER [options]"
+_LOG = 10.0  # seconds between two lines of a log
 STOPPED = 143  # what a shell reports of a command that SIGTERM ended
 
 
@@ -40,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     recipe = read_recipe(args.recipe, args.set)
     mesh = available_mesh()
-    with _Screen() as screen:
-        result = train(recipe, args.out, mesh=mesh, report=screen.report)
+    with Bar(unit="steps", log=_LOG, keep=True) as bar:
+        result = train(recipe, args.out, mesh=mesh, report=lambda progress: _report(bar, progress))
     if args.json:
         outcome = {"step": result.step, "finished": result.finished, "metrics": result.metrics}
         json.dump(outcome | {"model": str(result.model or "")}, sys.stdout, indent=1)
@@ -59,74 +62,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Screen:
-    """A bar with the last numbers, on a terminal; a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        self._said = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def report(self, progress: "Progress") -> None:
-        if sys.stderr.isatty():
-            self._draw(progress)
-        else:
-            self._say(progress)
-
-    def _say(self, progress: "Progress") -> None:
-        import time
-
-        now = time.monotonic()
-        last = progress.done == progress.total or progress.what == "evaluated"
-        if progress.what == "evaluating" or (not last and now - self._said < 10):
-            return
-        self._said = now
-        numbers = _numbers(progress)
-        print(f"{progress.what} {progress.done}/{progress.total} {numbers}", file=sys.stderr)
-
-    def _draw(self, progress: "Progress") -> None:
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[numbers]}"),
-                console=Console(stderr=True, highlight=False),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task("", total=progress.total, numbers="")
-        if progress.what == "evaluated":
-            self._bar.console.print(f"step {progress.done}: {_numbers(progress)}")
-            return
-        self._bar.update(
-            self._task,
-            description=progress.what,
-            completed=progress.done,
-            total=progress.total,
-            numbers=_numbers(progress),
-        )
+def _report(bar: Bar, progress: "TrainingProgress") -> None:
+    """A bar with the last numbers; lines of evaluations, and in a log of some steps."""
+    numbers = _numbers(progress)
+    if progress.what == "evaluated":
+        bar.say(f"step {progress.done}: {numbers}")
+        return
+    bar.update(progress.done, progress.total, numbers, what=progress.what)
 
 
-def _numbers(progress: "Progress") -> str:
+def _numbers(progress: "TrainingProgress") -> str:
     shown = {
         name: value
         for name, value in progress.values.items()

@@ -23,7 +23,7 @@ def inference_batch(recipe: Recipe, mesh: Mesh) -> int:
     return min(recipe.batch, max(64 // mesh.size, 1) * mesh.size)
 
 
-def evaluation(
+def make_evaluator(
     recipe: Recipe, begin: Start, mesh: Mesh
 ) -> Callable[[Any], dict[str, float]] | None:
     """Recall of `[evaluate]`, as a function of the weights; None without that table.

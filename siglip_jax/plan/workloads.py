@@ -15,7 +15,7 @@ from siglip_jax.programs.tasks import Task, program_function, program_inputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
+class Workload:
     """A program that can be lowered for any batch.
 
     Attributes:
@@ -50,14 +50,14 @@ def scoring_program(
     return Program(SiglipModel(config, execution), mesh, FSDP if fsdp else REPLICATED)
 
 
-def scoring_job(
+def scoring_workload(
     task: Task,
     program: Program,
     *,
     labels: int = 1024,
     patches: int | None = None,
-) -> Job:
-    """Image tower, text tower or the product of both as a `Job`.
+) -> Workload:
+    """Image tower, text tower or the product of both as a `Workload`.
 
     Args:
       labels: how many an image is compared with, for the task "logits".
@@ -81,7 +81,7 @@ def scoring_job(
 
     part = {"images": ("img",), "texts": ("txt",)}.get(task, ())
     held = {name: params[name] for name in part}
-    return Job(
+    return Workload(
         task=task,
         devices=chips,
         lower=lower,

@@ -72,14 +72,14 @@ class Published:
         image = dataclasses.replace(profile.image, decode=self.decode)
         return dataclasses.replace(profile, image=image)
 
-    def inputs(self, folder: Path | None) -> "Inputs":
+    def inputs(self, folder: Path | None) -> "PublishedInputs":
         """Pictures and texts, as far as they are here.
 
         Raises:
           ValueError: if a list in `folder` cannot be read or has another length.
         """
         if self.drawn:
-            return Inputs(circles.pictures(), self.texts, ())
+            return PublishedInputs(circles.pictures(), self.texts, ())
         if self.lists is None:
             files = {name: folder / name for name in self.urls} if folder else {}
             missing = [
@@ -87,21 +87,21 @@ class Published:
                 for name, url in self.urls.items()
                 if name not in files or not files[name].is_file()
             ]
-            return Inputs(files, self.texts, tuple(missing))
+            return PublishedInputs(files, self.texts, tuple(missing))
         here = folder / self.name if folder else None
         if here is None or not here.is_dir():
             where = (
                 f"{self.name}/pictures.txt, the file names of {len(self.logits)} pictures, and "
                 f"{self.name}/texts.txt, {len(self.logits[0])} texts, one a line: {self.lists}"
             )
-            return Inputs({}, (), (where,))
+            return PublishedInputs({}, (), (where,))
         names = _lines(here / "pictures.txt", len(self.logits), "pictures")
         texts = _lines(here / "texts.txt", len(self.logits[0]), "texts")
         missing = [f"{self.name}/{name}" for name in names if not (here / name).is_file()]
-        return Inputs({name: here / name for name in names}, tuple(texts), tuple(missing))
+        return PublishedInputs({name: here / name for name in names}, tuple(texts), tuple(missing))
 
 
-class Inputs(NamedTuple):
+class PublishedInputs(NamedTuple):
     """Name to file or pixels; texts; what is missing, in words, if something is."""
 
     pictures: dict[str, Path | np.ndarray]

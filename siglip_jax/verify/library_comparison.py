@@ -15,7 +15,7 @@ from siglip_jax.converters import timm
 from siglip_jax.converters.detect import open_checkpoint
 from siglip_jax.converters.source import Source
 from siglip_jax.verify.live_library import LIBRARIES, library_outputs, require_library
-from siglip_jax.verify.own_outputs import Inputs, Outputs, bundled_inputs, own_outputs
+from siglip_jax.verify.own_outputs import Outputs, TowerInputs, bundled_inputs, own_outputs
 
 # Of unit vectors, and of logits relative to the largest: what float32 rounding explains.
 TOLERANCE = 1e-5
@@ -56,7 +56,7 @@ def compare(folder: Path, to: str, *, per_layer: bool = False) -> dict[str, Any]
     return made
 
 
-def _layers(theirs: Outputs, ours: Outputs, inputs: Inputs) -> Iterator[dict[str, Any]]:
+def _layers(theirs: Outputs, ours: Outputs, inputs: TowerInputs) -> Iterator[dict[str, Any]]:
     used = getattr(inputs.images, "type", None)
     for (tower, layer), block in sorted(ours.blocks.items()):
         other = theirs.blocks[tower, layer]
