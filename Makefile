@@ -22,9 +22,10 @@ check: lint test wheel ## everything that CI runs
 test: $(INSTALLED) ## the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(INSTALLED) ## ruff: rules and format
+lint: $(INSTALLED) ## ruff: rules and format; pyright: types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/python tests/support/check_types.py
 
 wheel: $(INSTALLED) ## build the wheel, install it elsewhere, run the command from there
 	PYTHON=$(BIN)/python tests/wheel.sh

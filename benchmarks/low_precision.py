@@ -66,7 +66,7 @@ from siglip_jax.models import SiglipModel
 from siglip_jax.preprocessing import custom_profile, drafted, preprocess_image
 from siglip_jax.scoring import Scorer
 from siglip_jax.weights.int8 import stored
-from siglip_jax.weights.load import flatten
+from siglip_jax.weights.tree import flatten
 
 HELD_OUT = Path(__file__).parents[1] / "tests" / "fixtures" / "emoji_heldout.parquet"
 BF16 = {"dtype": "bfloat16", "text_dtype": "bfloat16"}

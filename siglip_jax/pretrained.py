@@ -28,10 +28,11 @@ from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.programs import REPLICATED, sharding_of
 from siglip_jax.programs.sharding import Mesh, Rules
 from siglip_jax.scoring import Scorer
-from siglip_jax.weights.load import flatten, load_params
+from siglip_jax.weights.load import load_params
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.save import on_host
 from siglip_jax.weights.source import Subtree
+from siglip_jax.weights.tree import flatten
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,7 @@ MODULES = {
     "weights.routes": Row("which stored tensors make which parameter; strict", "config"),
     "weights.posemb": Row("position embeddings for another resolution"),
     "weights.load": Row("from a checkpoint onto devices", "config", jax=True),
+    "weights.tree": Row("trees of parameters, nested or with names joined by '/'"),
     "weights.save": Row("from devices into a checkpoint", jax=True),
 
     "preprocessing": Row("the names to import"),

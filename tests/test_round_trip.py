@@ -13,9 +13,10 @@ from tiny_checkpoint import CONFIG, SIZE, bits, tensors, written
 from towers import NAMES, TOWERS, case
 
 from siglip_jax.weights.layout import parameter_shapes
-from siglip_jax.weights.load import flatten, load_params
+from siglip_jax.weights.load import load_params
 from siglip_jax.weights.save import save_params
 from siglip_jax.weights.source import open_source
+from siglip_jax.weights.tree import flatten
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 GOLDENS = SHARED / "goldens" / "big_vision"

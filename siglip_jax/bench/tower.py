@@ -9,13 +9,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from siglip_jax.config import NaFlexVision
 from siglip_jax.models import abstract_inputs
 from siglip_jax.plan.flops import image_flops, text_flops
 from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import Program
 from siglip_jax.programs.sharding import put
+from siglip_jax.weights.tree import flatten, nested
 
 TowerTask = Literal["images", "texts"]
 
@@ -66,22 +67,23 @@ def random_weights(program: Program, seed: int = 0) -> Any:
             lambda key: 0.02 * jax.random.normal(key, shape, jnp.float32), out_shardings=sharding
         )
 
-    leaves = flatten_dict(program.abstract_params(), sep="/")
+    leaves = flatten(program.abstract_params())
     keys = jax.random.split(jax.random.key(seed), len(leaves))
     made = {
         name: maker(leaf.shape, leaf.sharding)(key)
         for (name, leaf), key in zip(leaves.items(), keys, strict=True)
     }
-    return unflatten_dict(made, sep="/")
+    return nested(made)
 
 
 def random_batch(program: Program, tower: TowerTask, batch: int) -> Any:
     """One batch on the devices: uint8 pixels as a scorer sends them, NaFlex patches, or ids."""
     rng, config = np.random.default_rng(0), program.model.config
+    images: Any
     images, ids = abstract_inputs(config, batch)
     if tower == "texts":
         host: Any = rng.integers(0, config.text.vocab_size, ids.shape, np.int32)
-    elif isinstance(images, Patches):
+    elif isinstance(config.vision, NaFlexVision):
         # A square of patches that fills the sequence.
         row, column = np.divmod(
             np.arange(images.type.shape[1], dtype=np.int32), np.int32(config.vision.posemb_grid)

@@ -6,7 +6,7 @@ The right knobs give what `preprocessing` gives, bit for bit; tests hold the two
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from siglip_jax.doctor.settings import ImageKnobs, TextKnobs
 from siglip_jax.preprocessing import ImageProfile, Patches, TextProfile, clean_text
 from siglip_jax.preprocessing.images import resize_uint8, to_float
 from siglip_jax.preprocessing.naflex import naflex_patches
+from siglip_jax.preprocessing.profiles import Resize
 from siglip_jax.preprocessing.resize import tf_antialias_resize
 from siglip_jax.preprocessing.text import Tokenizer
 
@@ -101,7 +102,7 @@ def naflex_inputs(
     profile = ImageProfile(
         decode="pillow",
         # Pillow's bilinear is torch's but for the order of axes, that is, for rounding.
-        resize=knobs.resize.replace("pil_bilinear", "torch_bilinear"),
+        resize=cast(Resize, knobs.resize.replace("pil_bilinear", "torch_bilinear")),
         max_patches=knobs.res,
         res=math.isqrt(knobs.res) * vision.patch if knobs.framing == "squash" else None,
     )
@@ -133,7 +134,7 @@ def renormalised(pixels: np.ndarray, knobs: ImageKnobs) -> np.ndarray:
     """Values in [-1, 1], channels last (or innermost), as another normalisation has them."""
     if knobs.normalisation == "half":
         return pixels
-    mean, std = np.float32(_MEAN_AND_STD[knobs.normalisation])
+    mean, std = np.asarray(_MEAN_AND_STD[knobs.normalisation], np.float32)
     colours = pixels.reshape(-1, 3)
     return (((colours + 1) / 2 - mean) / std).reshape(pixels.shape).astype(np.float32)
 
@@ -158,5 +159,5 @@ def _resized(picture: np.ndarray, height: int, width: int, method: str) -> np.nd
     if method == "pil_bilinear":
         image = Image.fromarray(picture)
         return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    profile = ImageProfile(decode="pillow", resize=method, res=height)
+    profile = ImageProfile(decode="pillow", resize=cast(Resize, method), res=height)
     return resize_uint8(picture, height, width, profile)

@@ -35,7 +35,7 @@ class Towers:
     """Both towers of a model on one device, compiled once for each shape and activation."""
 
     def __init__(self, model: SiglipModel, params: Any) -> None:
-        self.model = model
+        self.model: Any = model  # a flax module is hashable, whatever its annotations say
         self.params = jax.device_put(params, jax.devices()[0])
         self._table = np.asarray(self.params["img"]["pos_embedding"])
 
@@ -55,7 +55,7 @@ class Towers:
             patches, shift = naflex_inputs(pictures, knobs, vision, self._table)
             run = _image_program(self.model, knobs.activation)
             return np.asarray(run(self.params, Patches(*patches), shift))
-        grown = self.model
+        grown: Any = self.model
         if knobs.res != vision.res:
             grown = self.model.clone(config=self.model.config.at_resolution(knobs.res))
         params = self.params
@@ -67,7 +67,7 @@ class Towers:
 
 
 @functools.lru_cache(maxsize=8)
-def _text_program(model: SiglipModel, activation: str) -> Any:
+def _text_program(model: Any, activation: str) -> Any:
     @jax.jit
     def run(params, ids, keys, pool):
         with _precisely(model), with_gelu(activation), nn.intercept_methods(_seen(keys, pool)):
@@ -77,7 +77,7 @@ def _text_program(model: SiglipModel, activation: str) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _image_program(model: SiglipModel, activation: str) -> Any:
+def _image_program(model: Any, activation: str) -> Any:
     @jax.jit
     def run(params, images, shift):
         with _precisely(model), with_gelu(activation), nn.intercept_methods(_shifted(shift)):

@@ -158,7 +158,8 @@ def run(
         manifest = Manifest(
             model=model.name,
             space=space_of(model),
-            **{name: float(np.asarray(model.params[name])[0]) for name in ("t", "b")},
+            t=float(np.asarray(model.params["t"])[0]),
+            b=float(np.asarray(model.params["b"])[0]),
             job=job.describe(),
             source={
                 "identity": source.identity(),

@@ -51,7 +51,8 @@ class ParquetSink:
         table = pa.table(columns).replace_schema_metadata(self._metadata)
         path = self._data / f"{rows.shard:05d}.parquet"
         with durable(path) as temporary:
-            pq.write_table(table, temporary, use_dictionary=_WORDS)
+            words: Any = _WORDS  # pyarrow's annotation knows the bool only
+            pq.write_table(table, temporary, use_dictionary=words)
         return [path]
 
 

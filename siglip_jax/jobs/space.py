@@ -9,9 +9,9 @@ import numpy as np
 
 from siglip_jax.config import to_dict
 from siglip_jax.pretrained import Pretrained
-from siglip_jax.weights.load import flatten
 from siglip_jax.weights.routes import reform
 from siglip_jax.weights.save import on_host
+from siglip_jax.weights.tree import flatten
 
 
 def space_of(model: Pretrained) -> dict[str, Any]:

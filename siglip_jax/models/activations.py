@@ -8,9 +8,13 @@ there is nothing to hold, and each constraint would keep XLA from fusing what is
 on its two sides (on a v6e 15% more temporary memory for B/16).
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any, cast
 
 import jax
 from jax.sharding import NamedSharding
@@ -22,7 +26,7 @@ _layout: contextvars.ContextVar[tuple[NamedSharding, bool] | None] = contextvars
 
 
 @contextlib.contextmanager
-def batches_split_by(sharding: NamedSharding, *, hold: bool = True) -> Iterator[None]:
+def batches_split_by(sharding: NamedSharding, *, hold: bool = True) -> Generator[None, None, None]:
     """While a model is traced inside this, its activations are split by `sharding`.
 
     Args:
@@ -45,4 +49,7 @@ def split_over_batch(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
 def platform() -> str | None:
     """What the devices of `batches_split_by` are, such as "tpu"; None outside of it."""
     layout = _layout.get()
-    return None if layout is None else layout[0].mesh.devices.flat[0].platform
+    if layout is None:
+        return None
+    devices = cast(set[Any], layout[0].device_set)
+    return next(iter(devices)).platform

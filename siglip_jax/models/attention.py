@@ -9,6 +9,11 @@ for TPU it is `einsum`, because there folding costs copies of query, key and val
 `jax.nn.dot_product_attention`.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -31,7 +36,7 @@ def attention_weights(
     query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
     logits = jnp.einsum("bqkd,bvkd->bkqv", query, key)
     if mask is not None:
-        logits = jnp.where(mask[:, None], logits, jnp.finfo(logits.dtype).min)
+        logits = jnp.where(mask[:, None], logits, _least(logits.dtype))
     return jax.nn.softmax(logits)
 
 
@@ -77,18 +82,24 @@ def attention(
     )
 
 
-def _batched_matmul(query, key, value, mask):
+def _batched_matmul(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None
+) -> jax.Array:
     b, nq, k, d = query.shape
     nk = key.shape[1]
 
-    def fold(x):  # (b, n, k, d) -> (b·k, n, d)
+    def fold(x: jax.Array) -> jax.Array:  # (b, n, k, d) -> (b·k, n, d)
         return x.transpose(0, 2, 1, 3).reshape(b * k, x.shape[1], d)
 
     query = query / jnp.sqrt(d).astype(query.dtype)  # big_vision: scaled before the product
     logits = jnp.matmul(fold(query), fold(key).transpose(0, 2, 1))
     if mask is not None:
         logits = logits.reshape(b, k, nq, nk)
-        logits = jnp.where(mask[:, None], logits, jnp.finfo(logits.dtype).min)
+        logits = jnp.where(mask[:, None], logits, _least(logits.dtype))
         logits = logits.reshape(b * k, nq, nk)
     out = jnp.matmul(jax.nn.softmax(logits), fold(value))
     return out.reshape(b, k, nq, d).transpose(0, 2, 1, 3)
+
+
+def _least(dtype: Any) -> float:
+    return float(cast(Any, jnp.finfo(dtype)).min)

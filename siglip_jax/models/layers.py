@@ -5,6 +5,9 @@ int8 and is multiplied in the layer's own dtype, summed in float32, and scaled a
 sum, which scales each output channel exactly once. Without a scale the layer is flax's own.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -35,10 +38,11 @@ def _int8_embed(layer: nn.Module, ids: jax.Array) -> jax.Array:
 
 
 def _int8_dense(layer: nn.Module, inputs: jax.Array) -> jax.Array:
-    kernel, scale, bias = (
-        layer.get_variable("params", name) for name in ("kernel", "kernel_scale", "bias")
-    )
-    dtype: Any = layer.dtype or jnp.result_type(inputs, bias)
+    def parameter(name: str) -> jax.Array:
+        return layer.get_variable("params", name)
+
+    kernel, scale, bias = map(parameter, ("kernel", "kernel_scale", "bias"))
+    dtype: Any = getattr(layer, "dtype", None) or jnp.result_type(inputs, bias)
     summed = kernel.ndim - bias.ndim
     axes = tuple(range(inputs.ndim - summed, inputs.ndim)), tuple(range(summed))
     # int8 values are exact in bfloat16.

@@ -6,6 +6,9 @@ the same, but they are evaluated at the coordinates of the patches alone, as one
 small matmul, instead of on a 64x64 canvas from which patches are gathered.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -4,6 +4,9 @@ Follows big_vision `models/proj/image_text/text_transformer.py` at 0127fb6 with
 `pool_type="last"`. Differs in not computing `vocab_logits`, which nothing uses.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np

@@ -7,7 +7,11 @@ image, NaFlex and text; that attention has a choice of implementation; that
 remat is asked for, not implied by scan; and in having no dropout.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +73,7 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Float[Array, "b nq d"], Float[Array, "b k nq nk"] | None]:
         d = x.shape[-1]
 
-        def dense(features, axis, name):
+        def dense(features: int | tuple[int, ...], axis: int | tuple[int, ...], name: str) -> Any:
             layer = nn.DenseGeneral(
                 features,
                 axis=axis,
@@ -151,11 +155,12 @@ class Encoder(nn.Module):
         }
         out: Intermediates = {}
         if self.scan:
+            broadcast: Any = nn.broadcast
             scanned = nn.scan(
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
-                in_axes=nn.broadcast,
+                in_axes=broadcast,
                 length=self.size.depth,
             )
             # A scan must return what it was given: promote the residual stream
@@ -163,7 +168,7 @@ class Encoder(nn.Module):
             x = x.astype(jnp.result_type(x.dtype, self.dtype))
             x, stacked = scanned(name="encoderblock", **kw)(x, mask)
             for i in range(self.size.depth):
-                out[f"block{i:02d}"] = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+                out[f"block{i:02d}"] = jax.tree.map(operator.itemgetter(i), stacked)
         else:
             for i, layer in enumerate(self._layers(block, kw)):
                 x, out[f"block{i:02d}"] = layer(x, mask)

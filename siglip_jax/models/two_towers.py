@@ -3,7 +3,11 @@
 Follows big_vision `models/proj/image_text/two_towers.py` at 0127fb6.
 """
 
-from typing import Any
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Callable
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -26,7 +30,9 @@ def normalize(z: Float[ArrayLike, "b d"]) -> Float[Array, "b d"]:
     [[0.6000000238418579, 0.800000011920929]]
     """
     # big_vision: 1e-8 is added to the norm, where others clip it or add nothing.
-    return z / (jnp.linalg.norm(z, axis=1, keepdims=True) + 1e-8)
+    z = jnp.asarray(z)
+    norm = cast(jax.Array, jnp.linalg.norm(z, axis=1, keepdims=True))
+    return z / (norm + 1e-8)
 
 
 def logits(
@@ -39,7 +45,7 @@ def logits(
 
     Probabilities are the sigmoid of it.
     """
-    return jnp.matmul(zimg, jnp.transpose(ztxt)) * jnp.exp(t)[None] + b[None]
+    return jnp.matmul(zimg, jnp.transpose(ztxt)) * jnp.exp(t)[None] + jnp.asarray(b)[None]
 
 
 class SiglipModel(nn.Module):
@@ -82,10 +88,11 @@ class SiglipModel(nn.Module):
         exponentiated), `t/parameter`, `b`, ... What a jitted caller does not
         return costs nothing.
         """
-        zimg, ztxt, out = None, None, {}
+        zimg, ztxt = None, None
+        out: Intermediates = {}
         if image is not None:
             zimg, details = self._vision_tower()(
-                jax.tree.map(jnp.asarray, image),
+                jax.tree.map(cast(Callable[[Any], jax.Array], jnp.asarray), image),
                 map_weights=map_weights,
                 return_blocks=return_blocks,
             )

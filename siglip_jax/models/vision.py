@@ -4,6 +4,9 @@ Follows big_vision `models/vit.py` at 0127fb6 with `pool_type="map"` and no
 classification head, which is how every SigLIP checkpoint was released.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np

@@ -151,7 +151,7 @@ def read_module(text: str) -> Module:
                 loops.append(instruction.name)
                 if turns is None:
                     unknown.append(instruction.name)
-                body = re.search(r"body=%?([\w.\-]+)", instruction.attributes)
+                body = _matched(r"body=%?([\w.\-]+)", instruction.attributes)
                 visit(body[1], count * (turns or 1))
             elif instruction.opcode not in ("reduce", "sort", "scatter", "reduce-window", "map"):
                 for callee in instruction.called():
@@ -227,11 +227,23 @@ def _matmul(instruction: Instruction, scope: Mapping[str, Instruction]) -> int:
     return 2 * math.prod(out) * width
 
 
+def _matched(pattern: str, attributes: str) -> re.Match[str]:
+    """The match of what every instruction of a kind has.
+
+    Raises:
+      ValueError: if XLA has begun to write it in another way.
+    """
+    match = re.search(pattern, attributes)
+    if match is None:
+        raise ValueError(f"{pattern} is not in the attributes of an HLO instruction: {attributes}")
+    return match
+
+
 def _convolution(
     out: tuple[int, ...], lhs: tuple[int, ...], rhs: tuple[int, ...], attributes: str
 ) -> int:
     """Products that read padding or the gaps of a dilation are no work, as XLA counts."""
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    labels = _matched(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     window = re.search(r"window=\{([^}]*)\}", attributes)
     fields = dict(re.findall(r"(\w+)=(\S+)", window[1])) if window else {}
     groups = re.search(r"batch_group_count=(\d+)", attributes)

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from siglip_jax.config import Siglip
@@ -15,6 +14,7 @@ from siglip_jax.plan.workloads import Workload, shard_bytes
 from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import FSDP, REPLICATED, make_mesh, sharding_of
 from siglip_jax.programs.sharding import DATA, MODEL
+from siglip_jax.weights.tree import flatten, nested
 
 
 def read(path: str | Path, overrides: list[str]) -> Any:
@@ -56,11 +56,11 @@ def training_workload(recipe: Any, devices: Any, config: Siglip | None = None) -
     inputs = abstract_inputs(config)
     tree = jax.eval_shape(lambda *xs: model.init(jax.random.key(0), *xs), *inputs)["params"]
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree)
-    trained = treatments(flatten_dict(params, sep="/"), recipe.parameters, recipe.optimizer)
+    trained = treatments(flatten(params), recipe.parameters, recipe.optimizer)
     tx = make_optimizer(recipe.optimizer, trained, recipe.steps)
 
     def begin(params: Any) -> TrainState:
-        train = unflatten_dict(split(params, trained)[0], sep="/")
+        train = nested(split(params, trained)[0])
         return TrainState(jnp.zeros([], jnp.int32), params, tx.init(train))
 
     def placed(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:

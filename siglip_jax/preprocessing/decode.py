@@ -129,6 +129,7 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
             # Pillow reads (with the accurate DCT).
             pass
         else:
+            height, width = int(height), int(width)
             _check_size(height, width, profile)
             least = _draft_size(height, width, profile) if profile.decode == "draft" else (0, 0)
             image = _decode_jpeg(data, least, cmyk=colours in ("CMYK", "YCCK"))
@@ -156,7 +157,7 @@ def _draft_size(height: int, width: int, profile: ImageProfile) -> tuple[int, in
 
 def _decode_jpeg(data: bytes, least: tuple[int, int], *, cmyk: bool) -> np.ndarray:
     space = "CMYK" if cmyk else "RGB"
-    size = {"min_height": least[0], "min_width": least[1]}
+    size: Any = {"min_height": least[0], "min_width": least[1]}
     try:
         image = simplejpeg.decode_jpeg(data, space, fastdct=True, **size)
     except ValueError as error:

@@ -97,7 +97,7 @@ def naflex_patches(
     if max_patches is None:
         raise ValueError("the profile is for a fixed resolution; give max_patches")
     if profile.res is None:
-        height, width = target_size(*image.shape[:2], patch, max_patches)
+        height, width = target_size(image.shape[0], image.shape[1], patch, max_patches)
     else:
         height = width = profile.res // patch * patch
     rows, columns = height // patch, width // patch

@@ -84,12 +84,13 @@ class Tokenizer:
             except (OSError, ValueError) as error:
                 raise ValueError(f"{name}: vocabulary cannot be read: {reason(error)}") from error
         self.profile = profile
-        self._pieces = _pieces(data)
-        if self._pieces is None:
+        pieces = _pieces(data)
+        if pieces is None:
             raise ValueError(
                 f"{name}: not a sentencepiece model; expected a file such as spiece.model "
                 "or tokenizer.model, not tokenizer.json"
             )
+        self._pieces = pieces
         self._check_vocabulary(name)
 
     def _check_vocabulary(self, name: str) -> None:

@@ -151,7 +151,7 @@ def _read_alone(key: str) -> Compiled | None:
 def _folder() -> Path | None:
     import jax
 
-    folder = jax.config.jax_compilation_cache_dir
+    folder: str | None = getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009 - set at run time
     # jax takes addresses of buckets too.
     return None if folder is None or "://" in folder else Path(folder, "siglip_jax")
 

@@ -21,7 +21,7 @@ from siglip_jax.config import Execution, Siglip
 from siglip_jax.messages import from_extra
 from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import Program, make_mesh
-from siglip_jax.programs.tasks import program_function, program_inputs
+from siglip_jax.programs.tasks import Task, program_function, program_inputs
 from siglip_jax.weights.staging import staged
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class SavedProgram:
 def save_program(
     path: str | Path,
     program: Program,
-    batches: Mapping[str, int],
+    batches: Mapping[Task, int],
     *,
     platform: str,
     labels: int = 1024,

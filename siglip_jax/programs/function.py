@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-from flax.traverse_util import flatten_dict
 
 from siglip_jax.programs.cache import ShapeDtype, keep_program, read_program, surroundings
+from siglip_jax.weights.tree import flatten
 
 # XLA hands products to YNNPACK, which prepares each of them when it first runs: 0.2 s a tower
 # of B/16, for some 3% of the time of all later runs.
-_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+_OPTIONS: Any = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 class QuickFunction:
@@ -30,7 +30,7 @@ class QuickFunction:
         self,
         function: Callable[..., Any],
         key: Callable[[Iterable[ShapeDtype]], str],
-        device: jax.Device,
+        device: Any,
         options: dict[str, Any],
     ) -> None:
         # jax's cache goes by the name too. It must not have what has no file yet: XLA cannot
@@ -45,7 +45,7 @@ class QuickFunction:
         return self._function.lower(*arguments)
 
     def __call__(self, params: Any, *inputs: Any) -> Any:
-        named = sorted(flatten_dict(params, sep="/").items())
+        named = sorted(flatten(params).items())
         leaves = [*(leaf for _, leaf in named), *jax.tree.leaves(inputs)]
         arrays = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
         if arrays not in self._programs:

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.config import NaFlexVision, Siglip
@@ -22,6 +21,7 @@ from siglip_jax.programs.cache import program_key
 from siglip_jax.programs.function import QuickFunction
 from siglip_jax.programs.sharding import DATA, MODEL, REPLICATED, Rules, sharding_of
 from siglip_jax.weights.layout import stored_parameters
+from siglip_jax.weights.tree import flatten, nested
 
 # Activations of so many tokens stay in a CPU's cache from one layer to the next.
 _CACHED_TOKENS = 800
@@ -62,7 +62,7 @@ class Program:
         # From the table: tracing `model.init` for them takes longer than loading a program.
         self._stored = stored_parameters(model.config, model.execution)
         shardings = {name: place(name, shape) for name, (shape, _) in self._stored.items()}
-        self.params_sharding = params = unflatten_dict(shardings, sep="/")
+        self.params_sharding = params = nested(shardings)
         self.batch_sharding = self._named(PartitionSpec((DATA, MODEL)))
         self.image_rows = self._named(PartitionSpec(DATA))
         self.label_rows = self._named(PartitionSpec(MODEL))
@@ -77,13 +77,15 @@ class Program:
             with precision, batches_split_by(self.batch_sharding, hold=split):
                 yield
 
+        apply: Callable[..., Any] = model.apply
+
         def embed_images(params: Any, images: Any) -> jax.Array:
             # uint8 crosses to the device, a quarter of the bytes of float32.
             if not isinstance(images, Patches) and images.dtype == jnp.uint8:
                 images = value_range(images, *pixels)
             with tracing():
                 return in_pieces(
-                    lambda piece: model.apply({"params": params}, piece)[0],
+                    lambda piece: apply({"params": params}, piece)[0],
                     images,
                     self._piece(tokens=_tokens(images, model.config)),
                 )
@@ -91,7 +93,7 @@ class Program:
         def embed_texts(params: Any, texts: jax.Array) -> jax.Array:
             with tracing():
                 return in_pieces(
-                    lambda piece: model.apply({"params": params}, None, piece)[1],
+                    lambda piece: apply({"params": params}, None, piece)[1],
                     texts,
                     self._piece(tokens=model.config.text.length),
                 )
@@ -129,12 +131,12 @@ class Program:
 
     def abstract_params(self, dtype: Any = None) -> Any:
         """Shapes, dtypes and shardings of the weights; dtypes are the execution's unless given."""
-        places = flatten_dict(self.params_sharding, sep="/")
+        places = flatten(self.params_sharding)
         leaves = {
             name: jax.ShapeDtypeStruct(shape, dtype or stored, sharding=places[name])
             for name, (shape, stored) in self._stored.items()
         }
-        return unflatten_dict(leaves, sep="/")
+        return nested(leaves)
 
     def lower_images(self, batch: int, patches: int | None = None) -> jax.stages.Lowered:
         """The image tower, lowered for `batch` images (of `patches` patches each)."""

@@ -1,5 +1,6 @@
 """Batches of one fixed shape."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def batches(examples: Any, size: int) -> Iterator[tuple[Any, int]]:
     """
     total = len(jax.tree.leaves(examples)[0])
     for start in range(0, total, size):
-        part = jax.tree.map(lambda leaf, s=start: leaf[s : s + size], examples)
+        part = jax.tree.map(operator.itemgetter(slice(start, start + size)), examples)
         yield padded(part, size), min(size, total - start)
 
 

@@ -3,10 +3,11 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator
+from typing import Any, Literal
 
-SIDES = ("reading and decoding", "the model", "writing")
+Side = Literal["reading and decoding", "the model", "writing"]
+SIDES: tuple[Side, ...] = ("reading and decoding", "the model", "writing")
 
 
 class Meter:
@@ -14,12 +15,12 @@ class Meter:
 
     def __init__(self) -> None:
         self.items, self.compiling = 0, 0.0
-        self.waited = dict.fromkeys(SIDES, 0.0)
+        self.waited: dict[Side, float] = dict.fromkeys(SIDES, 0.0)
         self._busy, self._ready = 0.0, 0.0
         self._lock, self._start = threading.Lock(), time.monotonic()
 
     @contextlib.contextmanager
-    def waiting(self, side: str) -> Iterator[None]:
+    def waiting(self, side: Side) -> Generator[None, None, None]:
         """The main thread waits for `side`."""
         begin = time.monotonic()
         try:

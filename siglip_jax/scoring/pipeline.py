@@ -4,7 +4,11 @@ A thread reads, a pool decodes ahead under a byte budget, the caller's thread gi
 batches of one shape to the device, two in flight, and one thread waits for what comes back.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import collections
+import functools
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -148,7 +152,8 @@ class Pipeline:
 
     def _embed(self, batch: Any) -> tuple[jax.Array, ...]:
         program, params = self._program, self._params
-        batch = jax.tree.map(lambda leaf: put(leaf, program.batch_sharding), batch)
+        place = functools.partial(put, sharding=program.batch_sharding)
+        batch = jax.tree.map(place, batch)
         if self._what == "images":
             return (program.images(params, batch),)
         if self._what == "texts":

@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -46,7 +46,8 @@ class Preparer:
         memory: int = 2**29,
     ) -> None:
         self.what, self.decoding = what, Budget(memory)
-        self._vision, self._image, self._tokenizer = config.vision, profile.image, tokenizer
+        self.profile, self._vision, self._tokenizer = profile, config.vision, tokenizer
+        self._image = profile.image
 
     def __call__(self, item: Item) -> Prepared:
         done = Prepared(item.key, item.text, error=item.error)
@@ -71,8 +72,8 @@ class Preparer:
         return preprocess_image(pixels, self._image)
 
     def _ids(self, item: Item) -> Any:
-        if item.text is None:
-            raise ValueError("there is no text")
+        if item.text is None or self._tokenizer is None:
+            raise ValueError("there is no text" if item.text is None else "there is no tokenizer")
         return self._tokenizer.encode([item.text], warn=False)[0]
 
     def _decoded(self, item: Item, done: Prepared) -> tuple[Prepared, Any]:
@@ -110,7 +111,8 @@ def _size(data: Any) -> tuple[int, int]:
     if isinstance(data, Image.Image):
         return data.height, data.width
     if isinstance(data, np.ndarray):
-        return tuple(data.shape[:2]) if data.ndim > 1 else (0, 0)
+        sides = cast(tuple[int, ...], data.shape)
+        return (sides[0], sides[1]) if len(sides) > 1 else (0, 0)
     try:
         with Image.open(io.BytesIO(data)) as image:
             return image.height, image.width

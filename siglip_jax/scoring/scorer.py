@@ -4,18 +4,21 @@ The host decodes and resizes in a pool of threads while the device computes; eve
 batch has the same shape, so that nothing compiles after the first.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import collections
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from PIL import Image
 
+from siglip_jax.config import NaFlexVision
 from siglip_jax.data.item import Item
 from siglip_jax.models import SiglipModel, check_patches
 from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image
@@ -28,6 +31,7 @@ from siglip_jax.scoring.prompts import PLAIN, average, check_templates, expand
 from siglip_jax.scoring.reading import Unreadable
 from siglip_jax.scoring.rows import Prepared, Rows
 from siglip_jax.scoring.scores import Scores
+from siglip_jax.weights.tree import flatten, nested
 
 OnError = Callable[[int, ValueError], None]
 _CACHED_LABEL_SETS = 8
@@ -82,7 +86,8 @@ class Scorer:
         quick_start: bool = False,
     ) -> None:
         self.model, self.profile, self.tokenizer = model, profile, tokenizer
-        self.mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
+        first = cast(list[Any], jax.devices())[:1]
+        self.mesh = make_mesh(first) if mesh is None else mesh
         pixels = profile.image.value_range if profile else (-1.0, 1.0)
         self.program = Program(model, self.mesh, rules, pixels, quick_start)
         self.params = _place(params, self.program)
@@ -100,7 +105,7 @@ class Scorer:
           ValueError: if it cannot be read; the message names the file.
         """
         prepare = self.preparer("images")
-        return prepare.image(decode_image(image, self.profile.image))
+        return prepare.image(decode_image(image, prepare.profile.image))
 
     def preparer(self, what: str, memory: int = MEMORY // 2) -> Preparer:
         """What turns items ("images", "texts" or "pairs") into examples.
@@ -153,19 +158,20 @@ class Scorer:
         if isinstance(images, Patches):
             return self._run_images(images)
         if isinstance(images, (np.ndarray, jax.Array)):
+            images = np.asarray(cast(Any, images))
             if images.ndim != 4:
                 # One picture is an iterable too, of its rows.
                 raise ValueError(
                     f"expected an array of shape (n, res, res, 3), got {images.shape}; "
                     "put a single picture into a list"
                 )
-            return self._run_images(np.asarray(images))
+            return self._run_images(images)
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise ValueError(
                 f"expected a list of pictures or an array, got {type(images).__name__}; "
                 "put a single picture into a list"
             )
-        index = itertools.count()
+        index, each = itertools.count(), cast(Iterable[Any], images)
 
         def seen(item: Prepared) -> None:
             place = next(index)
@@ -177,7 +183,7 @@ class Scorer:
                 raise error
             on_error(place, error)
 
-        z, rows = self.embed_items((Item(_name(image), image) for image in images), seen)
+        z, rows = self.embed_items((Item(_name(image), image) for image in each), seen)
         every = np.full((len(rows.items), z.shape[1]), np.nan, np.float32)
         every[rows.good] = z
         return every
@@ -250,7 +256,10 @@ class Scorer:
 
     def _run_images(self, images: Any) -> np.ndarray:
         if isinstance(images, Patches):
-            check_patches(images, self.model.config.vision)
+            vision = self.model.config.vision
+            if not isinstance(vision, NaFlexVision):
+                raise ValueError("this model takes images of a fixed resolution, not Patches")
+            check_patches(images, vision)
         return self._run("images", images)
 
     def _run(self, what: str, ready: Any) -> np.ndarray:
@@ -270,8 +279,8 @@ class Scorer:
                 raise ValueError(
                     "a Scorer without a tokenizer takes token ids only; pass tokenizer="
                 )
-            return self.tokenizer.encode(list(texts))
-        ids, text = np.asarray(texts), self.model.config.text
+            return self.tokenizer.encode(list(cast(Iterable[str], texts)))
+        ids, text = np.asarray(cast(Any, texts)), self.model.config.text
         if ids.ndim != 2 or ids.shape[1] != text.length or not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(
                 f"expected integer token ids of shape (n, {text.length}), "
@@ -291,8 +300,8 @@ def _place(params: Any, program: Program) -> Any:
     Raises:
       ValueError: if names or shapes are not the model's.
     """
-    flat, where = (flatten_dict(tree, sep="/") for tree in (params, program.params_sharding))
-    expected = flatten_dict(program.abstract_params(), sep="/")
+    flat, where = flatten(params), flatten(program.params_sharding)
+    expected = flatten(program.abstract_params())
     problems = [f"{name} is missing" for name in sorted(where.keys() - flat.keys())]
     problems += [f"{name} is unexpected" for name in sorted(flat.keys() - where.keys())]
     problems += [
@@ -303,7 +312,7 @@ def _place(params: Any, program: Program) -> Any:
     if problems:
         shown = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
         raise ValueError(f"these weights do not fit the model ({len(problems)} problems): {shown}")
-    placed = {}
+    placed: dict[str, Any] = {}
     for name, leaf in flat.items():
         if isinstance(leaf, jax.Array) and leaf.sharding == where[name]:
             placed[name] = leaf
@@ -311,10 +320,10 @@ def _place(params: Any, program: Program) -> Any:
             placed[name] = jax.device_put(leaf, where[name])
         else:
             placed[name] = put(leaf, where[name])
-    return unflatten_dict(placed, sep="/")
+    return nested(placed)
 
 
-def _name(image: Any) -> str:
+def _name(image: object) -> str:
     """What an error calls an image; nothing for an array, of which messages speak themselves."""
     if isinstance(image, str | os.PathLike):
         return os.fspath(image)

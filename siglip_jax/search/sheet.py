@@ -13,6 +13,7 @@ from siglip_jax.preprocessing.decode import decode_image
 from siglip_jax.preprocessing.profiles import ImageProfile
 from siglip_jax.weights.staging import staged
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _SIDE, _GAP, _COLUMNS = 176, 12, 6  # pixels of a thumbnail and around it; thumbnails in a row
 _LINE = 16
 # For people: transparent parts on white, pictures turned as their cameras say.
@@ -109,7 +110,7 @@ def _png(found: Sequence[tuple[str, Sequence[Shown]]]) -> Image.Image:
     return sheet
 
 
-def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+def _fitted(text: str, width: int, font: Font) -> str:
     """The end of a text that is too wide: names differ there."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
@@ -119,7 +120,7 @@ def _fitted(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     return "..." + text
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont, lines: int) -> str:
+def _wrapped(text: str, width: int, font: Font, lines: int) -> str:
     made = [""]
     for letter in " ".join(text.split()):
         if font.getlength(made[-1] + letter) > width:

@@ -21,8 +21,8 @@ from siglip_jax.scoring.preparation import Preparer
 from siglip_jax.scoring.rows import Prepared, Rows
 from siglip_jax.training import hosts
 from siglip_jax.training.embeddings_file import EmbeddingsFile
-from siglip_jax.weights.load import flatten
 from siglip_jax.weights.save import on_host
+from siglip_jax.weights.tree import flatten
 
 Progress = Callable[[int, int], None]
 
@@ -82,8 +82,8 @@ class _Steady(Preparer):
 
 
 def _unreadable(item: Prepared) -> ValueError:
-    error = item.error if item.key in item.error else f"{item.key}: {item.error}"
-    return ValueError(error)
+    error = item.error or ""
+    return ValueError(error if item.key in error else f"{item.key}: {error}")
 
 
 def embed_captions(

@@ -22,7 +22,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from siglip_jax.data import Batches, Pairs, open_pairs
@@ -40,6 +39,7 @@ from siglip_jax.training.outcome import Diverged, TrainingProgress, TrainingResu
 from siglip_jax.training.recipe import Recipe
 from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
+from siglip_jax.weights.tree import flatten
 
 
 def train(
@@ -97,7 +97,7 @@ class _Run:
         self.recipe, self.folder, self.mesh, self.begin = recipe, folder, mesh, begin
         self.report, self.metrics = report, {}
         params = first_weights(recipe, begin.model, mesh)
-        names = flatten_dict(params, sep="/")
+        names = flatten(params)
         trained = treatments(names, recipe.parameters, recipe.optimizer)
         self.cache, unread = None, []
         if recipe.data.cache_images:

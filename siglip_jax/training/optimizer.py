@@ -136,7 +136,7 @@ def _scale(o: Optimizer) -> optax.GradientTransformation:
 
     # Adafactor as in "Scaling Vision Transformers" (arXiv 2106.04560, section 3.4): no
     # relative step size, no clipping of updates, momentum in half precision, b2 bounded.
-    def second_moment_decay(step: jax.Array, exponent: float) -> jax.Array:
+    def second_moment_decay(step: Any, exponent: Any) -> jax.Array:
         return jnp.minimum(o.b2, 1.0 - (jnp.asarray(step, jnp.float32) + 1.0) ** -exponent)
 
     return optax.chain(
@@ -159,7 +159,7 @@ def _apply(
     def init(params: Any) -> optax.ScaleByScheduleState:
         return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
 
-    def update(updates: Any, state: Any, params: Any) -> Any:
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
         now = {key: schedule(state.count) for key, schedule in schedules.items()}
 
         def leaf(path: Any, u: jax.Array, p: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from siglip_jax.checkpoints import VOCABULARIES
@@ -19,6 +19,7 @@ from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs.sharding import FSDP, REPLICATED, Rules, sharding_of
 from siglip_jax.training.recipe import Recipe
+from siglip_jax.weights.tree import flatten, nested
 
 
 class Start(NamedTuple):
@@ -105,8 +106,8 @@ def first_weights(recipe: Recipe, model: SiglipModel, mesh: Mesh) -> Any:
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
 
     key, place = jax.random.key(recipe.seed), sharding_of(mesh, rules(recipe))
-    shapes = flatten_dict(jax.eval_shape(init, key), sep="/")
-    shardings = unflatten_dict({k: place(k, v.shape) for k, v in shapes.items()}, sep="/")
+    shapes = flatten(jax.eval_shape(init, key))
+    shardings = nested({k: place(k, v.shape) for k, v in shapes.items()})
     params = dict(jax.jit(init, out_shardings=shardings)(key))
     for part, (source, found) in towers.items():
         loaded = _load(source, recipe, mesh).params

@@ -12,12 +12,11 @@ arXiv 2101.06983).
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
@@ -27,6 +26,7 @@ from siglip_jax.programs.sharding import DATA, MODEL, Rules, sharding_of
 from siglip_jax.training.loss import softmax_loss
 from siglip_jax.training.recipe_tables import Loss
 from siglip_jax.training.ring import chunked_sigmoid_loss
+from siglip_jax.weights.tree import flatten, nested
 
 LossFunction = Callable[..., Float[Array, ""]]
 
@@ -72,7 +72,7 @@ def split(params: Any, trained: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     >>> split({"img": {"kernel": 1}, "t": 2}, {"t": None})
     ({'t': 2}, {'img/kernel': 1})
     """
-    flat = flatten_dict(params, sep="/")
+    flat = flatten(params)
     return (
         {name: leaf for name, leaf in flat.items() if name in trained},
         {name: leaf for name, leaf in flat.items() if name not in trained},
@@ -93,7 +93,7 @@ def first_state(
         return TrainState(
             step=jnp.zeros([], jnp.int32),
             params=params,
-            opt_state=tx.init(unflatten_dict(split(params, trained)[0], sep="/")),
+            opt_state=tx.init(nested(split(params, trained)[0])),
         )
 
     def where(path: Any, leaf: Any) -> NamedSharding:
@@ -140,17 +140,17 @@ def make_step(
             yield
 
     def embed(params: Any, batch: TrainBatch) -> tuple[jax.Array, jax.Array]:
-        image = batch.image
+        image, apply = batch.image, cast(Callable[..., Any], model.apply)
         if isinstance(image, jax.Array) and image.ndim == 2:  # embedded once and cached
-            return image, model.apply({"params": params}, None, batch.text)[1]
+            return image, apply({"params": params}, None, batch.text)[1]
         if isinstance(image, jax.Array) and image.dtype == jnp.uint8:
             image = value_range(image, *pixels)
-        zimg, ztxt, _ = model.apply({"params": params}, image, batch.text)
+        zimg, ztxt, _ = apply({"params": params}, image, batch.text)
         return zimg, ztxt
 
     def gradients(train: Any, frozen: dict[str, Any], batch: TrainBatch) -> tuple[jax.Array, Any]:
         def whole(train: Any) -> Any:
-            return unflatten_dict(flatten_dict(train, sep="/") | frozen, sep="/")
+            return nested(flatten(train) | frozen)
 
         def direct(train: Any) -> jax.Array:
             params = whole(train)
@@ -180,12 +180,12 @@ def make_step(
 
     def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
         flat, frozen = split(state.params, trained)
-        train = unflatten_dict(flat, sep="/")
+        train = nested(flat)
         with tracing():
             value, grads = gradients(train, frozen, batch)
         updates, opt_state = tx.update(grads, state.opt_state, train)
         train = optax.apply_updates(train, updates)
-        params = unflatten_dict(flatten_dict(train, sep="/") | frozen, sep="/")
+        params = nested(flatten(cast(dict[str, Any], train)) | frozen)
         metrics = Metrics(
             loss=value,
             grad_norm=_norm(grads),

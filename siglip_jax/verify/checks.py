@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from siglip_jax.preprocessing import Tokenizer
+from siglip_jax.preprocessing import TextProfile, Tokenizer
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.scoring import Scorer
 from siglip_jax.verify import inputs
 from siglip_jax.verify.published_logits import BIAS_TOLERANCE, SCALES, TEMPERATURE_TOLERANCE
 from siglip_jax.weights.layout import parameter_count
-from siglip_jax.weights.load import flatten
+from siglip_jax.weights.tree import flatten
 
 # Training starts at exp(t) = 10 and b = -10; released models have up to 118 and -16.
 TEMPERATURES = (1.0, 1000.0)
@@ -77,11 +77,23 @@ def check_images(scorer: Scorer) -> list[Check]:
 
 def check_texts(scorer: Scorer) -> list[Check]:
     """Token ids and embeddings of the bundled texts."""
-    ids = encode(scorer.tokenizer, inputs.TEXTS)
+    tokenizer = tokenizer_of(scorer)
+    ids = encode(tokenizer, inputs.TEXTS)
     z, turned = scorer.embed_texts(ids), scorer.embed_texts(ids[::-1])[::-1]
     # Cut to a short context, two texts may be the same.
     _, first = np.unique(ids, axis=0, return_index=True)
-    return [_check_ids(ids, scorer), *_check_rows("texts", z[first], turned[first])]
+    return [_check_ids(ids, tokenizer.profile), *_check_rows("texts", z[first], turned[first])]
+
+
+def tokenizer_of(scorer: Scorer) -> Tokenizer:
+    """The tokenizer of a scorer that was made for texts.
+
+    Raises:
+      ValueError: if it has none.
+    """
+    if scorer.tokenizer is None:
+        raise ValueError("checks of texts need a Scorer with a tokenizer")
+    return scorer.tokenizer
 
 
 def encode(tokenizer: Tokenizer, texts: tuple[str, ...]) -> np.ndarray:
@@ -91,8 +103,7 @@ def encode(tokenizer: Tokenizer, texts: tuple[str, ...]) -> np.ndarray:
         return tokenizer.encode(list(texts))
 
 
-def _check_ids(ids: np.ndarray, scorer: Scorer) -> Check:
-    text = scorer.tokenizer.profile
+def _check_ids(ids: np.ndarray, text: TextProfile) -> Check:
     problems = []
     ends = ids == text.eos
     if ids.shape[1] != text.length:

@@ -98,7 +98,7 @@ def own_outputs(
             continue
 
         @jax.jit
-        def run(params, array, name=name):
+        def run(params: Any, array: Any, name: str = name) -> Any:
             given = (array, None) if name == "image" else (None, array)
             gelu = "erf" if name in exact else "tanh"
             with jax.default_matmul_precision("highest"), with_gelu(gelu):
@@ -112,6 +112,6 @@ def own_outputs(
             for key, block in blocks.items():
                 if key.startswith(inside):
                     made.blocks[name, int(key.removeprefix(inside))] = np.asarray(block["+mlp"])
-    if tower is None:
+    if made.image is not None and made.text is not None:
         made.logits = np.asarray(logits(made.image, made.text, params["t"], params["b"]))
     return made

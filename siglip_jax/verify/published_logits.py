@@ -6,6 +6,7 @@ picture files, which `siglip-jax verify --pictures FOLDER` takes.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ class Published:
 class PublishedInputs(NamedTuple):
     """Name to file or pixels; texts; what is missing, in words, if something is."""
 
-    pictures: dict[str, Path | np.ndarray]
+    pictures: Mapping[str, Path | np.ndarray]
     texts: tuple[str, ...]
     missing: tuple[str, ...]
 

@@ -16,6 +16,7 @@ from siglip_jax.verify.checks import (
     check_texts,
     check_weights,
     encode,
+    tokenizer_of,
 )
 from siglip_jax.verify.published_logits import Published, published_for
 
@@ -101,12 +102,12 @@ def _repeat(
     without: tuple[str, ...],
 ) -> Outcome:
     pictures, texts, missing = table.inputs(folder)
-    if missing or without:
+    if missing or without or model.checkpoint is None:
         return Outcome(table, (), (*missing, *without))
     profile = table.profile_of(model.checkpoint)
     other = _with_profile(scorer, model, profile)
     zimg = other.embed_images(list(pictures.values()))
-    ztxt = other.embed_texts(encode(other.tokenizer, texts))
+    ztxt = other.embed_texts(encode(tokenizer_of(other), texts))
     ours = other.logits(zimg, ztxt)
     if not table.with_bias:
         ours = ours - np.asarray(model.params["b"])

@@ -43,7 +43,7 @@ def int8_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, .
     >>> int8_shapes({"txt/Embed_0/embedding": (9, 4), "t": (1,)})
     {'txt/Embed_0/embedding': (9, 4), 'txt/Embed_0/embedding_scale': (9, 1), 't': (1,)}
     """
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         found[name] = tuple(shape)
         if axes := summed_axes(name):

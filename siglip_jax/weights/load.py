@@ -4,6 +4,9 @@ Nothing but the tensor at hand is ever in host memory twice: it is read,
 converted, put on its device and dropped before the next is read.
 """
 
+# jax and flax annotate their functions in part.
+# pyright: reportUnknownMemberType=false
+
 import contextlib
 import os
 from collections.abc import Callable, Mapping
@@ -14,14 +17,15 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Vision
 from siglip_jax.weights.int8 import stored
 from siglip_jax.weights.posemb import resample_posemb
 from siglip_jax.weights.reader import Header, Reader, empty_aligned
 from siglip_jax.weights.routes import Route, strict_routes
 from siglip_jax.weights.source import open_source
+from siglip_jax.weights.tree import insert
 
-Sharder = Callable[[str, tuple[int, ...]], Sharding | jax.Device]
+Sharder = Callable[[str, tuple[int, ...]], Any]  # a `Sharding` or a `jax.Device`
 
 
 def load_params(
@@ -90,34 +94,12 @@ def load_params(
                     array = array.astype(dtype, copy=False)
                 for name, part in stored(target, array, weights).items():
                     where = sharding(name, part.shape) if sharding else None
-                    _insert(tree, name.removeprefix(inside), _put(part, where))
-            del host, layers, array, part
+                    insert(tree, name.removeprefix(inside), _put(part, where))
+            host = layers = array = part = None  # before the next is read
             done += _nbytes(route, found)
             if progress is not None:
                 progress(done, total)
     return tree
-
-
-def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries as one, its names joined by '/'.
-
-    >>> flatten({"txt": {"head": {"bias": 0}}, "t": 1})
-    {'txt/head/bias': 0, 't': 1}
-    """
-    flat = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}/{name}": leaf for name, leaf in flatten(value).items()}
-        else:
-            flat[key] = value
-    return flat
-
-
-def _insert(tree: dict[str, Any], name: str, leaf: jax.Array) -> None:
-    *path, last = name.split("/")
-    for key in path:
-        tree = tree.setdefault(key, {})
-    tree[last] = leaf
 
 
 def _nbytes(route: Route, found: Mapping[str, Header]) -> int:
@@ -140,11 +122,12 @@ def _read(
     if route.how == "add":
         return first + reader.read(names[1])
     if route.how == "resample":
+        assert isinstance(config.vision, Vision)  # only a fixed grid is resampled
         return resample_posemb(first, config.vision.grid**2)
     return first
 
 
-def _put(array: np.ndarray, where: Sharding | jax.Device | None) -> jax.Array:
+def _put(array: np.ndarray, where: Any) -> jax.Array:
     if isinstance(where, Sharding) and not where.is_fully_addressable:
         # Spans several processes: each has the whole tensor and gives its own pieces.
         leaf = jax.make_array_from_callback(array.shape, where, lambda index: array[index])

@@ -9,9 +9,9 @@ import contextlib
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 
 import numpy as np
 
@@ -74,7 +74,8 @@ class NpzReader:
             shape = shape[::-1]
         array = empty_aligned(shape, dtype)
         # Views of any dtype as bytes; a 0-d or empty array has none to offer.
-        into = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
+        flat: Any = array.reshape(-1).view(np.uint8)
+        into = memoryview(flat) if array.size else memoryview(b"")
         info = self._zip.getinfo(self._members[name])
         with self._damage(name):
             if info.compress_type == zipfile.ZIP_STORED:
@@ -129,7 +130,7 @@ class NpzReader:
         return header
 
     @contextlib.contextmanager
-    def _damage(self, name: str) -> Iterator[None]:
+    def _damage(self, name: str) -> Generator[None, None, None]:
         try:
             yield
         except _DAMAGE as error:
@@ -207,12 +208,12 @@ def _pieces(into: memoryview) -> Iterator[memoryview]:
     return (into[start : start + _CHUNK] for start in range(0, len(into), _CHUNK))
 
 
-def _fill(piece: memoryview, file: BinaryIO) -> None:
+def _fill(piece: memoryview, file: Any) -> None:
     if file.readinto(piece) != len(piece):
         raise EOFError("it ends early")
 
 
-def _read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(file)

@@ -58,7 +58,7 @@ def reform(
           how='unstack')
     """
     scan = {IMAGE_ENCODER: scan_image, TEXT_ENCODER: scan_text}
-    routes = []
+    routes: list[Route] = []
     layers: dict[str, dict[int, str]] = {}
     for name, shape in shapes.items():
         block = split_block_name(name)
@@ -111,7 +111,7 @@ def strict_routes(
     wanted = {name: shape for name, shape in wanted.items() if name.startswith(inside)}
     shapes = {name: header.shape for name, header in found.items()}
 
-    special = {}
+    special: dict[str, Route] = {}
     text_posemb = wanted.get(_TEXT_POSEMB)
     if text_posemb and shapes.get(_OLD_TEXT_POSEMB) == text_posemb:
         pair = (_TEXT_POSEMB, _OLD_TEXT_POSEMB)
@@ -159,7 +159,7 @@ def mismatches(
     """
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
-    shapes = []
+    shapes: list[str] = []
     for name, shape in wanted.items():
         if name in found and found[name] != shape:
             advice = "; to resample it give resize_posemb=True" if name == hint else ""

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from siglip_jax.weights.load import flatten
 from siglip_jax.weights.npz import write_npz
 from siglip_jax.weights.routes import reform
 from siglip_jax.weights.tensorstore_folder import write_folder
+from siglip_jax.weights.tree import flatten
 
 
 def save_params(

@@ -4,12 +4,14 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def staged(path: Path, *, durable: bool = False, replace: bool = True) -> Iterator[Path]:
+def staged(
+    path: Path, *, durable: bool = False, replace: bool = True
+) -> Generator[Path, None, None]:
     """A temporary sibling of `path`, renamed to it when the block succeeds.
 
     The block creates a file or a folder there. If it fails, what it wrote is

@@ -5,6 +5,9 @@ that names the newest (`utils.save_checkpoint_ts` at 0127fb6). A tensor lies in
 a directory named after its tree path with '~' for '/', as zarr version 2.
 """
 
+# tensorstore annotates its functions in part.
+# pyright: reportUnknownMemberType=false
+
 import json
 import re
 from collections.abc import Iterable

@@ -13,9 +13,9 @@ from siglip_jax.config import Siglip, to_dict
 from siglip_jax.converters import FORMATS, convert, detect, open_checkpoint, plan
 from siglip_jax.converters.looped import Looped
 from siglip_jax.converters.record import combined_digest, tensor_digest
-from siglip_jax.weights.load import flatten
 from siglip_jax.weights.npz import write_npz
 from siglip_jax.weights.source import open_source
+from siglip_jax.weights.tree import flatten
 
 GOLDENS = SHARED / "goldens" / "big_vision"
 GOLDEN_NAMES = ("v1_loop", "v1_img_scan", "v2_scan_crop14", "gopt_asym", "i18n_headless", "naflex")

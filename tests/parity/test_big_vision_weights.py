@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from towers import NAMES, case
 
-from siglip_jax.weights.load import flatten, load_params
+from siglip_jax.weights.load import load_params
 from siglip_jax.weights.posemb import resample_posemb
 from siglip_jax.weights.save import save_params
+from siglip_jax.weights.tree import flatten
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TensorFlow's and big_vision's own, at import

@@ -18,8 +18,8 @@ from siglip_jax.converters import convert  # noqa: E402
 from siglip_jax.converters import open_clip as oc  # noqa: E402
 from siglip_jax.preprocessing import Tokenizer, custom_profile, preprocess_image  # noqa: E402
 from siglip_jax.preprocessing.images import to_float  # noqa: E402
-from siglip_jax.weights.load import flatten  # noqa: E402
 from siglip_jax.weights.npz import write_npz  # noqa: E402
+from siglip_jax.weights.tree import flatten  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 TINY = FIXTURES / "tiny.model"

@@ -15,7 +15,7 @@ from paths import FIXTURES, REPO
 from PIL import Image
 
 import siglip_jax
-from siglip_jax.weights.load import flatten
+from siglip_jax.weights.tree import flatten
 
 BOX = REPO / "siglip_jax" / "emoji"
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from siglip_jax.config import Siglip, Size, Text, Vision
 from siglip_jax.weights.layout import parameter_shapes
-from siglip_jax.weights.load import flatten
 from siglip_jax.weights.npz import write_npz
+from siglip_jax.weights.tree import flatten
 
 SIZE = Size(width=48, depth=3, mlp_dim=104, num_heads=4)
 CONFIG = Siglip(

@@ -9,7 +9,7 @@ from tolerances import TRAINED_RELATIVE
 import siglip_jax
 from siglip_jax.programs import sharding
 from siglip_jax.programs.sharding import make_mesh
-from siglip_jax.weights.load import flatten
+from siglip_jax.weights.tree import flatten
 
 compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")

@@ -11,10 +11,11 @@ from tiny_checkpoint import CONFIG, SIZE, bits, tensors, written
 
 from siglip_jax.config import NaFlexVision
 from siglip_jax.weights.layout import parameter_shapes
-from siglip_jax.weights.load import flatten, load_params
+from siglip_jax.weights.load import load_params
 from siglip_jax.weights.posemb import resample_posemb
 from siglip_jax.weights.save import save_params
 from siglip_jax.weights.source import open_source
+from siglip_jax.weights.tree import flatten
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 

@@ -25,7 +25,8 @@ from siglip_jax.scoring import Scorer
 from siglip_jax.training.recipe_file import read_recipe
 from siglip_jax.weights.int8 import int8_shapes, quantized, stored, summed_axes
 from siglip_jax.weights.layout import parameter_shapes
-from siglip_jax.weights.load import flatten, load_params
+from siglip_jax.weights.load import load_params
+from siglip_jax.weights.tree import flatten
 
 # pytest looks for fixtures among the names of a module.
 cli, model, pictures, surroundings = (
