@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from siglip_jax.cli.model_arguments import read_lines
+from siglip_jax.cli.options.model import read_lines
 from siglip_jax.messages import near_file
 
 # What people keep pictures in; a file named on the command line may end in anything.

@@ -39,7 +39,7 @@ class Options:
     Attributes:
       batch_size: items a step, over the local devices; 32 on a CPU and 256 on each other
         device, or fewer where there are few items.
-      error_share: of items that may be in error before the job stops.
+      max_error_share: of items that may be in error before the job stops.
       shared: other processes work on the same folder; so they do under `jax.distributed`.
       patience: seconds until another process that shows no life is replaced.
       threads: that decode, as many as there are cores unless given.
@@ -50,7 +50,7 @@ class Options:
     """
 
     batch_size: int | None = None
-    error_share: float = 0.01
+    max_error_share: float = 0.01
     shared: bool = False
     patience: float = PATIENCE
     threads: int | None = None
@@ -145,7 +145,7 @@ def run(
 ) -> JobResult:
     """Runs a job, or goes on with it. A function is called for the model once it is needed."""
     folder = Path(out).expanduser()
-    errors = ErrorShare(options.error_share, 0)
+    errors = ErrorShare(options.max_error_share, 0)
     check_folder(folder)
     shared = options.shared or jax.distributed.is_initialized()
     with locked(folder, shared=shared), Stop() as stop:

@@ -2,7 +2,7 @@
 
 Each `Published` is one table of numbers with the pictures, the texts and the preprocessing
 that they were computed with. Only the NaFlex circles can be drawn; everything else needs
-picture files, which `siglip-jax verify --pictures FOLDER` takes.
+picture files, which `siglip-jax verify MODEL IMAGES` takes.
 """
 
 import dataclasses

@@ -63,13 +63,13 @@ def test_stated_knobs_alone_and_together(cli, model):
     ]
     assert rows[2].startswith("text") and "all of these" in rows[2]
     _, out, _ = cli("doctor", "--model", model, "--padding", "max_length")
-    assert out == "these knobs are all as they should be\n"
+    assert out == "these settings are all as they should be\n"
 
 
 @pytest.mark.filterwarnings("ignore:1 of 12 texts are longer")  # as it is meant to be
 def test_our_own_embeddings_of_the_written_inputs_are_the_same(cli, model):
     assert cli("doctor", "--write-inputs", "in")[:2] == (0, "")
-    assert cli("embed", "--model", model, "--images", "in", "--out", "i.npz")[0] == 0
+    assert cli("embed", "in", "--model", model, "--out", "i.npz")[0] == 0
     assert cli("embed", "--model", model, "--texts-file", "in/texts.txt", "--out", "t.npz")[0] == 0
     code, out, err = cli("doctor", "--model", model, "--embeddings", "i.npz", "t.npz")
     assert (code, err) == (0, [])
@@ -108,8 +108,8 @@ def test_unexplained_is_said(cli, model):
     noise = np.random.default_rng(0).normal(size=d.embed(d.right["image"]).shape)
     np.savez("theirs.npz", zimg=(3 * noise).astype(np.float32))
     code, out, _ = cli("doctor", "--model", model, "--embeddings", "theirs.npz")
-    assert code == 0 and "no knob and no two knobs explain it" in out
-    assert "their rows have lengths" in out and "WRONG KNOB" not in out
+    assert code == 0 and "no setting and no two settings explain it" in out
+    assert "their rows have norms of" in out and "WRONG SETTING" not in out
 
 
 def zimg(**kw):

@@ -1,12 +1,12 @@
 """Find what is wrong with another pipeline around a SigLIP model.
 
-Without knobs: a table of how far each wrong knob that is known from other systems moves
-the scores of this model, for bundled pictures and texts. With knobs: the same for them.
+Without settings: a table of how far each wrong setting that is known from other systems
+moves the scores of this model, for bundled images and texts. With settings: the same for them.
 
-With --embeddings: which knob, or which two, explain a pipeline's embeddings of the bundled
+With --embeddings: which setting, or which two, explain a pipeline's embeddings of the bundled
 inputs. --write-inputs writes these as PNG and text files; embed them one at a time, and
-save arrays zimg, ztxt or both, rows in the order of the files and lines, as .npz. Knobs
-given beside --embeddings are taken as known.
+save arrays zimg, ztxt or both, rows in the order of the files and lines, as .npz.
+Settings given beside --embeddings are taken as known.
 
   siglip-jax doctor --model siglip_b16_224
   siglip-jax doctor --model siglip_b16_224 --padding longest --lower none
@@ -15,13 +15,12 @@ given beside --embeddings are taken as known.
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.diagnosis import plain, print_diagnosis, print_effects
-from siglip_jax.cli.model_arguments import PROFILES, load_model, positive
+from siglip_jax.cli.doctor_output import plain, print_diagnosis, print_effects
+from siglip_jax.cli.options.model import PROFILES, load_model, positive
+from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.doctor.settings import (
     CHOICES,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 NAME = "doctor"
 HELP = "what is wrong with another pipeline"
 USAGE = (
-    "%(prog)s --model MODEL [knobs] [--embeddings FILE.npz...]\n"
+    "%(prog)s --model MODEL [settings] [--embeddings FILE.npz...]\n"
     "       %(prog)s --write-inputs FOLDER"
 )
 _IMAGE = ("framing", "resize", "res", "normalisation", "posemb")
@@ -52,15 +51,27 @@ _HELP = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="MODEL", help="a checkpoint's name, a file, a folder")
+    parser.add_argument("--model", metavar="MODEL", help="name, file or folder of a model")
     parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
     parser.add_argument(
-        "--profile", choices=PROFILES, default="big_vision", help="whose preprocessing is right"
+        "--profile",
+        choices=PROFILES,
+        default="big_vision",
+        help="preprocessing that is right (default: big_vision)",
     )
-    parser.add_argument("--embeddings", nargs="+", metavar="FILE.npz", help="with zimg, ztxt")
-    parser.add_argument("--write-inputs", metavar="FOLDER", help="write the bundled inputs there")
-    parser.add_argument("--json", action="store_true", help="the result for programs")
-    group = parser.add_argument_group("knobs of the pipeline")
+    parser.add_argument(
+        "--embeddings",
+        nargs="+",
+        metavar="FILE.npz",
+        help="files of another pipeline's embeddings, with zimg, ztxt or both",
+    )
+    parser.add_argument(
+        "--write-inputs",
+        metavar="FOLDER",
+        help="write the bundled images and texts into this folder",
+    )
+    add_json_argument(parser)
+    group = parser.add_argument_group("settings of the pipeline")
     for knob in (*_IMAGE, *_TEXT):
         if knob in CHOICES:
             _add_choice(group, knob)
@@ -119,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     stated, named = _stated(args, doctor)
     diagnoses = []
     for tower, array in theirs.items():
-        with Bar(f"trying knobs of the {tower} tower", unit="settings") as bar:
+        with Bar(f"trying settings of the {tower} tower", unit="settings") as bar:
             found = doctor.diagnose(tower, array, stated.get(tower, ()), progress=bar.update)
         diagnoses.append(found)
     if diagnoses:
@@ -129,15 +140,14 @@ def run(args: argparse.Namespace) -> int:
     with Bar("measuring", unit="settings") as bar:
         effects = _effects(doctor, stated, everything=everything, progress=bar.update)
     if args.json:
-        json.dump(plain(model.name, doctor, effects, diagnoses), sys.stdout, indent=1)
-        print()
+        print_json(plain(model.name, doctor, effects, diagnoses))
         return 0
     for found in diagnoses:
         print_diagnosis(found, doctor, model.name)
     if effects:
         print_effects(effects, doctor)
     elif named and not diagnoses:
-        print("these knobs are all as they should be")
+        print("these settings are all as they should be")
     return 0
 
 

@@ -6,8 +6,8 @@ sum to one.
 
   siglip-jax score --model ViT-B-16-SigLIP photo.jpg --labels "a dog" "a cat"
 
-Prints a table for a person, tab-separated lines into a pipe, JSON with --json. A
-picture that cannot be read is reported on standard error, the rest is scored, and the
+Prints a table for a person, tab-separated lines into a pipe, JSON with --json. An
+image that cannot be read is reported on standard error, the rest is scored, and the
 exit code is 2.
 
 With --out it is a bulk job: IMAGES may be anything that `siglip-jax embed` takes for
@@ -23,19 +23,18 @@ there are no labels.
 
 import argparse
 import csv
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.job_arguments import (
+from siglip_jax.cli.options.job import (
     add_job_arguments,
-    columns,
+    column_options,
     refuse_job_arguments,
     run_job,
     shard_size,
 )
-from siglip_jax.cli.model_arguments import (
+from siglip_jax.cli.options.model import (
     QUICK_START_LIMIT,
     add_model_arguments,
     batch_sizes,
@@ -45,8 +44,9 @@ from siglip_jax.cli.model_arguments import (
     read_lines,
     read_programs,
 )
+from siglip_jax.cli.options.program import add_program_argument, saved_program
+from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.picture_files import picture_files
-from siglip_jax.cli.saved_program import add_program_argument, saved_program
 
 if TYPE_CHECKING:
     from siglip_jax.scoring import LabelScore
@@ -62,20 +62,33 @@ _BAR = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, patterns, -")
-    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL", help="what to look for")
-    parser.add_argument("--labels-file", metavar="FILE", help="one label a line, - for stdin")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders, patterns, or - for a list on stdin",
+    )
+    parser.add_argument(
+        "--labels", nargs="+", default=[], metavar="LABEL", help="texts to score each image against"
+    )
+    parser.add_argument(
+        "--labels-file", metavar="FILE", help="file of labels, one a line; - for stdin"
+    )
     parser.add_argument(
         "--template",
         action="append",
         metavar="TEMPLATE",
-        help="sentence with {} for the label, such as 'a photo of a {}.'; several are averaged",
+        help="text with {} for the label, such as 'a photo of a {}.'; several are averaged",
     )
-    parser.add_argument("--top", type=positive, metavar="K", help="only the K best labels")
-    parser.add_argument("--json", action="store_true", help="the result for programs")
-    parser.add_argument("--out", metavar="FOLDER", help="run a bulk job into this folder")
     parser.add_argument(
-        "--pairs", action="store_true", help="score each image with its own text, into a folder"
+        "--top", type=positive, metavar="K", help="keep only the K best labels (default: all)"
+    )
+    add_json_argument(parser)
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder of a bulk job (default: none; print the scores)"
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help="score each image with its own text; needs --out"
     )
     add_job_arguments(parser)
     add_model_arguments(parser)
@@ -121,14 +134,10 @@ def run(args: argparse.Namespace) -> int:
     ranked = list(zip(good, scores.top(args.top), strict=True))
     if args.json:
         results = [{"image": f, "scores": [hit._asdict() for hit in hits]} for f, hits in ranked]
-        json.dump(
+        print_json(
             {**describe_run(args, model), "templates": templates, "images": results}
             | {"errors": errors},
-            sys.stdout,
-            indent=1,
-            ensure_ascii=False,
         )
-        print()
     elif sys.stdout.isatty():
         _print_table(ranked)
     else:
@@ -163,7 +172,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     )
     source = open_source(
         args.images,
-        **columns(args),
+        **column_options(args),
         only=None if args.pairs else "images",
         shard_size=shard_size(args),
     )

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.columns import columns
+from siglip_jax.cli.output import aligned
 from siglip_jax.doctor.settings import Setting
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def print_diagnosis(found: "Diagnosis", doctor: "Doctor", name: str) -> None:
     print(f"{found.tower}: {_difference(found, name)}")
     if min(found.norms) < 0.99 or max(found.norms) > 1.01:
         low, high = found.norms
-        print(f"  their rows have lengths {low:.4g} to {high:.4g}, not 1; normalise them")
+        print(f"  their rows have norms of {low:.4g} to {high:.4g}, not 1; normalize them")
     if found.verdict == "same":
         return
     words = {"explained": "explained by", "partly": "explained in part by"}
@@ -63,19 +63,19 @@ def print_diagnosis(found: "Diagnosis", doctor: "Doctor", name: str) -> None:
         for setting in found.ties:
             print(f"  as good: {_spoken(setting)}")
     else:
-        print("  no knob and no two knobs explain it")
+        print("  no setting and no two settings explain it")
     rows = [(_spoken(c.setting), f"{c.distance:.2g}") for c in found.nearest]
-    print(columns([("NEAREST THAT WERE TRIED", "DISTANCE"), *rows], "lr", "  "))
+    print(aligned([("NEAREST THAT WERE TRIED", "DISTANCE"), *rows], "lr", "  "))
 
 
 def _difference(found: "Diagnosis", name: str) -> str:
     if found.verdict == "same":
         return f"the embeddings of {name} (distance {found.distance:.2g})"
-    return f"{found.distance:.2g} a row away from {name} (root mean square, rows of length 1)"
+    return f"{found.distance:.2g} a row away from {name} (root mean square, unit-norm rows)"
 
 
 def print_effects(effects: "list[Effect]", doctor: "Doctor") -> None:
-    head = ("TOWER", "WRONG KNOB", "SHOULD BE", "LOGIT MAX", "MEAN", "PROBABILITY MAX", "MEAN")
+    head = ("TOWER", "WRONG SETTING", "SHOULD BE", "LOGIT MAX", "MEAN", "PROBABILITY MAX", "MEAN")
     rows = [head]
     for effect in effects:
         settings = list(effect.settings.items())
@@ -89,4 +89,4 @@ def print_effects(effects: "list[Effect]", doctor: "Doctor") -> None:
         rows.append(
             (*names, *logits, f"{effect.max_probability:.3g}", f"{effect.mean_probability:.3g}")
         )
-    print(columns(rows, "lllrrrr"))
+    print(aligned(rows, "lllrrrr"))
