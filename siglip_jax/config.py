@@ -168,7 +168,7 @@ class Execution:
       dtype: matmul dtype of the image tower's stem and blocks, big_vision's
         `dtype_mm`. The MAP head and the text tower stay in float32 unless
         `text_dtype` says otherwise.
-      text_dtype: the same for the text tower. big_vision has no such knob, so
+      text_dtype: the same for the text tower. big_vision has no such setting, so
         the default is float32 whatever `dtype` is.
       weights: how weights are stored: "float32", "bfloat16" (activations between blocks
         are bfloat16 then too, where `dtype` is), or "int8" with a scale for every

@@ -4,7 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.output import aligned
-from siglip_jax.doctor.settings import Setting
+from siglip_jax.doctor.settings import Changes
 
 if TYPE_CHECKING:
     from siglip_jax.doctor.search import Candidate, Diagnosis, Doctor, Effect
@@ -20,7 +20,7 @@ def plain(
         "model": name,
         "profile": doctor.profile.name,
         "inputs": inputs_digest(),
-        "right": {tower: dataclasses.asdict(knobs) for tower, knobs in doctor.right.items()},
+        "right": {tower: dataclasses.asdict(settings) for tower, settings in doctor.right.items()},
         "diagnoses": [
             {
                 **found._asdict(),
@@ -41,8 +41,8 @@ def _plain_candidate(candidate: "Candidate") -> dict[str, Any]:
     return {"setting": dict(candidate.setting), "distance": candidate.distance}
 
 
-def _spoken(setting: Setting) -> str:
-    return ", ".join(f"{knob} {value}" for knob, value in setting) or "nothing changed"
+def _spoken(setting: Changes) -> str:
+    return ", ".join(f"{key} {value}" for key, value in setting) or "nothing changed"
 
 
 def print_diagnosis(found: "Diagnosis", doctor: "Doctor", name: str) -> None:
@@ -56,8 +56,7 @@ def print_diagnosis(found: "Diagnosis", doctor: "Doctor", name: str) -> None:
     words = {"explained": "explained by", "partly": "explained in part by"}
     if found.verdict in words:
         wrong = ", ".join(
-            f"{knob} {value} (should be {getattr(right, knob)})"
-            for knob, value in found.best.setting
+            f"{key} {value} (should be {getattr(right, key)})" for key, value in found.best.setting
         )
         print(f"  {words[found.verdict]} {wrong}; {found.best.distance:.2g} is left")
         for setting in found.ties:
@@ -79,10 +78,10 @@ def print_effects(effects: "list[Effect]", doctor: "Doctor") -> None:
     rows = [head]
     for effect in effects:
         settings = list(effect.settings.items())
-        knobs = [knob for _, setting in settings for knob in setting]
-        if len(knobs) == 1:
-            tower, ((knob, value),) = settings[0]
-            names = (tower, f"{knob} {value}", str(getattr(doctor.right[tower], knob)))
+        changed = [one for _, setting in settings for one in setting]
+        if len(changed) == 1:
+            tower, ((key, value),) = settings[0]
+            names = (tower, f"{key} {value}", str(getattr(doctor.right[tower], key)))
         else:
             names = (" and ".join(effect.settings), "all of these", "")
         logits = (f"{effect.max_logit:.3g}", f"{effect.mean_logit:.3g}")

@@ -24,7 +24,7 @@ def table(out):
     return lines
 
 
-def test_without_knobs_every_known_one_is_in_the_table(cli, model):
+def test_without_settings_every_known_one_is_in_the_table(cli, model):
     code, out, err = cli("doctor", "--model", model)
     assert (code, err) == (0, [])
     d = doctor("loop")
@@ -37,7 +37,7 @@ def test_without_knobs_every_known_one_is_in_the_table(cli, model):
     assert len(plain["effects"]) == len(expected) and plain["diagnoses"] == []
 
 
-def test_stated_knobs_alone_and_together(cli, model):
+def test_stated_settings_alone_and_together(cli, model):
     code, out, err = cli(
         *("doctor", "--model", model, "--padding", "longest", "--lower", "none"),
         *("--antialias", "on", "--activation", "erf", "--punctuation", "keep", "--json"),
@@ -77,7 +77,7 @@ def test_our_own_embeddings_of_the_written_inputs_are_the_same(cli, model):
     assert out.count("the embeddings of m (distance") == 2
 
 
-def test_planted_knobs_are_named(cli, model):
+def test_planted_settings_are_named(cli, model):
     d = doctor("loop")
     np.savez(
         "theirs.npz",

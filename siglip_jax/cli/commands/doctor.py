@@ -24,7 +24,7 @@ from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.doctor.settings import (
     CHOICES,
-    Setting,
+    Changes,
     apply,
     check,
     choose,
@@ -72,13 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_json_argument(parser)
     group = parser.add_argument_group("settings of the pipeline")
-    for knob in (*_IMAGE, *_TEXT):
-        if knob in CHOICES:
-            _add_choice(group, knob)
+    for key in (*_IMAGE, *_TEXT):
+        if key in CHOICES:
+            _add_choice(group, key)
         else:
-            kind = int if knob == "pad" else positive
+            kind = int if key == "pad" else positive
             group.add_argument(
-                f"--{knob}", dest=f"knob_{knob}", type=kind, metavar="N", help=_HELP[knob]
+                f"--{key}", dest=f"setting_{key}", type=kind, metavar="N", help=_HELP[key]
             )
     group.add_argument("--antialias", choices=("on", "off"), help="of a bilinear resize")
     for option in ("activation", "image-activation", "text-activation"):
@@ -86,20 +86,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(res=None, dtype="float32", attention="matmul", fsdp=False)
 
 
-def _add_choice(group: Any, knob: str, option: str | None = None) -> None:
+def _add_choice(group: Any, key: str, option: str | None = None) -> None:
     def value(text: str) -> str:
         try:
-            return choose(knob, text)
+            return choose(key, text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
-    option = option or knob
+    option = option or key
     group.add_argument(
         f"--{option}",
-        dest=f"knob_{option.replace('-', '_')}",
+        dest=f"setting_{option.replace('-', '_')}",
         type=value,
         metavar="VALUE",
-        help=", ".join(CHOICES[knob]),
+        help=", ".join(CHOICES[key]),
     )
 
 
@@ -151,34 +151,36 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Setting], bool]:
-    """The knobs given that are not as they should be, by tower; whether any was given."""
-    given = {k.removeprefix("knob_"): v for k, v in vars(args).items() if k.startswith("knob_")}
+def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Changes], bool]:
+    """The settings given that are not as they should be, by tower; whether any was given."""
+    given = {
+        k.removeprefix("setting_"): v for k, v in vars(args).items() if k.startswith("setting_")
+    }
     both = given.pop("activation")
-    image: dict[str, Any] = {knob: given[knob] for knob in _IMAGE}
-    text: dict[str, Any] = {knob: given[knob] for knob in _TEXT}
+    image: dict[str, Any] = {key: given[key] for key in _IMAGE}
+    text: dict[str, Any] = {key: given[key] for key in _TEXT}
     image["activation"] = given["image_activation"] or both
     text["activation"] = given["text_activation"] or both
     if args.antialias:
         method = image["resize"] or doctor.right["image"].resize
         image["resize"] = with_antialias(method, args.antialias == "on")
-    knobs, named = {}, False
+    settings, named = {}, False
     for tower, values in (("image", image), ("text", text)):
-        chosen = tuple((knob, value) for knob, value in values.items() if value is not None)
-        knobs[tower] = apply(doctor.right[tower], chosen)
+        chosen = tuple((key, value) for key, value in values.items() if value is not None)
+        settings[tower] = apply(doctor.right[tower], chosen)
         named = named or bool(chosen)
-    check(knobs["image"], knobs["text"], doctor.config)
-    stated = {tower: settings_apart(k, doctor.right[tower]) for tower, k in knobs.items()}
+    check(settings["image"], settings["text"], doctor.config)
+    stated = {tower: settings_apart(k, doctor.right[tower]) for tower, k in settings.items()}
     return {tower: setting for tower, setting in stated.items() if setting}, named
 
 
 def _effects(
-    doctor: "Doctor", stated: dict[str, Setting], *, everything: bool, progress: Any
+    doctor: "Doctor", stated: dict[str, Changes], *, everything: bool, progress: Any
 ) -> "list[Effect]":
-    """Each stated knob alone and all together; if none is stated, every known wrong knob."""
-    rows: list[dict[str, Setting]]
+    """Each stated setting alone and all together; if none is stated, every known wrong setting."""
+    rows: list[dict[str, Changes]]
     if stated:
-        rows = [{tower: (knob,)} for tower, setting in stated.items() for knob in setting]
+        rows = [{tower: (key,)} for tower, setting in stated.items() for key in setting]
         if len(rows) > 1:
             rows.append(stated)
     elif everything:
