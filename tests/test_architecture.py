@@ -161,11 +161,11 @@ MODULES = {
                     "jobs preprocessing programs scoring weights.staging", jax=True),
 
     "plan": Row("the names to import", jax=True),
-    "plan.*": Row("programs compiled for devices that are not there, and what they need",
+    "plan.*": Row("ahead-of-time compilation for topologies, and what programs need",
                   "checkpoints config models preprocessing programs training weights", jax=True),
 
     "bench": Row("the names to import", jax=True),
-    "bench.*": Row("how fast a model runs on the devices that are there",
+    "bench.*": Row("how fast a model runs on the devices of this machine",
                    "checkpoints config models plan preprocessing pretrained programs weights",
                    jax=True),
 
@@ -221,7 +221,7 @@ MODULES = {
     "cli.options.model": Row("options of all commands that run a model; loads it",
                                "allocator checkpoints config found programs locate "
                                "preprocessing pretrained programs scoring cli"),
-    "cli.picture_files": Row("files, folders, patterns, a list on stdin"),
+    "cli.image_files": Row("files, folders, patterns, a list on stdin"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
     "cli.progress": Row("a bar on stderr for a person, lines for a log"),

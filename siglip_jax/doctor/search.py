@@ -31,7 +31,7 @@ from siglip_jax.scoring.scores import sigmoid
 from siglip_jax.verify import inputs
 
 TOWERS = ("image", "text")
-# Root mean square distance of two rows of length 1 that counts as none: two systems in
+# Root mean square distance of two unit-norm rows that counts as none: two systems in
 # float32 are about 1e-6 apart, the least of the settings (exact GELU) moves rows by 1e-4.
 SAME = 1e-5
 # A setting more must explain at least half of what was left, or it is noise.
@@ -112,7 +112,7 @@ class Doctor:
             self.tokenizer = tokenizer(dataclasses.replace(profile, text=text))
 
     def embed(self, settings: Settings) -> np.ndarray:
-        """Embeddings of the bundled pictures or texts, (n, d), under these settings."""
+        """Embeddings of the bundled images or texts, (n, d), under these settings."""
         if settings not in self._rows:
             if isinstance(settings, ImageSettings):
                 self._rows[settings] = self.towers.images(self._pictures, settings)
@@ -144,7 +144,7 @@ class Doctor:
         return settings.framing == "squash" and math.isqrt(settings.res) == vision.posemb_grid
 
     def effect(self, settings: dict[str, Changes]) -> Effect:
-        """How far the scores of all bundled pictures and texts move.
+        """How far the scores of all bundled images and texts move.
 
         Args:
           settings: tower to its wrong settings; a tower left out is right.

@@ -92,14 +92,14 @@ False, False, False]]), pool=array([2], dtype=int32))
 
 
 def fixed_inputs(pictures: Sequence[np.ndarray], settings: ImageSettings) -> np.ndarray:
-    """Pictures for a fixed-resolution tower, (n, res, res, 3) float32."""
+    """Images for a fixed-resolution tower, (n, res, res, 3) float32."""
     return np.stack([renormalised(to_float(_square(p, settings)), settings) for p in pictures])
 
 
 def naflex_inputs(
     pictures: Sequence[np.ndarray], settings: ImageSettings, vision: NaFlexVision, table: np.ndarray
 ) -> tuple[Patches, np.ndarray]:
-    """Pictures for a NaFlex tower, and what a wrong position embedding adds to each patch."""
+    """Images for a NaFlex tower, and what a wrong position embedding adds to each patch."""
     profile = ImageProfile(
         decode="pillow",
         # Pillow's bilinear is torch's but for the order of axes, that is, for rounding.

@@ -40,7 +40,7 @@ class Towers:
         self._table = np.asarray(self.params["img"]["pos_embedding"])
 
     def texts(self, texts: TextInputs, activation: str) -> np.ndarray:
-        """Embeddings (n, d) of length one."""
+        """Unit-norm embeddings (n, d)."""
         run = _text_program(self.model, activation)
         rows = [
             np.asarray(run(self.params, *batch))[:count]
@@ -49,7 +49,7 @@ class Towers:
         return np.concatenate(rows)
 
     def images(self, pictures: Sequence[np.ndarray], settings: ImageSettings) -> np.ndarray:
-        """Embeddings (n, d) of length one."""
+        """Unit-norm embeddings (n, d)."""
         vision = self.model.config.vision
         if not isinstance(vision, Vision):
             patches, shift = naflex_inputs(pictures, settings, vision, self._table)

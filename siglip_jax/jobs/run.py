@@ -42,8 +42,8 @@ class Options:
       max_error_share: of items that may be in error before the job stops.
       shared: other processes work on the same folder; so they do under `jax.distributed`.
       patience: seconds until another process that shows no life is replaced.
-      threads: that decode, as many as there are cores unless given.
-      memory: bytes of files and pictures being decoded to hold, whatever their sizes.
+      threads: that decode; default: as many as there are cores.
+      memory: bytes of files and images being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
       program: a saved one to start from (`siglip_jax.programs.load_program`), with its batches.
       report: called with a `JobProgress` a few times a second.
@@ -163,7 +163,7 @@ def run(
             source={
                 "identity": source.identity(),
                 "shards": len(shards),
-                # Where `siglip_jax.search` finds the pictures again.
+                # Where `siglip_jax.search` finds the images again.
                 "origin": getattr(source, "origin", None),
             },
         )

@@ -59,7 +59,7 @@ pytestmark = pytest.mark.usefixtures("surroundings")
         ("score b.png --model M --labels-file none.txt", "none.txt: No such file or directory"),
         ("score b.png --model M --labels-file b.png", "b.png: not UTF-8 text"),
         ("score b.png --model M --labels cat --template photo", "template 'photo' must hold {}"),
-        ("score empty --model M --labels cat", "empty: no pictures in this folder"),
+        ("score empty --model M --labels cat", "empty: no images in this folder"),
         ("score *.jpg --model M --labels cat", "*.jpg: no file matches this pattern"),
         ("score notes.txt --model M --labels cat", "notes.txt: not an image in a known format"),
         ("score pictur.png --model M --labels cat", "no such file; did you mean picture.png?"),

@@ -96,7 +96,7 @@ def test_a_sheet(cli, model, pictures, index, tmp_path):
     (index / "manifest.json").write_text(json.dumps(manifest))
     code, _, err = cli(*argv, "t.html")
     assert code == 0
-    assert err == ["siglip-jax: 3 of 3 pictures were not found again; --images says where they are"]
+    assert err == ["siglip-jax: 3 of 3 images were not found again; --images says where they are"]
     assert "<img" not in (tmp_path / "t.html").read_text()
     code, _, err = cli(*argv, "t.jpg")
     assert (code, err) == (

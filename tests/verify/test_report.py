@@ -108,7 +108,7 @@ def test_one_published_number_that_is_not_ours_differs(cli, naflex, publish):
     (line,) = [line for line in out.splitlines() if line.rstrip().endswith("0.0021")]
     assert line.split()[:4] == ["circle", "224x1024", "a", "dog"]
     assert "  differs: largest difference 0.0021, tolerance 0.001" in out
-    assert "these weights, or the pictures, are not those behind" in out
+    assert "these weights, or the images, are not those behind" in out
     publish(circle_table(logits, tolerance=3e-3))
     assert cli("verify", naflex)[0] == 0
 

@@ -29,6 +29,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.cli.image_files import image_files
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.job import (
     add_job_arguments,
@@ -46,7 +47,6 @@ from siglip_jax.cli.options.model import (
 )
 from siglip_jax.cli.options.program import add_program_argument, saved_program
 from siglip_jax.cli.output import add_json_argument
-from siglip_jax.cli.picture_files import picture_files
 
 NAME = "embed"
 HELP = "images or texts into a .npz file, or millions of them into a folder"
@@ -148,7 +148,7 @@ def _into_file(args: argparse.Namespace) -> int:
     if out.exists() and not args.force:
         raise ValueError(f"{args.out} exists already; --force replaces it")
     images = args.sources or args.images
-    files = picture_files(images) if images else []
+    files = image_files(images) if images else []
     texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
     if not files and not texts:
         raise ValueError(f"{args.texts_file}: expected one text a line, got none")

@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _classes(labels_file: str | None, firsts: list[str]) -> tuple[list[str], list[int]]:
-    """The classes, and which one each picture is of.
+    """The classes, and which one each image is of.
 
     Raises:
       ValueError: if the file has a class twice, or lacks that of an image.

@@ -37,7 +37,7 @@ NAME = "plan"
 HELP = "what a model needs on a TPU slice, compiled without a TPU"
 USAGE = "%(prog)s MODEL --on SLICE [options]\n       %(prog)s --train RECIPE --on SLICE [options]"
 TASKS = {"score": ("images", "texts", "logits"), "images": ("images",), "texts": ("texts",)}
-EACH = 128  # items a chip, unless told
+EACH = 128  # items a chip, by default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.cli.image_files import image_files
 from siglip_jax.cli.options.job import (
     add_job_arguments,
     column_options,
@@ -46,7 +47,6 @@ from siglip_jax.cli.options.model import (
 )
 from siglip_jax.cli.options.program import add_program_argument, saved_program
 from siglip_jax.cli.output import add_json_argument, print_json
-from siglip_jax.cli.picture_files import picture_files
 
 if TYPE_CHECKING:
     from siglip_jax.scoring import LabelScore
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     labels = _labels(args)
     if not labels or not all(label.strip() for label in labels):
         raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
-    files = picture_files(args.images)
+    files = image_files(args.images)
 
     quick_start = len(files) <= QUICK_START_LIMIT
     sizes = batch_sizes(args, len(files), len(labels) * len(args.template or ["{}"]))
@@ -190,7 +190,7 @@ def _print_table(ranked: "list[tuple[str, list[LabelScore]]]") -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    # One width for all pictures, so that bars can be compared down the screen.
+    # One width for all images, so that bars can be compared down the screen.
     room = max(console.width - _BAR - len("  100.00%") - 6, 10)
     longest = max((cell_len(hit.label) for _, hits in ranked for hit in hits), default=0)
     width = min(longest, room)

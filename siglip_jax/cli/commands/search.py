@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.cli.image_files import SUFFIXES
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
     PROFILES,
@@ -30,7 +31,6 @@ from siglip_jax.cli.options.model import (
     positive,
 )
 from siglip_jax.cli.output import add_json_argument, print_json
-from siglip_jax.cli.picture_files import SUFFIXES
 from siglip_jax.messages import near_file
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _queries(args: argparse.Namespace, model: "Pretrained") -> Any:
 
 
 def _plain(result: dict[str, Any], embeddings: "Embeddings") -> dict[str, Any]:
-    """A result in plain JSON types; probabilities are of a picture with a text only."""
+    """A result in plain JSON types; probabilities are of an image with a text only."""
     import numpy as np
 
     from siglip_jax.scoring.scores import sigmoid
@@ -252,7 +252,7 @@ def _write_sheet(
     write_sheet(Path(args.sheet).expanduser(), sheet)
     if embeddings.what == "images" and len(pictures) < len(rows):
         print(
-            f"siglip-jax: {len(rows) - len(pictures):,} of {len(rows):,} pictures were not found "
+            f"siglip-jax: {len(rows) - len(pictures):,} of {len(rows):,} images were not found "
             "again; --images says where they are",
             file=sys.stderr,
         )

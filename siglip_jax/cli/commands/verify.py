@@ -101,7 +101,7 @@ def _print(model: "Pretrained", report: "Report") -> None:
         what = model.checkpoint.name if model.checkpoint else "a model that is no released one"
         print(f"\nno logits have been published for {what}")
     elif any(outcome.status == "differs" for outcome in report.outcomes):
-        print("\nthese weights, or the pictures, are not those behind the published numbers")
+        print("\nthese weights, or the images, are not those behind the published numbers")
 
 
 def _print_values(outcome: "Outcome") -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from siglip_jax.pretrained import Pretrained
 
 PROFILES = ("big_vision", "transformers", "open_clip")
-# For so few pictures and texts starting sooner is worth more than running faster.
+# For so few images and texts starting sooner is worth more than running faster.
 QUICK_START_LIMIT = 64
 
 
