@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: help demo check test test-slow lint wheel parity readme clean
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
