@@ -33,7 +33,7 @@ def test_without_settings_every_known_one_is_in_the_table(cli, model):
     _, out, _ = cli("doctor", "--model", model, "--json")
     plain = json.loads(out)
     assert plain["right"]["text"]["padding"] == "max_length"
-    assert (plain["model"], plain["inputs"]) == ("m", inputs.digest())
+    assert (plain["model"], plain["inputs"]) == ("m", inputs.inputs_digest())
     assert len(plain["effects"]) == len(expected) and plain["diagnoses"] == []
 
 
