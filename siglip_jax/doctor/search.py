@@ -39,8 +39,6 @@ _GAIN = 2.0
 _EXPLAINED = 0.1  # of the distance may be left, which rounding to bfloat16 can need
 _SHOWN = 5
 
-Progress = Callable[[int, int], None]
-
 
 class Effect(NamedTuple):
     """How far wrong settings, by tower, move the scores of all bundled pairs."""
@@ -163,7 +161,7 @@ class Doctor:
         tower: str,
         theirs: np.ndarray,
         known: Changes = (),
-        progress: Progress = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Diagnosis:
         """Finds the setting, or the two settings, that explain `theirs`.
 

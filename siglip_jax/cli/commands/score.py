@@ -155,7 +155,7 @@ def _labels(args: argparse.Namespace) -> list[str]:
 
 
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
-    from siglip_jax.jobs.job import Job
+    from siglip_jax.jobs.job import ALL_LABELS, Job
     from siglip_jax.jobs.run import Options
     from siglip_jax.jobs.run import run as run_in
     from siglip_jax.jobs.sources import open_source
@@ -163,6 +163,13 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     labels = _labels(args)
     if not labels and not args.pairs:
         raise ValueError("there is no label; give --labels, --labels-file or --pairs")
+    if args.top is None and len(labels) > ALL_LABELS:
+        raise ValueError(
+            f"{len(labels):,} labels are as many numbers an image, more than {ALL_LABELS:,}; "
+            "give --top K to store the best of them only"
+        )
+    if args.top is not None and args.top > len(labels) > 0:
+        raise ValueError(f"--top {args.top} is more than the {len(labels)} labels")
     job = Job(
         kind="score",
         what="pairs" if args.pairs else "images",
