@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from siglip_jax.bench import TowerSpeed
 
 NAME = "bench"
-HELP = "how fast a model runs here"
+HELP = "measure how fast a model runs here"
 USAGE = "%(prog)s [--model MODEL] [--batch-size N...] [options]"
 _HEAD = ("TOWER", "BATCH", "PER SECOND", "LATENCY", "95%", "PEAK", "COMPILE", "TEMPORARY")
 _TOWERS = ("images", "texts")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from siglip_jax.converters import PlanStep, Record, Source
 
 NAME = "convert"
-HELP = "a checkpoint into another system's format, with a certificate"
+HELP = "convert a checkpoint into another system's format, with a certificate"
 USAGE = "%(prog)s SRC DST --to FORMAT [options]"
 # Running so few parameters twice takes about as long as importing jax does.
 _TINY = 2_000_000

@@ -14,7 +14,7 @@ from typing import Any
 from siglip_jax.cli.output import add_json_argument, print_json
 
 NAME = "demo"
-HELP = "the small bundled model, on images it has never seen"
+HELP = "show the small bundled model on images it has never seen"
 USAGE = "%(prog)s [--json]"
 LANGUAGES = {"en": "English", "es": "Spanish"}
 NEXT = (

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from siglip_jax.converters import Source
 
 NAME = "diff"
-HELP = "two checkpoints, tensor by tensor"
+HELP = "compare two checkpoints, tensor by tensor"
 USAGE = "%(prog)s A B [--json]"
 _SHOWN = 20  # tensors, to a person
 

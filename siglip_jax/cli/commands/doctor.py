@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from siglip_jax.doctor.search import Doctor, Effect
 
 NAME = "doctor"
-HELP = "what is wrong with another pipeline"
+HELP = "find what is wrong with another pipeline"
 USAGE = (
     "%(prog)s --model MODEL [settings] [--embeddings FILE.npz...]\n"
     "       %(prog)s --write-inputs FOLDER"
@@ -44,9 +44,20 @@ USAGE = (
 _IMAGE = ("framing", "resize", "res", "normalisation", "posemb")
 _TEXT = ("padding", "pad", "length", "eos", "lower", "punctuation", "mask", "pooling")
 _HELP = {
+    "framing": "how an image is brought to the shape of the model",
+    "resize": "method of the resize",
     "res": "side of the input; NaFlex: number of patches",
+    "normalisation": "range or mean and deviation of the pixels",
+    "posemb": "how the position embedding is resampled",
+    "padding": "how texts are padded",
     "pad": "id that fills texts up",
     "length": "tokens at which texts are cut, and to which they are padded",
+    "eos": "end-of-text id of texts that are cut",
+    "lower": "lower-casing of texts",
+    "punctuation": "punctuation of texts",
+    "mask": "attention mask of the text tower",
+    "pooling": "position that the text tower pools",
+    "activation": "form of GELU",
 }
 
 
@@ -80,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             group.add_argument(
                 f"--{key}", dest=f"setting_{key}", type=kind, metavar="N", help=_HELP[key]
             )
-    group.add_argument("--antialias", choices=("on", "off"), help="of a bilinear resize")
+    group.add_argument("--antialias", choices=("on", "off"), help="antialias of a bilinear resize")
     for option in ("activation", "image-activation", "text-activation"):
         _add_choice(group, "activation", option)
     parser.set_defaults(res=None, dtype="float32", attention="matmul", fsdp=False)
@@ -99,7 +110,7 @@ def _add_choice(group: Any, key: str, option: str | None = None) -> None:
         dest=f"setting_{option.replace('-', '_')}",
         type=value,
         metavar="VALUE",
-        help=", ".join(CHOICES[key]),
+        help=f"{_HELP[key]}: {', '.join(CHOICES[key])}",
     )
 
 

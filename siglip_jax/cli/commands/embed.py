@@ -49,7 +49,7 @@ from siglip_jax.cli.options.program import add_program_argument, saved_program
 from siglip_jax.cli.output import add_json_argument
 
 NAME = "embed"
-HELP = "images or texts into a .npz file, or millions of them into a folder"
+HELP = "embed images or texts, a few into a file or millions into a folder"
 USAGE = (
     "%(prog)s SOURCE... --model MODEL --out FILE.npz|FOLDER [options]\n"
     "       %(prog)s --texts TEXT... --model MODEL --out FILE.npz|FOLDER [options]"

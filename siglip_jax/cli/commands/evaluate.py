@@ -29,7 +29,7 @@ from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.messages import suggestions
 
 NAME = "evaluate"
-HELP = "recall or zero-shot accuracy on a dataset"
+HELP = "measure recall or zero-shot accuracy on a dataset"
 USAGE = "%(prog)s DATA --task {retrieval,zeroshot} [--model MODEL] [options]"
 # The keys of siglip_jax.evaluation.TEMPLATES, which comes with jax.
 TEMPLATES = ("clip_paper", "clip_best", "class_name_only")
@@ -38,7 +38,7 @@ TEMPLATES = ("clip_paper", "clip_best", "class_name_only")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="images with captions")
     parser.add_argument(
-        "--task", choices=("retrieval", "zeroshot"), required=True, help="what to measure"
+        "--task", choices=("retrieval", "zeroshot"), required=True, help="what is measured"
     )
     parser.add_argument("--image-column", metavar="NAME", help="of the image, if not as usual")
     parser.add_argument("--caption-column", metavar="NAME", help="of the caption, likewise")

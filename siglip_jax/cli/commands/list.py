@@ -8,7 +8,7 @@ from siglip_jax.cli.description import describe
 from siglip_jax.cli.output import add_json_argument, print_json
 
 NAME = "list"
-HELP = "the released checkpoints"
+HELP = "list the released checkpoints"
 USAGE = "%(prog)s [--json]"
 _HEAD = ("NAME", "PARAMETERS", "INPUT", "TEXT", "IMAGENET")
 _RIGHT = (1, 4)

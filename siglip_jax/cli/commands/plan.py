@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from siglip_jax.plan import Slice, Workload
 
 NAME = "plan"
-HELP = "what a model needs on a TPU slice, compiled without a TPU"
+HELP = "plan what a model needs on a TPU slice, without a TPU"
 USAGE = "%(prog)s MODEL --on SLICE [options]\n       %(prog)s --train RECIPE --on SLICE [options]"
 TASKS = {"score": ("images", "texts", "logits"), "images": ("images",), "texts": ("texts",)}
 EACH = 128  # items a chip, by default

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from siglip_jax.scoring import LabelScore
 
 NAME = "score"
-HELP = "images against labels"
+HELP = "score images against labels"
 USAGE = (
     "%(prog)s IMAGES... --model MODEL --labels LABEL... [options]\n"
     "       %(prog)s SOURCE... --model MODEL --labels-file FILE --out FOLDER\n"

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from siglip_jax.search import Embeddings, Hit
 
 NAME = "search"
-HELP = "the images or texts nearest to a text or image"
+HELP = "find the images or texts nearest to a text or image"
 USAGE = "%(prog)s INDEX [QUERY...] [options]"
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from siglip_jax.weights.reader import Reader
 
 NAME = "show"
-HELP = "one checkpoint, by name or from a file"
+HELP = "show one checkpoint, by name or from a file"
 USAGE = "%(prog)s MODEL [--tree] [--json]"
 _OTHERS = (".safetensors", ".bin", ".pt", ".pth")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from siglip_jax.training import TrainingProgress
 
 NAME = "train"
-HELP = "with the sigmoid loss, from scratch or from any checkpoint"
+HELP = "train with the sigmoid loss, from scratch or from any checkpoint"
 USAGE = "%(prog)s RECIPE --out FOLDER [options]"
 _LOG = 10.0  # seconds between two lines of a log
 STOPPED = 143  # what a shell reports of a command that SIGTERM ended

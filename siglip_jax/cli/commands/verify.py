@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from siglip_jax.verify.report import Outcome, Report
 
 NAME = "verify"
-HELP = "a model against itself and against published numbers"
+HELP = "check a model, also against published numbers"
 USAGE = "%(prog)s MODEL [IMAGES] [--json]"
 _VERDICT = {True: "ok", False: "WRONG", None: "not run"}
 _ALL, _WORST = 24, 8  # a table with more values shows the worst only
