@@ -75,7 +75,7 @@ def test_retrieval_for_a_person(monkeypatch, cli, model, data):
     metrics = json.loads(cli(*argv, "--json")[1])["metrics"]
     for row, name in zip(rows, ("img2txt", "txt2img"), strict=True):
         assert row.split()[3:] == [f"{metrics[f'{name}_recall@{k}']:.2%}" for k in (1, 5, 10)]
-    assert [row[:18] for row in rows] == ["image to caption", "caption to image"]
+    assert [row[:16] for row in rows] == ["image to caption", "caption to image"]
 
 
 # In the order in which they first appear.
