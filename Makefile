@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo check test lint wheel parity readme clean
+.PHONY: help demo check test test-slow lint wheel parity readme clean
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,12 +14,15 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-demo: $(INSTALLED) ## name emoji that the model in the box has never seen
+demo: $(INSTALLED) ## name emoji that the bundled model has never seen
 	$(BIN)/siglip-jax demo
 
-check: lint test wheel ## everything that CI runs
+check: lint test-slow wheel ## everything that CI runs
 
-test: $(INSTALLED) ## the tests
+test: $(INSTALLED) ## the tests but for the slow ones
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED) ## ruff: rules and format; pyright: types

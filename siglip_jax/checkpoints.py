@@ -306,7 +306,7 @@ def find(name: str) -> Checkpoint:
     `hf-hub:`), open_clip and timm model names; case does not matter.
 
     Raises:
-      ValueError: if nobody calls a checkpoint that; the message offers near names.
+      ValueError: if no checkpoint has that name; the message suggests similar names.
 
     >>> find("ViT-B-16-SigLIP").name, find("SigLIP2 g-opt/16 256").name
     ('siglip_b16_224', 'siglip2_g-opt16_256')

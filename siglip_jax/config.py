@@ -168,11 +168,11 @@ class Execution:
       dtype: matmul dtype of the image tower's stem and blocks, big_vision's
         `dtype_mm`. The MAP head and the text tower stay in float32 unless
         `text_dtype` says otherwise.
-      text_dtype: the same for the text tower. big_vision has no such knob, so
+      text_dtype: the same for the text tower. big_vision has no such setting, so
         the default is float32 whatever `dtype` is.
       weights: how weights are stored: "float32", "bfloat16" (activations between blocks
         are bfloat16 then too, where `dtype` is), or "int8" with a scale for every
-        output channel (`weights.int8`); as the file has them unless given. The
+        output channel (`weights.int8`); default: as stored. The
         temperature and the bias are never made coarser. int8 is for scoring only.
       scan_image, scan_text: one scanned block with a leading depth axis instead
         of a Python loop; compiles faster, and the parameter tree has that axis.
@@ -180,10 +180,10 @@ class Execution:
         `jax.checkpoint_policies`, or None).
       attention: implementation of attention; all agree within rounding.
       micro_batch: how many examples of a batch one device works on at a time in the
-        scorer. Unless given, as many as a CPU's cache holds there, and elsewhere all.
+        scorer; default: as many as its cache holds on a CPU, and elsewhere all.
         A mesh of several devices works on all at a time.
       precision: of float32 matmuls in the scorer: "highest", or "default", which is
-        bfloat16 passes on TPU and TF32 on recent GPUs. Unless given, "highest" for
+        bfloat16 passes on TPU and TF32 on recent GPUs; default: "highest" for
         a float32 image tower, so that float32 means it on every device, and
         "default" for a bfloat16 one.
     """

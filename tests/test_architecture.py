@@ -102,7 +102,8 @@ MODULES = {
     "programs.sharding": Row("meshes, and rules that shard weights over them", jax=True),
     "programs.towers": Row("the compiled functions, without weights",
                            "config models preprocessing weights.layout", jax=True),
-    "programs.function": Row("a compiled function that is run a few times only", jax=True),
+    "programs.function": Row("a compiled function that is run a few times only",
+                             jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
                           "config weights.layout weights.staging"),
     "programs.memory": Row("what devices say of their memory"),
@@ -124,7 +125,7 @@ MODULES = {
     "scoring.pipeline": Row("from items to rows of embeddings; the one road",
                             "programs", jax=True),
     "scoring.scorer": Row("images and labels in, scores out",
-                          "data.item models preprocessing programs", jax=True),
+                          "config data.item models preprocessing programs", jax=True),
 
     "data": Row("the names to import"),
     "data.*": Row("pairs of pictures and captions, from files to batches",
@@ -162,11 +163,11 @@ MODULES = {
                     "jobs preprocessing programs scoring weights.staging", jax=True),
 
     "plan": Row("the names to import", jax=True),
-    "plan.*": Row("programs compiled for devices that are not there, and what they need",
+    "plan.*": Row("ahead-of-time compilation for topologies, and what programs need",
                   "checkpoints config models preprocessing programs training weights", jax=True),
 
     "bench": Row("the names to import", jax=True),
-    "bench.*": Row("how fast a model runs on the devices that are there",
+    "bench.*": Row("how fast a model runs on the devices of this machine",
                    "checkpoints config models plan preprocessing pretrained programs weights",
                    jax=True),
 
@@ -205,7 +206,12 @@ MODULES = {
     "cli.commands.list": Row("siglip-jax list", "checkpoints cli"),
     "cli.commands.show": Row("siglip-jax show", "checkpoints config converters found weights cli"),
     "cli.commands.score": Row("siglip-jax score", "jobs programs scoring cli"),
-    "cli.saved_program": Row("--program, of score and embed", "programs"),
+    "cli.options": Row("options that several commands share"),
+    "cli.options.former": Row("former spellings of options"),
+    "cli.options.job": Row("options of bulk jobs, and how a job is run and told of", "jobs cli"),
+    "cli.options.checkpoint": Row("a checkpoint of any format, opened",
+                                  "checkpoints config converters found cli"),
+    "cli.options.program": Row("--program, of score and embed", "programs cli"),
     "cli.commands.embed": Row("siglip-jax embed", "jobs programs scoring weights.staging cli"),
     "cli.commands.search": Row("siglip-jax search", "jobs search programs scoring cli"),
     "cli.commands.plan": Row("siglip-jax plan", "checkpoints config found plan programs cli"),
@@ -214,17 +220,18 @@ MODULES = {
     "cli.commands.demo": Row("siglip-jax demo", "found pretrained programs scoring cli"),
     "cli.commands.train": Row("siglip-jax train", "training cli"),
     "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
-    "cli.model_arguments": Row("options of all commands that run a model; loads it",
+    "cli.options.model": Row("options of all commands that run a model; loads it",
                                "allocator checkpoints config found programs locate "
-                               "preprocessing pretrained programs scoring"),
-    "cli.picture_files": Row("files, folders, patterns, a list on stdin"),
+                               "preprocessing pretrained programs scoring cli"),
+    "cli.image_files": Row("files, folders, patterns, a list on stdin"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
-    "cli.progress": Row("a bar on stderr, for a person"),
+    "cli.progress": Row("a bar on stderr for a person, lines for a log"),
     "cli.commands.verify": Row("siglip-jax verify", "verify cli"),
     "cli.commands.doctor": Row("siglip-jax doctor", "doctor verify cli"),
-    "cli.diagnosis": Row("what the doctor found, in words", "doctor verify"),
-    "cli.columns": Row("aligned columns of text"),
+    "cli.conversion_output": Row("the plan and the certificate of a conversion", "converters"),
+    "cli.doctor_output": Row("what the doctor found, in words", "doctor verify"),
+    "cli.output": Row("aligned columns of text, and JSON"),
     "cli.commands.*": Row("siglip-jax convert, diff",
                           "checkpoints config converters found locate verify weights cli"),
     "cli.*": Row("options and output that several commands share",
@@ -237,7 +244,7 @@ MODULES = {
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.
-ANYWHERE = ("messages",)
+ANYWHERE = ("messages", "weights.tree")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
 NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
 

@@ -20,13 +20,13 @@ _MANY = 16
 def matrix_peak(
     mesh: Mesh, dtype: str, precision: str, *, sides: tuple[int, ...] = (), repeats: int = 5
 ) -> float:
-    """FLOP/s of all devices together, the best of several square products.
+    """FLOP/s of all devices together, the best of several square matmuls.
 
     Args:
       mesh: every device of it multiplies its own matrices, all at the same time.
       dtype, precision: as `Execution` has them.
-      sides: of the matrices; chosen for the device unless given.
-      repeats: products of each size that are timed.
+      sides: of the matrices; default: chosen for the device.
+      repeats: matmuls of each size that are timed.
     """
     platform = mesh.devices.flat[0].platform
     sides = sides or SIDES.get(platform, _SIDES)

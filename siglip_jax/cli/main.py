@@ -25,6 +25,7 @@ from siglip_jax.cli.commands import (
     verify,
 )
 from siglip_jax.cli.commands import list as list_checkpoints
+from siglip_jax.cli.options.former import FormerOption
 from siglip_jax.locate import home
 from siglip_jax.messages import did_you_mean
 
@@ -59,7 +60,12 @@ class Parser(argparse.ArgumentParser):
             name = argument.partition("=")[0]
             # With a space it is no option but a value, such as the label "--- a dog".
             if name.startswith("--") and name not in known and " " not in argument:
-                hint = did_you_mean(name, [n for n in known if n[:2] == "--"])
+                current = [
+                    option
+                    for option, action in known.items()
+                    if option.startswith("--") and not isinstance(action, FormerOption)
+                ]
+                hint = did_you_mean(name, current)
                 self.error(f"there is no option {name}{hint}")
         return super().parse_known_args(args, namespace)
 

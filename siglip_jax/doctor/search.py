@@ -1,7 +1,7 @@
-"""Which knob of another pipeline is wrong, and how much each wrong knob matters.
+"""Which setting of another pipeline is wrong, and how much each wrong setting matters.
 
-Two questions. `effects`: how far do scores of this model move if a knob is wrong?
-`diagnose`: given a pipeline's embeddings of the bundled inputs, which knob, or which two,
+Two questions. `effects`: how far do scores of this model move if a setting is wrong?
+`diagnose`: given a pipeline's embeddings of the bundled inputs, which setting, or which two,
 when turned here, give the same embeddings?
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from siglip_jax.config import Vision
 from siglip_jax.doctor.settings import (
-    ImageKnobs,
-    Knobs,
-    Setting,
-    TextKnobs,
+    Changes,
+    ImageSettings,
+    Settings,
+    TextSettings,
     apply,
     candidates,
     correct,
@@ -31,21 +31,19 @@ from siglip_jax.scoring.scores import sigmoid
 from siglip_jax.verify import inputs
 
 TOWERS = ("image", "text")
-# Root mean square distance of two rows of length 1 that counts as none: two systems in
-# float32 are about 1e-6 apart, the least of the knobs (exact GELU) moves rows by 1e-4.
+# Root mean square distance of two unit-norm rows that counts as none: two systems in
+# float32 are about 1e-6 apart, the least of the settings (exact GELU) moves rows by 1e-4.
 SAME = 1e-5
-# A knob more must explain at least half of what was left, or it is noise.
+# A setting more must explain at least half of what was left, or it is noise.
 _GAIN = 2.0
 _EXPLAINED = 0.1  # of the distance may be left, which rounding to bfloat16 can need
 _SHOWN = 5
 
-Progress = Callable[[int, int], None]
-
 
 class Effect(NamedTuple):
-    """How far wrong knobs, by tower, move the scores of all bundled pairs."""
+    """How far wrong settings, by tower, move the scores of all bundled pairs."""
 
-    settings: dict[str, Setting]
+    settings: dict[str, Changes]
     max_logit: float
     mean_logit: float
     max_probability: float
@@ -55,7 +53,7 @@ class Effect(NamedTuple):
 class Candidate(NamedTuple):
     """A setting, and how far embeddings are from those that it gives here."""
 
-    setting: Setting
+    setting: Changes
     distance: float
 
 
@@ -65,8 +63,8 @@ class Diagnosis(NamedTuple):
     Attributes:
       verdict: "same", "explained", "partly" or "unexplained".
       distance: root mean square distance of their rows from the model's own.
-      best: the setting that explains them best with fewest knobs; empty if none does.
-      ties: other settings with as many knobs that explain them as well.
+      best: the setting that explains them best with fewest settings; empty if none does.
+      ties: other settings with as many settings that explain them as well.
       nearest: the nearest settings that were tried, best first.
       norms: smallest and largest length of their rows before they were normalised.
     """
@@ -75,17 +73,17 @@ class Diagnosis(NamedTuple):
     verdict: str
     distance: float
     best: Candidate
-    ties: tuple[Setting, ...]
+    ties: tuple[Changes, ...]
     nearest: tuple[Candidate, ...]
     norms: tuple[float, float]
 
 
 class Doctor:
-    """A model, its right knobs, and its embeddings of the bundled inputs under any others.
+    """A model, its right settings, and its embeddings of the bundled inputs under any others.
 
     Args:
       model, params: the model.
-      profile: its own preprocessing, from which the right knobs are read.
+      profile: its own preprocessing, from which the right settings are read.
       tokenizer: given a text profile, the tokenizer for it; None to leave texts alone.
     """
 
@@ -103,25 +101,25 @@ class Doctor:
         self._scale = tuple(np.float32(params[name]) for name in ("t", "b"))
         self._pictures = list(inputs.pictures().values())
         self._texts: dict[Any, list[list[int]]] = {}
-        self._rows: dict[Knobs, np.ndarray] = {}
+        self._rows: dict[Settings, np.ndarray] = {}
         self._text_rows: dict[Any, np.ndarray] = {}
         self.tokenizer = None
         if tokenizer is not None:
-            # It must not clean or cut: that is what knobs do here.
+            # It must not clean or cut: that is what settings do here.
             text = dataclasses.replace(profile.text, lower="none", clean="none", length=1024)
             self.tokenizer = tokenizer(dataclasses.replace(profile, text=text))
 
-    def embed(self, knobs: Knobs) -> np.ndarray:
-        """Embeddings of the bundled pictures or texts, (n, d), under these knobs."""
-        if knobs not in self._rows:
-            if isinstance(knobs, ImageKnobs):
-                self._rows[knobs] = self.towers.images(self._pictures, knobs)
+    def embed(self, settings: Settings) -> np.ndarray:
+        """Embeddings of the bundled images or texts, (n, d), under these settings."""
+        if settings not in self._rows:
+            if isinstance(settings, ImageSettings):
+                self._rows[settings] = self.towers.images(self._pictures, settings)
             else:
-                self._rows[knobs] = self._embed_texts(knobs)
-        return self._rows[knobs]
+                self._rows[settings] = self._embed_texts(settings)
+        return self._rows[settings]
 
-    def settings(self, tower: str, known: Setting = ()) -> list[Setting]:
-        """Every known wrong value of one knob alone, beside those `known` to be set so."""
+    def settings(self, tower: str, known: Changes = ()) -> list[Changes]:
+        """Every known wrong value of one setting alone, beside those `known` to be set so."""
         base = apply(self.right[tower], known)
         return [
             (single,)
@@ -129,25 +127,25 @@ class Doctor:
             if single[0] not in dict(known) and not self._idle(base, (single,))
         ]
 
-    def _pairs(self, tower: str, known: Setting) -> list[Setting]:
+    def _pairs(self, tower: str, known: Changes) -> list[Changes]:
         base = apply(self.right[tower], known)
         singles = [one for one in candidates(base, self.config) if one[0] not in dict(known)]
         return [pair for pair in pairs(singles) if not self._idle(base, pair)]
 
-    def _idle(self, base: Knobs, setting: Setting) -> bool:
+    def _idle(self, base: Settings, setting: Changes) -> bool:
         """Whether a position embedding is to be interpolated that stays on its own grid."""
-        vision, knobs = self.config.vision, apply(base, setting)
+        vision, settings = self.config.vision, apply(base, setting)
         if "posemb" not in dict(setting):
             return False
         if isinstance(vision, Vision):
-            return knobs.res // vision.patch == vision.grid
-        return knobs.framing == "squash" and math.isqrt(knobs.res) == vision.posemb_grid
+            return settings.res // vision.patch == vision.grid
+        return settings.framing == "squash" and math.isqrt(settings.res) == vision.posemb_grid
 
-    def effect(self, settings: dict[str, Setting]) -> Effect:
-        """How far the scores of all bundled pictures and texts move.
+    def effect(self, settings: dict[str, Changes]) -> Effect:
+        """How far the scores of all bundled images and texts move.
 
         Args:
-          settings: tower to its wrong knobs; a tower left out is right.
+          settings: tower to its wrong settings; a tower left out is right.
         """
         right = self._logits({tower: self.embed(self.right[tower]) for tower in TOWERS})
         wrong = self._logits(
@@ -162,21 +160,21 @@ class Doctor:
         self,
         tower: str,
         theirs: np.ndarray,
-        known: Setting = (),
-        progress: Progress = lambda done, total: None,
+        known: Changes = (),
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Diagnosis:
-        """Finds the knob, or the two knobs, that explain `theirs`.
+        """Finds the setting, or the two settings, that explain `theirs`.
 
         Args:
           tower: "image" or "text".
           theirs: (n, d), one row a bundled input (`check_rows`); of any length.
-          known: knobs known to be set so in their pipeline.
+          known: settings known to be set so in their pipeline.
           progress: called with settings tried and settings in all.
         """
         norm = np.linalg.norm(theirs, axis=1, keepdims=True)
         theirs = theirs / norm
         base = apply(self.right[tower], known)
-        tried: list[list[Setting]] = [[()], self.settings(tower, known), self._pairs(tower, known)]
+        tried: list[list[Changes]] = [[()], self.settings(tower, known), self._pairs(tower, known)]
         total, found = sum(map(len, tried)), []
         best = Candidate((), np.inf)
         for settings in tried:
@@ -215,21 +213,22 @@ class Doctor:
             norms=(float(norm.min()), float(norm.max())),
         )
 
-    def _embed_texts(self, knobs: TextKnobs) -> np.ndarray:
+    def _embed_texts(self, settings: TextSettings) -> np.ndarray:
         if self.tokenizer is None:
             raise ValueError("texts cannot be embedded without a vocabulary; name a file")
-        cleaning = (knobs.lower, knobs.punctuation)
+        cleaning = (settings.lower, settings.punctuation)
         if cleaning not in self._texts:
-            self._texts[cleaning] = tokens(self.tokenizer, inputs.TEXTS, knobs)
+            self._texts[cleaning] = tokens(self.tokenizer, inputs.TEXTS, settings)
         eos, length = self.profile.text.eos, self.config.text.length
-        rows = text_inputs(self._texts[cleaning], knobs, length, eos)
+        rows = text_inputs(self._texts[cleaning], settings, length, eos)
         # Most settings change a few texts; the other rows are known already.
         keys = [
-            (knobs.activation, *(part[i].tobytes() for part in rows)) for i in range(len(rows.ids))
+            (settings.activation, *(part[i].tobytes() for part in rows))
+            for i in range(len(rows.ids))
         ]
         new = [i for i, key in enumerate(keys) if key not in self._text_rows]
         if new:
-            z = self.towers.texts(TextInputs(*(part[new] for part in rows)), knobs.activation)
+            z = self.towers.texts(TextInputs(*(part[new] for part in rows)), settings.activation)
             self._text_rows |= {keys[i]: row for i, row in zip(new, z, strict=True)}
         return np.stack([self._text_rows[key] for key in keys])
 
@@ -237,5 +236,5 @@ class Doctor:
         t, b = self._scale
         return z["image"] @ z["text"].T * np.exp(t) + b
 
-    def _distance(self, knobs: Knobs, theirs: np.ndarray) -> float:
-        return float(np.sqrt(np.square(self.embed(knobs) - theirs).sum(1).mean()))
+    def _distance(self, settings: Settings, theirs: np.ndarray) -> float:
+        return float(np.sqrt(np.square(self.embed(settings) - theirs).sum(1).mean()))

@@ -1,4 +1,4 @@
-"""The knobs of a pipeline around a SigLIP model, and the ways in which they are set wrong.
+"""The settings of a pipeline around a SigLIP model, and the ways in which they are set wrong.
 
 One dataclass for each tower. Values that the model's own pipeline has come from its
 profile (`correct`); `candidates` are the wrong ones that are known from other systems.
@@ -16,7 +16,7 @@ from siglip_jax.messages import did_you_mean
 if TYPE_CHECKING:  # The command line looks here for what `--help` says, and is quick.
     from siglip_jax.preprocessing.profiles import Profile
 
-# Knob to its values in words; numbers are checked apart. The first lines of each class
+# Setting to its values in words; numbers are checked apart. The first lines of each class
 # say what they mean, and `siglip-jax doctor --help` repeats it.
 CHOICES: dict[str, tuple[str, ...]] = {
     "framing": ("squash", "center_crop", "aspect"),
@@ -38,7 +38,7 @@ _CLEAN = {"none": "keep", "delete_punctuation": "delete", "canonicalize": "canon
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageKnobs:
+class ImageSettings:
     """What can be wrong before and in an image tower.
 
     Attributes:
@@ -64,7 +64,7 @@ class ImageKnobs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextKnobs:
+class TextSettings:
     """What can be wrong before and in a text tower.
 
     Attributes:
@@ -91,13 +91,13 @@ class TextKnobs:
     activation: str = "tanh"
 
 
-Knobs = ImageKnobs | TextKnobs
-# Some of the knobs of one tower, as (knob, value); the others are right.
-Setting = tuple[tuple[str, Any], ...]
+Settings = ImageSettings | TextSettings
+# Some of the settings of one tower, as (setting, value); the others are right.
+Changes = tuple[tuple[str, Any], ...]
 
 
-def choose(knob: str, value: str) -> str:
-    """`value`, if it is one of the knob's.
+def choose(key: str, value: str) -> str:
+    """`value`, if it is one of the setting's.
 
     Raises:
       ValueError: if it is not; the message offers near names.
@@ -107,11 +107,11 @@ def choose(knob: str, value: str) -> str:
       ...
     ValueError: pooling must be last or eos, got 'lats'; did you mean last?
     """
-    choices = CHOICES[knob]
+    choices = CHOICES[key]
     if value in choices:
         return value
     known = f"{', '.join(choices[:-1])} or {choices[-1]}"
-    raise ValueError(f"{knob} must be {known}, got {value!r}{did_you_mean(value, choices)}")
+    raise ValueError(f"{key} must be {known}, got {value!r}{did_you_mean(value, choices)}")
 
 
 def with_antialias(resize: str, antialias: bool) -> str:
@@ -130,8 +130,8 @@ def with_antialias(resize: str, antialias: bool) -> str:
     return "tf_bilinear"
 
 
-def correct(config: Siglip, profile: "Profile") -> tuple[ImageKnobs, TextKnobs]:
-    """The knobs as a model's own profile sets them.
+def correct(config: Siglip, profile: "Profile") -> tuple[ImageSettings, TextSettings]:
+    """The settings as a model's own profile sets them.
 
     >>> from siglip_jax.checkpoints import find
     >>> from siglip_jax.preprocessing.profiles import profile_for
@@ -146,15 +146,15 @@ def correct(config: Siglip, profile: "Profile") -> tuple[ImageKnobs, TextKnobs]:
         framing = "aspect" if image.res is None else "squash"
         res, posemb = image.max_patches or vision.posemb_grid**2, "bilinear_antialias"
     return (
-        ImageKnobs(framing=framing, resize=image.resize, res=res, posemb=posemb),
-        TextKnobs(
+        ImageSettings(framing=framing, resize=image.resize, res=res, posemb=posemb),
+        TextSettings(
             pad=text.pad, length=text.length, lower=text.lower, punctuation=_CLEAN[text.clean]
         ),
     )
 
 
-def check(image: ImageKnobs, text: TextKnobs, config: Siglip) -> None:
-    """Raises a ValueError if a pipeline with these knobs could not run the model at all."""
+def check(image: ImageSettings, text: TextSettings, config: Siglip) -> None:
+    """Raises a ValueError if a pipeline with these settings could not run the model at all."""
     vision = config.vision
     odd = "center_crop" if config.naflex else "aspect"
     if image.framing == odd:
@@ -168,9 +168,9 @@ def check(image: ImageKnobs, text: TextKnobs, config: Siglip) -> None:
         raise ValueError(f"pad must be an id below {config.text.vocab_size}, got {text.pad}")
 
 
-def candidates(right: Knobs, config: Siglip) -> list[tuple[str, Any]]:
-    """Every wrong value of every knob that a real pipeline is known to have."""
-    if isinstance(right, TextKnobs):
+def candidates(right: Settings, config: Siglip) -> list[tuple[str, Any]]:
+    """Every wrong value of every setting that a real pipeline is known to have."""
+    if isinstance(right, TextSettings):
         values: dict[str, tuple[Any, ...]] = {
             # 16 of 64 is the default of big_vision's evaluators.
             "length": (right.length // 4, right.length // 2),
@@ -203,19 +203,21 @@ def _resolutions(res: int, config: Siglip) -> tuple[int, ...]:
     return tuple(sorted(near | {vision.grid * vision.patch}))
 
 
-def apply(right: Knobs, setting: Setting) -> Any:
-    """The knobs with those of a setting changed."""
+def apply(right: Settings, setting: Changes) -> Any:
+    """The settings with those of a setting changed."""
     return dataclasses.replace(right, **dict(setting))
 
 
-def settings_apart(knobs: Knobs, right: Knobs) -> Setting:
-    """The setting that makes `knobs` out of `right`."""
+def settings_apart(settings: Settings, right: Settings) -> Changes:
+    """The setting that makes `settings` out of `right`."""
     names = [field.name for field in dataclasses.fields(right)]
-    return tuple((n, getattr(knobs, n)) for n in names if getattr(knobs, n) != getattr(right, n))
+    return tuple(
+        (n, getattr(settings, n)) for n in names if getattr(settings, n) != getattr(right, n)
+    )
 
 
-def pairs(singles: list[tuple[str, Any]]) -> Iterator[Setting]:
-    """All settings of two different knobs.
+def pairs(singles: list[tuple[str, Any]]) -> Iterator[Changes]:
+    """All settings of two different settings.
 
     >>> list(pairs([("pad", 0), ("eos", "cut"), ("eos", "none")]))
     [(('pad', 0), ('eos', 'cut')), (('pad', 0), ('eos', 'none'))]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from siglip_jax.config import Vision
-from siglip_jax.doctor.settings import ImageKnobs
+from siglip_jax.doctor.settings import ImageSettings
 from siglip_jax.doctor.wrong_inputs import (
     TextInputs,
     fixed_inputs,
@@ -40,7 +40,7 @@ class Towers:
         self._table = np.asarray(self.params["img"]["pos_embedding"])
 
     def texts(self, texts: TextInputs, activation: str) -> np.ndarray:
-        """Embeddings (n, d) of length one."""
+        """Unit-norm embeddings (n, d)."""
         run = _text_program(self.model, activation)
         rows = [
             np.asarray(run(self.params, *batch))[:count]
@@ -48,22 +48,22 @@ class Towers:
         ]
         return np.concatenate(rows)
 
-    def images(self, pictures: Sequence[np.ndarray], knobs: ImageKnobs) -> np.ndarray:
-        """Embeddings (n, d) of length one."""
+    def images(self, pictures: Sequence[np.ndarray], settings: ImageSettings) -> np.ndarray:
+        """Unit-norm embeddings (n, d)."""
         vision = self.model.config.vision
         if not isinstance(vision, Vision):
-            patches, shift = naflex_inputs(pictures, knobs, vision, self._table)
-            run = _image_program(self.model, knobs.activation)
+            patches, shift = naflex_inputs(pictures, settings, vision, self._table)
+            run = _image_program(self.model, settings.activation)
             return np.asarray(run(self.params, Patches(*patches), shift))
         grown: Any = self.model
-        if knobs.res != vision.res:
-            grown = self.model.clone(config=self.model.config.at_resolution(knobs.res))
+        if settings.res != vision.res:
+            grown = self.model.clone(config=self.model.config.at_resolution(settings.res))
         params = self.params
-        posemb = fixed_posemb(self._table, knobs, vision)
+        posemb = fixed_posemb(self._table, settings, vision)
         if posemb is not self._table:
             params = {**params, "img": {**params["img"], "pos_embedding": jnp.asarray(posemb)}}
-        run = _image_program(grown, knobs.activation)
-        return np.asarray(run(params, fixed_inputs(pictures, knobs), np.float32(0)))
+        run = _image_program(grown, settings.activation)
+        return np.asarray(run(params, fixed_inputs(pictures, settings), np.float32(0)))
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,6 +1,6 @@
 """What a model can do, measured with big_vision's definitions."""
 
-from siglip_jax.evaluation.class_sentences import canonicalize, sentences
+from siglip_jax.evaluation.class_names import canonicalize, class_texts
 from siglip_jax.evaluation.classification import class_embeddings, zero_shot_accuracy
 from siglip_jax.evaluation.match_ranks import Ranks, ranks
 from siglip_jax.evaluation.retrieval import recall
@@ -14,8 +14,8 @@ __all__ = [
     "Ranks",
     "canonicalize",
     "class_embeddings",
+    "class_texts",
     "ranks",
     "recall",
-    "sentences",
     "zero_shot_accuracy",
 ]

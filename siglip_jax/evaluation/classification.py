@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from siglip_jax.evaluation.class_sentences import Aliases, sentences
+from siglip_jax.evaluation.class_names import Aliases, class_texts
 from siglip_jax.evaluation.templates import CLIP_PAPER
 from siglip_jax.programs.sharding import make_mesh, put
 from siglip_jax.scoring.batches import batches
@@ -31,20 +31,20 @@ def class_embeddings(
     canonical: bool = True,
     aliases: Aliases = "first",
 ) -> np.ndarray:
-    """Embeddings (classes, d) of length 1: the mean over a class's sentences, normalised.
+    """Unit-norm embeddings (classes, d): the mean over a class's texts, normalised.
 
     Args:
-      encode: strings to embeddings (n, d) of length 1, such as `Scorer.embed_texts`.
-      names, templates, canonical, aliases: as `sentences`.
+      encode: strings to unit-norm embeddings (n, d), such as `Scorer.embed_texts`.
+      names, templates, canonical, aliases: as `class_texts`.
 
     Raises:
-      ValueError: as `sentences`.
+      ValueError: as `class_texts`.
 
     >>> lengths = {"cat": [1, 0], "a cat": [0, 1]}
     >>> class_embeddings(lambda texts: [lengths[text] for text in texts], ["Cat"], ["{}", "a {}"])
     array([[0.70710677, 0.70710677]], dtype=float32)
     """
-    spoken = sentences(names, templates, canonical=canonical, aliases=aliases)
+    spoken = class_texts(names, templates, canonical=canonical, aliases=aliases)
     z = np.asarray(encode([sentence for of_class in spoken for sentence in of_class]), np.float32)
     starts = np.cumsum([len(of_class) for of_class in spoken])[:-1]
     # Each sentence weighs the same, so a class's mean runs over names and templates at once.
@@ -61,7 +61,7 @@ def zero_shot_accuracy(
 ) -> dict[str, float]:
     """Shares between 0 and 1: `accuracy`, big_vision's, and `top5_accuracy`.
 
-    The k nearest classes are those of the largest products, the lower index first of
+    The k nearest classes are those of the largest dot products, the lower index first of
     equal ones. An image is right if any of its labels is among them, as for ImageNet
     ReaL; one without a label is wrong, so leave those out.
 
@@ -70,7 +70,7 @@ def zero_shot_accuracy(
       classes: (classes, d), as `class_embeddings` returns them.
       labels: (n,) indices of classes; or (n, most) with -1 where there is no further one.
       ks: 1 is called `accuracy`, any other k `top{k}_accuracy`.
-      mesh: devices that share the images; the default device alone unless given.
+      mesh: devices that share the images; default: the first device alone.
 
     Raises:
       ValueError: if shapes or labels do not fit, or an embedding is not finite.

@@ -48,8 +48,8 @@ def ranks(
       zimg: (i, d) embeddings of images, numpy or jax.
       ztxt: (t, d) embeddings of texts.
       image_of_text: (t,) the row of `zimg` that each text belongs to, in any order.
-      mesh: devices that share the rows (`make_mesh`); the default device alone
-        unless given. Several processes call this with the same inputs.
+      mesh: devices that share the rows (`make_mesh`); default: the first
+        device alone. Several processes call this with the same inputs.
       chunk: rows of a block, of either kind; rounded up.
 
     Raises:

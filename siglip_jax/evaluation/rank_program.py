@@ -115,9 +115,9 @@ def _ranks_of_a_device(
         return lax.scan(over_chunks, of_images, (numbers, ztxt, owners, of_texts))
 
     lowest = jnp.full((blocks, size), -jnp.inf)
-    nobody = jnp.full((blocks, size), NEVER, jnp.int32)
+    no_owner = jnp.full((blocks, size), NEVER, jnp.int32)
     (best, index), of_text = sweep(
-        _find_own, (lowest, nobody), jnp.full(owners.shape, -jnp.inf), own_only=True
+        _find_own, (lowest, no_owner), jnp.full(owners.shape, -jnp.inf), own_only=True
     )
     # A text's image is on one device, the others still have -inf.
     of_text = lax.pmax(of_text, axes)

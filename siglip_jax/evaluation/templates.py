@@ -1,6 +1,6 @@
 """The prompt templates that define the zero-shot benchmarks.
 
-Facts, not code: 80 sentences that OpenAI published for ImageNet with CLIP
+Facts, not code: 80 texts that OpenAI published for ImageNet with CLIP
 (`notebooks/Prompt_Engineering_for_ImageNet.ipynb` of openai/CLIP, MIT licence), in their
 order, and the 7 of them that CLIP's authors found to do most of the work. big_vision
 (`evaluators/proj/image_text/prompt_engineering.py`, Apache 2.0) adds the bare name to both.

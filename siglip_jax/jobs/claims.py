@@ -29,7 +29,7 @@ class AllMine:
         return self._todo.pop() if self._todo else None
 
     def release(self, shard: int) -> None:
-        """Nobody else waits for it."""
+        """No other process waits for it."""
 
     def close(self) -> None:
         """There is nothing to give back."""
@@ -149,5 +149,5 @@ class Claims:
             for shard in list(self._held):
                 try:
                     os.utime(self._path(shard))
-                except OSError:  # taken over: whoever is first writes the shard
+                except OSError:  # taken over: the first process to finish writes the shard
                     continue

@@ -20,7 +20,7 @@ class ErrorShare:
 
     def __init__(self, limit: float, count: int) -> None:
         if not 0 <= limit <= 1:
-            raise ValueError(f"error_share must lie in 0..1, got {limit}")
+            raise ValueError(f"max_error_share must lie in 0..1, got {limit}")
         self.limit, self.count = limit, count
         self._first: str | None = None
 

@@ -25,7 +25,7 @@ class Labels:
     be computed again after an interruption.
 
     Args:
-      memory: bytes of them that each device may keep; a quarter of its own unless given.
+      memory: bytes of them that each device may keep; default: a quarter of its own.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Labels:
         ]
 
     def computed(self, zimg: np.ndarray) -> dict[str, np.ndarray]:
-        """What a score job stores of pictures with embeddings (n, d)."""
+        """What a score job stores of images with embeddings (n, d)."""
         if self.job.top is None:
             logits = self.scorer.logits(zimg, self._all)
             return {"probabilities": sigmoid(logits)}
         values = np.empty((len(zimg), self.job.top), np.float32)
         places = np.empty((len(zimg), self.job.top), np.int64)
-        # A shard of few pictures must not cost a full block; powers of two bound what compiles.
+        # A shard of few images must not cost a full block; powers of two bound what compiles.
         few = 1 << max(len(zimg) - 1, 0).bit_length()
         block = min(_PICTURES, few)
         for start in range(0, len(zimg), block):

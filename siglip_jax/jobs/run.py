@@ -39,18 +39,18 @@ class Options:
     Attributes:
       batch_size: items a step, over the local devices; 32 on a CPU and 256 on each other
         device, or fewer where there are few items.
-      error_share: of items that may be in error before the job stops.
+      max_error_share: of items that may be in error before the job stops.
       shared: other processes work on the same folder; so they do under `jax.distributed`.
       patience: seconds until another process that shows no life is replaced.
-      threads: that decode, as many as there are cores unless given.
-      memory: bytes of files and pictures being decoded to hold, whatever their sizes.
+      threads: that decode; default: as many as there are cores.
+      memory: bytes of files and images being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
       program: a saved one to start from (`siglip_jax.programs.load_program`), with its batches.
       report: called with a `JobProgress` a few times a second.
     """
 
     batch_size: int | None = None
-    error_share: float = 0.01
+    max_error_share: float = 0.01
     shared: bool = False
     patience: float = PATIENCE
     threads: int | None = None
@@ -145,7 +145,7 @@ def run(
 ) -> JobResult:
     """Runs a job, or goes on with it. A function is called for the model once it is needed."""
     folder = Path(out).expanduser()
-    errors = ErrorShare(options.error_share, 0)
+    errors = ErrorShare(options.max_error_share, 0)
     check_folder(folder)
     shared = options.shared or jax.distributed.is_initialized()
     with locked(folder, shared=shared), Stop() as stop:
@@ -164,7 +164,7 @@ def run(
             source={
                 "identity": source.identity(),
                 "shards": len(shards),
-                # Where `siglip_jax.search` finds the pictures again.
+                # Where `siglip_jax.search` finds the images again.
                 "origin": getattr(source, "origin", None),
             },
         )

@@ -1,4 +1,4 @@
-"""The files of a shard: Parquet for everybody, or the `.npy` layout of clip-retrieval."""
+"""The files of a shard: Parquet, or the `.npy` layout of clip-retrieval."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ class ParquetSink:
     """`data/00012.parquet`, one row an item, in order.
 
     Columns: `key`; `text` of texts and pairs; what was computed, null for an item in error;
-    `width`, `height` of pictures, in pixels; `error`, null where all is well. The schema's
+    `width`, `height` of images, in pixels; `error`, null where all is well. The schema's
     metadata hold under `siglip_jax` what a file needs to be understood alone.
     """
 

@@ -31,7 +31,7 @@ class TopK:
     Args:
       k: how many rows to find.
       chunk: rows to multiply with at once, over all devices; rounded up to fill them.
-      mesh: the devices; the default one unless given.
+      mesh: the devices; default: the first.
 
     Of rows equally near, the one that comes first is first. A row of NaN is never found.
 

@@ -2,7 +2,7 @@
 
 XLA chooses the layout of activations. Given weights that are split (FSDP) it may
 split the width of activations, rather than gather the weights of one layer at a
-time; so whoever compiles a model for a mesh says here how batches are split, and
+time; so the code that compiles a model for a mesh says here how batches are split, and
 the blocks hold their activations to it. Where weights are whole on every device
 there is nothing to hold, and each constraint would keep XLA from fusing what is
 on its two sides (on a v6e 15% more temporary memory for B/16).

@@ -31,7 +31,7 @@ def attention_weights(
 
     Rows that a mask forbids entirely attend uniformly: no NaN.
     """
-    # big_vision: the query is scaled before the product and the softmax runs in
+    # big_vision: the query is scaled before the matmul and the softmax runs in
     # the compute dtype (flax `dot_product_attention_weights` defaults).
     query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
     logits = jnp.einsum("bqkd,bvkd->bkqv", query, key)
@@ -91,7 +91,7 @@ def _batched_matmul(
     def fold(x: jax.Array) -> jax.Array:  # (b, n, k, d) -> (b·k, n, d)
         return x.transpose(0, 2, 1, 3).reshape(b * k, x.shape[1], d)
 
-    query = query / jnp.sqrt(d).astype(query.dtype)  # big_vision: scaled before the product
+    query = query / jnp.sqrt(d).astype(query.dtype)  # big_vision: scaled before the matmul
     logits = jnp.matmul(fold(query), fold(key).transpose(0, 2, 1))
     if mask is not None:
         logits = logits.reshape(b, k, nq, nk)

@@ -101,7 +101,7 @@ class NaFlexVisionTower(nn.Module):
     def __call__(
         self, image: Patches, *, map_weights: bool = False, return_blocks: bool = False
     ) -> tuple[Float[Array, "b d"], Intermediates]:
-        """Embeds patches; not yet normalised to length 1.
+        """Embeds patches; not yet normalised to unit norm.
 
         Coordinates must lie on the canvas: see `check_patches`.
         """

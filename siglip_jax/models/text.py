@@ -27,7 +27,7 @@ class TextTower(nn.Module):
     def __call__(
         self, text: Int[Array, "b n"], *, return_blocks: bool = False
     ) -> tuple[Float[Array, "b d"], Intermediates]:
-        """Embeds token ids; not yet normalised to length 1.
+        """Embeds token ids; not yet normalised to unit norm.
 
         Ids must be padded to `config.length` and lie inside the vocabulary
         (the tokenizer sees to both).

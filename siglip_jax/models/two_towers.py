@@ -24,7 +24,7 @@ from siglip_jax.preprocessing.naflex import Patches
 
 
 def normalize(z: Float[ArrayLike, "b d"]) -> Float[Array, "b d"]:
-    """Rows of length one.
+    """Unit-norm rows.
 
     >>> normalize(jnp.array([[3.0, 4.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929]]
@@ -73,7 +73,7 @@ class SiglipModel(nn.Module):
         map_weights: bool = False,
         return_blocks: bool = False,
     ) -> tuple[Float[Array, "i d"] | None, Float[Array, "t d"] | None, Intermediates]:
-        """Returns `zimg`, `ztxt` (rows of length one, None where not given) and `out`.
+        """Returns `zimg`, `ztxt` (unit-norm rows, None where not given) and `out`.
 
         Args:
           image: (b, res, res, 3) in [-1, 1], or `Patches` for a NaFlex model.
@@ -113,7 +113,7 @@ class SiglipModel(nn.Module):
 
 
 def _finish(tower: str, z: Any, details: Intermediates, out: Intermediates) -> Any:
-    # A tower whose weights are bfloat16 gives bfloat16, too coarse for rows of length one.
+    # A tower whose weights are bfloat16 gives bfloat16, too coarse for unit-norm rows.
     z = z.astype(jnp.float32)
     out |= {f"{tower}/{name}": value for name, value in details.items()}
     out[f"{tower}/norm"] = jnp.linalg.norm(z, axis=1, keepdims=True)

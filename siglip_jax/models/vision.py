@@ -44,7 +44,7 @@ class VisionTower(nn.Module):
         map_weights: bool = False,
         return_blocks: bool = False,
     ) -> tuple[Float[Array, "b d"], Intermediates]:
-        """Embeds images with values in [-1, 1]; not yet normalised to length 1.
+        """Embeds images with values in [-1, 1]; not yet normalised to unit norm.
 
         Raises:
           ValueError: if the images are not `config.res` pixels square. A model

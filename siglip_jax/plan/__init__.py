@@ -1,4 +1,4 @@
-"""Programs compiled for devices that are not there, and what they would need."""
+"""Ahead-of-time compilation for TPU topologies: what a program would need on a slice."""
 
 from siglip_jax.plan.chips import CHIPS, Chip
 from siglip_jax.plan.estimate import Plan, TooLarge, largest_batch, make_plan

@@ -18,7 +18,7 @@ class Chip:
     Attributes:
       name: as in a topology, such as v5e.
       kind: what jax calls the device (`device_kind`).
-      flops: per second, bfloat16 matrix products.
+      flops: per second, bfloat16 matmuls.
       flops_float32: the same for float32 at precision "highest". A TPU takes six bfloat16
         passes for it (`jax.lax.Precision`).
       memory: bytes of HBM that a program can have.
@@ -35,7 +35,7 @@ class Chip:
     dimensions: int = 0
 
     def peak(self, precision: str) -> float:
-        """FLOP/s of matrix products at `Execution.precision`."""
+        """FLOP/s of matmuls at `Execution.precision`."""
         return self.flops_float32 if precision == "highest" else self.flops
 
 

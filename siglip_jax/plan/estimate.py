@@ -1,4 +1,4 @@
-"""A program compiled for devices that may not be there, and what the compiler says of it."""
+"""A program compiled ahead of time for a slice, and what the compiler says of it."""
 
 import dataclasses
 import re
@@ -29,7 +29,7 @@ class Plan:
       capacity: bytes of memory of the chip.
       flops: as XLA counts them, loop bodies as often as they run.
       flops_once: XLA's own number, which counts a loop's body once.
-      analytic: from the configuration, matrix products only.
+      analytic: from the configuration, matmuls only.
       nbytes, nbytes_once: bytes accessed, likewise. An upper bound on the traffic of the
         memory, for what stays on the chip counts too.
       loops: how many loop bodies were multiplied; None where a loop's turns are unknown.
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Roofline: no call is faster than its products; memory is an upper bound."""
+        """Roofline: no call is faster than its matmuls; memory is an upper bound."""
         if self.compute_seconds is None or self.memory_seconds is None:
             return None
         return max(self.compute_seconds, self.memory_seconds)
@@ -140,7 +140,7 @@ def _read(
     module = read_module(compiled.as_text())
     once, every = module.matmul_flops()
     flops, nbytes = float(cost.get("flops", 0)), float(cost.get("bytes accessed", 0))
-    # What is not a product grows with the products.
+    # What is not a matmul grows with the matmuls.
     all_flops = flops * every / once if once else flops
     all_bytes = nbytes + module.repeated_bytes()
     chip = target.chip

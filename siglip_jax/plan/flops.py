@@ -1,6 +1,6 @@
-"""How much work a model is, from its configuration: matrix products only.
+"""How much work a model is, from its configuration: matmuls only.
 
-A product of (m, k) and (k, n) is 2·m·k·n FLOPs. What is left out (norms, softmax, GELU) is one
+A matmul of (m, k) and (k, n) is 2·m·k·n FLOPs. What is left out (norms, softmax, GELU) is one
 or two percent for released models, and what XLA counts includes it.
 """
 
@@ -20,7 +20,7 @@ def block_flops(size: Size, tokens: int) -> int:
 
 
 def patches_of(config: Siglip, patches: int | None = None) -> int:
-    """Tokens of an image; of a NaFlex model `patches`, unless given its training grid's."""
+    """Tokens of an image; of a NaFlex model `patches`; default: those of its training grid."""
     vision = config.vision
     if isinstance(vision, NaFlexVision):
         return patches or vision.posemb_grid**2

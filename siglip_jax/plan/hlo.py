@@ -1,7 +1,7 @@
 """Compiled programs read from their HLO text: which computation runs how often.
 
 XLA's own numbers count the body of a loop once. Here is what is needed to multiply: the
-loops, how often each runs, and the matrix products in it.
+loops, how often each runs, and the matmuls in it.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class Module:
                 yield instruction, scope, times
 
     def matmul_flops(self) -> tuple[int, int]:
-        """Of matrix products and convolutions: loop bodies once, and as often as they run."""
+        """Of matmuls and convolutions: loop bodies once, and as often as they run."""
         once = every = 0
         for instruction, scope, times in self.executed():
             flops = _matmul(instruction, scope)
@@ -242,7 +242,7 @@ def _matched(pattern: str, attributes: str) -> re.Match[str]:
 def _convolution(
     out: tuple[int, ...], lhs: tuple[int, ...], rhs: tuple[int, ...], attributes: str
 ) -> int:
-    """Products that read padding or the gaps of a dilation are no work, as XLA counts."""
+    """Multiplications that read padding or the gaps of a dilation are no work, as XLA counts."""
     labels = _matched(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     window = re.search(r"window=\{([^}]*)\}", attributes)
     fields = dict(re.findall(r"(\w+)=(\S+)", window[1])) if window else {}

@@ -1,4 +1,4 @@
-"""Devices to compile for: a TPU slice that is not there, or those that are.
+"""Devices to compile for: a TPU topology, ahead of time, or those of this machine.
 
 libtpu compiles for any slice without a TPU: `jax.experimental.topologies`.
 """
@@ -33,7 +33,7 @@ class Slice(NamedTuple):
 
     @property
     def memory(self) -> float | None:
-        """Bytes that a program can have on one device; None if nobody says."""
+        """Bytes that a program can have on one device; None if unknown."""
         if self.name == "local" and (limit := device_memory(self.devices).limit):
             return limit
         return self.chip.memory if self.chip else None
@@ -43,7 +43,7 @@ def find_slice(name: str) -> Slice:
     """The devices called `name`: "local", or a slice such as v5e:4x4 or v5p:2x2x1.
 
     Raises:
-      ValueError: if there is no such slice (near names are offered), or no libtpu.
+      ValueError: if there is no such slice (similar names are suggested), or no libtpu.
     """
     import jax
 

@@ -57,7 +57,7 @@ def scoring_workload(
     labels: int = 1024,
     patches: int | None = None,
 ) -> Workload:
-    """Image tower, text tower or the product of both as a `Workload`.
+    """Image tower, text tower or the logits of both as a `Workload`.
 
     Args:
       labels: how many an image is compared with, for the task "logits".

@@ -1,7 +1,7 @@
-"""Preprocessing: pictures and texts to what a model takes, in a stated way.
+"""Preprocessing: images and texts to what a model takes, in a stated way.
 
 Start with `profile_for(checkpoint)`; then `preprocess_image` or `decode_image` and
-`naflex_patches` for pictures, `Tokenizer` for texts. Nothing here imports jax;
+`naflex_patches` for images, `Tokenizer` for texts. Nothing here imports jax;
 `siglip_jax.preprocessing.device_resize` is the one module that does.
 """
 

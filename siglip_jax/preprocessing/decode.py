@@ -25,7 +25,7 @@ _ORIENTATION = 0x0112
 
 
 def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
-    """Pixels of one picture, (h, w, 3) uint8, not resized.
+    """Pixels of one image, (h, w, 3) uint8, not resized.
 
     Args:
       source: a path, the bytes of a file, a Pillow image (whose pixels Pillow
@@ -33,7 +33,7 @@ def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
         (h, w, 3) or (h, w, 4) of uint8, uint16 or bool.
       profile: decoder, background behind alpha, EXIF rotation, pixel limit.
 
-    16-bit pictures keep their high byte, as TensorFlow and Pillow (for colour) do.
+    16-bit images keep their high byte, as TensorFlow and Pillow (for colour) do.
     Animations give their first frame. Colour profiles are ignored.
 
     Raises:
@@ -107,12 +107,12 @@ def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> np.n
 
 
 class _Refused(Exception):
-    """A picture that decodes but that we do not take."""
+    """An image that decodes but that we do not take."""
 
 
 def _check_size(height: int, width: int, profile: ImageProfile) -> None:
     if not height or not width:
-        raise _Refused(f"the picture has no pixels ({width}x{height})")
+        raise _Refused(f"the image has no pixels ({width}x{height})")
     if height * width > profile.max_pixels:
         raise _Refused(
             f"{width}x{height} is {height * width:,} pixels, more than the limit of "
@@ -182,7 +182,7 @@ def _orientation_of_jpeg(data: bytes) -> int:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    # Damaged metadata is no reason to refuse a picture whose pixels are fine.
+    # Damaged metadata is no reason to refuse an image whose pixels are fine.
     except Exception:
         return 1
 
@@ -204,7 +204,7 @@ def _from_pil(image: Image.Image, profile: ImageProfile, name: str) -> np.ndarra
     try:
         image.load()
     except OSError as error:
-        raise _Refused(f"the picture is truncated or damaged: {error}") from error
+        raise _Refused(f"the image is truncated or damaged: {error}") from error
     pixels = _rgb(image, profile)
     return _rotate(pixels, orientation) if orientation != 1 else pixels
 

@@ -49,15 +49,15 @@ def resize_image(image: np.ndarray, res: int, profile: ImageProfile) -> np.ndarr
 def preprocess_image(
     source: ImageSource, profile: ImageProfile, res: int | None = None
 ) -> np.ndarray:
-    """One picture as the (res, res, 3) uint8 array that a fixed-resolution model takes.
+    """One image as the (res, res, 3) uint8 array that a fixed-resolution model takes.
 
     Args:
       source: anything that `decode_image` takes.
       profile: how to decode and resize it.
-      res: side in pixels; the profile's own unless given.
+      res: side in pixels; default: the profile's own.
 
     Raises:
-      ValueError: if the picture cannot be read, or the profile is for NaFlex and
+      ValueError: if the image cannot be read, or the profile is for NaFlex and
         no `res` is given.
 
     >>> from siglip_jax.checkpoints import find

@@ -2,7 +2,7 @@
 
 Follows big_vision `pp/proj/image_text/ops_naflex.py` at 0127fb6: `value_range`,
 `resize_to_sequence`, `patchify`, padding. Patches of one size keep the aspect ratio
-nearly, and fill the sequence as far as whole patches allow; small pictures grow.
+nearly, and fill the sequence as far as whole patches allow; small images grow.
 """
 
 from typing import Any, NamedTuple
@@ -34,13 +34,13 @@ class Patches(NamedTuple):
 
 
 def target_size(height: int, width: int, patch: int, max_patches: int) -> tuple[int, int]:
-    """Size in pixels to which a picture is resized before it is cut into patches.
+    """Size in pixels to which an image is resized before it is cut into patches.
 
     The largest scale, found to 1e-5 by bisection in float32, at which both sides
     rounded up to whole patches give at most `max_patches`.
 
     Raises:
-      ValueError: if the picture is so long that no scale above 1e-5 fits.
+      ValueError: if the image is so long that no scale above 1e-5 fits.
 
     >>> target_size(480, 640, patch=16, max_patches=256)
     (224, 288)
@@ -63,7 +63,7 @@ def target_size(height: int, width: int, patch: int, max_patches: int) -> tuple[
             high = middle
     if low <= eps:
         raise ValueError(
-            f"a picture of {width}x{height} does not fit into {max_patches} patches of {patch}"
+            f"an image of {width}x{height} does not fit into {max_patches} patches of {patch}"
         )
     rows, columns = grid(low)
     return int(rows) * patch, int(columns) * patch
@@ -80,11 +80,11 @@ def naflex_patches(
         resized as floats; otherwise resized as uint8 and then normalised.
         A profile with `res` squashes to that square instead of keeping the aspect.
       patch: side of a patch in pixels.
-      max_patches: length of the sequence; the profile's own unless given.
+      max_patches: length of the sequence; default: the profile's own.
 
     Raises:
       ValueError: if the profile has no `max_patches` and none is given, or the
-        picture cannot fit.
+        image cannot fit.
 
     >>> from siglip_jax.checkpoints import find
     >>> from siglip_jax.preprocessing.profiles import profile_for

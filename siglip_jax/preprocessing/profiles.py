@@ -47,7 +47,7 @@ PROFILES: tuple[str, ...] = get_args(ProfileName)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageProfile:
-    """How a picture becomes the array that a model sees.
+    """How an image becomes the array that a model sees.
 
     Attributes:
       decode: how JPEG files are decoded. "fastdct" gives the pixels of
@@ -69,7 +69,7 @@ class ImageProfile:
       background: RGB colour behind transparent pixels; None drops alpha.
       exif: whether EXIF orientation is applied. TensorFlow and open_clip ignore it;
         transformers' `load_image`, for a path, applies it.
-      max_pixels: a picture with more is an error, read from its header (a small
+      max_pixels: an image with more is an error, read from its header (a small
         file can claim to be huge). The default is Pillow's own limit.
     """
 

@@ -105,7 +105,7 @@ def keep_program(key: str, compiled: Any, device: Any, arguments: tuple[Any, ...
         folder.mkdir(parents=True, exist_ok=True)
         with staged(folder / key) as partial:
             partial.write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
-            # What XLA writes of a program that it has itself read loads, and does not run.
+            # An executable that XLA deserialized and serialized again loads but does not run.
             jax.block_until_ready(_load(partial, device)(*arguments))
     except Exception:
         return
@@ -143,7 +143,7 @@ def _read_alone(key: str) -> Compiled | None:
 
     try:
         devices = jax.devices()
-    except Exception:  # whoever asks for devices next says what is wrong with them
+    except Exception:  # the next call that asks for devices says what is wrong with them
         return None
     return _read(key, devices[0]) if len(devices) == 1 else None
 

@@ -136,7 +136,7 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
     """Reads what `save_program` (`siglip-jax plan --save`) wrote.
 
     Args:
-      devices: to run on; the first of all devices, as many as needed, unless given.
+      devices: to run on; default: as many as needed, the first of all devices.
 
     Raises:
       ValueError: if it is no such file, is for other devices, or flatbuffers is missing.

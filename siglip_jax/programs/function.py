@@ -8,7 +8,7 @@ import jax
 from siglip_jax.programs.cache import ShapeDtype, keep_program, read_program, surroundings
 from siglip_jax.weights.tree import flatten
 
-# XLA hands products to YNNPACK, which prepares each of them when it first runs: 0.2 s a tower
+# XLA hands matmuls to YNNPACK, which prepares each of them when it first runs: 0.2 s a tower
 # of B/16, for some 3% of the time of all later runs.
 _OPTIONS: Any = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
@@ -33,8 +33,8 @@ class QuickFunction:
         device: Any,
         options: dict[str, Any],
     ) -> None:
-        # jax's cache goes by the name too. It must not have what has no file yet: XLA cannot
-        # write a program that it has not compiled itself.
+        # The function name is part of jax's cache key. A name of its own keeps jax from reading
+        # the executable from its cache: XLA cannot serialize one that it has not compiled.
         function.__name__ = f"{function.__name__}_{surroundings()[:16]}"
         self._function = jax.jit(function, **options)
         self._key, self._device = key, device

@@ -27,7 +27,7 @@ def make_mesh(devices: Sequence[Any] | None = None, *, model: int = 1) -> Mesh:
     """A mesh with axes `data` (images, FSDP weights) and `model` (labels).
 
     Args:
-      devices: all devices of all processes unless given; those of a
+      devices: default: all devices of all processes; those of a
         `jax.experimental.topologies` description work too.
       model: how many devices share the labels; the others share the images.
 

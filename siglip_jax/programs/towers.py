@@ -130,7 +130,7 @@ class Program:
         return NamedSharding(self.mesh, spec)
 
     def abstract_params(self, dtype: Any = None) -> Any:
-        """Shapes, dtypes and shardings of the weights; dtypes are the execution's unless given."""
+        """Shapes, dtypes and shardings of the weights; default dtypes: the execution's."""
         places = flatten(self.params_sharding)
         leaves = {
             name: jax.ShapeDtypeStruct(shape, dtype or stored, sharding=places[name])
@@ -151,7 +151,7 @@ class Program:
         return self.texts.lower(self.abstract_params(), ids)
 
     def lower_logits(self, images: int, labels: int) -> jax.stages.Lowered:
-        """The product, lowered for `images` image and `labels` label embeddings."""
+        """The matmul of logits, lowered for `images` image and `labels` label embeddings."""
         d = self.model.config.embed_dim
         z = [jax.ShapeDtypeStruct((n, d), jnp.float32) for n in (images, labels)]
         return self.logits.lower(self.abstract_params(), *z)

@@ -1,4 +1,4 @@
-"""Prompt templates: one label, several sentences, one embedding.
+"""Prompt templates: one label, several texts, one embedding.
 
 The average is that of big_vision
 `evaluators/proj/image_text/discriminative_classifier.py`: the mean of the
@@ -34,7 +34,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def expand(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every label in every template, all sentences of a label together.
+    """Every label in every template, all texts of a label together.
 
     >>> expand(["cat", "dog"], ["a {}", "two {}s"])
     ['a cat', 'two cats', 'a dog', 'two dogs']
@@ -44,7 +44,7 @@ def expand(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
 
 
 def average(ztxt: np.ndarray, templates: int) -> np.ndarray:
-    """(labels·templates, d) embeddings of `expand`'s sentences to (labels, d).
+    """(labels·templates, d) embeddings of `expand`'s texts to (labels, d).
 
     >>> average(np.float32([[1, 0], [0, 1]]), 2)
     array([[0.70710677, 0.70710677]], dtype=float32)

@@ -55,7 +55,7 @@ class Scores:
         return order if k is None else order[:, :k]
 
     def top(self, k: int | None = None) -> list[list[LabelScore]]:
-        """For each image its `k` best labels (all unless given), best first."""
+        """For each image its `k` best labels (default: all), best first."""
         return [
             [LabelScore(self.labels[j], float(p[j]), float(row[j])) for j in order]
             for row, p, order in zip(self.logits, self.probabilities, self.ranking(k), strict=True)

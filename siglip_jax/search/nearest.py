@@ -31,10 +31,10 @@ class Searcher:
 
     Args:
       embeddings: from `open_embeddings`.
-      mesh: the devices; the default one unless given.
+      mesh: the devices; default: the first.
       chunk: rows to multiply with at once.
-      memory: bytes of rows that all devices together may keep; half of what is free on them
-        unless given, and 1 GiB where that is not known.
+      memory: bytes of rows that all devices together may keep; default: half of what is
+        free on them, and 1 GiB where that is not known.
     """
 
     def __init__(

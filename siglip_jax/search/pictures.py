@@ -1,4 +1,4 @@
-"""The pictures that rows are of, found again where the job read them."""
+"""The images that rows are of, found again where the job read them."""
 
 import contextlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from siglip_jax.search.embeddings import Embeddings, Row
 def pictures_of(
     embeddings: Embeddings, rows: Sequence[Row], specs: Sequence[str] = ()
 ) -> dict[Row, bytes | str]:
-    """Bytes or path of the pictures of `rows`; those that cannot be read are left out.
+    """Bytes or path of the images of `rows`; those that cannot be read are left out.
 
     Args:
       specs: what the job was given as its source, where its manifest does not say; files

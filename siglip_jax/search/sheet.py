@@ -1,4 +1,4 @@
-"""Contact sheets of what was found: a picture, or a page that needs no other file."""
+"""Contact sheets of what was found: an image, or a page that needs no other file."""
 
 import base64
 import html
@@ -16,7 +16,7 @@ from siglip_jax.weights.staging import staged
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _SIDE, _GAP, _COLUMNS = 176, 12, 6  # pixels of a thumbnail and around it; thumbnails in a row
 _LINE = 16
-# For people: transparent parts on white, pictures turned as their cameras say.
+# For people: transparent parts on white, images turned as their cameras say.
 _SEEN = ImageProfile(
     decode="fastdct", resize="tf_bilinear", res=_SIDE, background=(255, 255, 255), exif=True
 )
@@ -33,7 +33,7 @@ class Shown(NamedTuple):
     Attributes:
       key: the item's.
       score: as a person reads it.
-      image: bytes or path; None where there is no picture.
+      image: bytes or path; None where there is no image.
       text: of an item that is a text.
     """
 
@@ -46,7 +46,7 @@ class Shown(NamedTuple):
 def write_sheet(path: Path, found: Sequence[tuple[str, Sequence[Shown]]]) -> None:
     """Writes hits with their scores and keys, under the query that found them.
 
-    What has no picture that can be read is a field with its key, or its text.
+    What has no image that can be read is a field with its key, or its text.
 
     Args:
       path: ends in .png or .html; replaced as a whole.

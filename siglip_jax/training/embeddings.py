@@ -24,8 +24,6 @@ from siglip_jax.training.embeddings_file import EmbeddingsFile
 from siglip_jax.weights.save import on_host
 from siglip_jax.weights.tree import flatten
 
-Progress = Callable[[int, int], None]
-
 
 def embed_images(
     program: Program,
@@ -34,7 +32,7 @@ def embed_images(
     profile: Profile,
     *,
     batch: int,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """(n, d) float32, a row an image, in order; as the profile prepares them.
 
@@ -110,7 +108,7 @@ def cached_image_embeddings(
     *,
     batch: int,
     max_unreadable: float,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, list[int]]:
     """Embeddings kept in `folder` under a name that says what they are embeddings of.
 

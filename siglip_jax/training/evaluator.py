@@ -29,7 +29,7 @@ def make_evaluator(
     """Recall of `[evaluate]`, as a function of the weights; None without that table.
 
     Raises:
-      ValueError: if its data cannot be opened. The function: if a picture cannot be read.
+      ValueError: if its data cannot be opened. The function: if an image cannot be read.
     """
     if recipe.evaluate is None:
         return None

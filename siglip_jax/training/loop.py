@@ -54,12 +54,12 @@ def train(
     Args:
       recipe: what to train on what.
       folder: of the run; made if need be.
-      mesh: all devices unless given.
+      mesh: default: all devices.
       report: called after every step.
 
     Raises:
       ValueError: if the recipe does not fit its data, its weights or the devices, the folder
-        holds another run, or too many pictures cannot be read.
+        holds another run, or too many images cannot be read.
       Diverged: if the loss is no longer finite. The last checkpoint is from before.
       OSError: if the disk is full. The last whole checkpoint stays.
     """
@@ -292,7 +292,7 @@ class _Run:
         if self.batches.bad:
             key, reason = next(iter(self.batches.bad.items()))
             warnings.warn(
-                f"{self.data['unreadable']} times another picture was taken for one that cannot be "
-                f"read; of {len(self.batches.bad)} such pictures the first is {key}: {reason}",
+                f"{self.data['unreadable']} times another image was taken for one that cannot be "
+                f"read; of {len(self.batches.bad)} such images the first is {key}: {reason}",
                 stacklevel=3,
             )

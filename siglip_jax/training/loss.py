@@ -1,6 +1,6 @@
 """The sigmoid loss, and the softmax loss to compare it with.
 
-Both take rows of length one, as the towers return them, and the parameters of
+Both take unit-norm rows, as the towers return them, and the parameters of
 `SiglipModel`: `t`, whose exponential is the temperature, and the bias `b`. Row i of the
 images belongs to row i of the texts and to no other.
 """

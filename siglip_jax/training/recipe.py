@@ -85,7 +85,7 @@ class Recipe:
             raise RecipeError("[model] takes both of image and text")
         if self.data.cache_images and self.augmentation:
             raise RecipeError(
-                "data.cache_images embeds every picture once, so it cannot be augmented; "
+                "data.cache_images embeds every image once, so it cannot be augmented; "
                 "leave out [augmentation]"
             )
         if not 0 <= self.data.max_unreadable < 1:

@@ -82,15 +82,15 @@ class Init:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """`[data]`: pictures with captions.
+    """`[data]`: images with captions.
 
     Attributes:
       train: what `siglip_jax.data.open_pairs` opens.
       image, caption: names of columns or extensions, where they are not the usual ones.
       workers: processes that prepare batches; 0 uses threads only.
-      max_unreadable: the share of pictures that may be unreadable before the run stops.
-      cache_images: embed every picture once, before training, and never again. For a
-        frozen image tower; pictures are then not augmented.
+      max_unreadable: the share of images that may be unreadable before the run stops.
+      cache_images: embed every image once, before training, and never again. For a
+        frozen image tower; images are then not augmented.
     """
 
     train: str
@@ -129,7 +129,7 @@ class ParameterRule:
       pattern: regular expression for the whole name, such as `img/.*`.
       frozen: leave them alone, to the last bit.
       lr: multiplies the learning rate.
-      weight_decay: multiplies the weight decay. Unless given, 1 for kernels and 0 for
+      weight_decay: multiplies the weight decay. Default: 1 for kernels and 0 for
         everything else, as in big_vision.
       schedule, warmup, cooldown: in place of the optimizer's.
     """

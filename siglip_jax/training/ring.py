@@ -41,14 +41,14 @@ def chunked_sigmoid_loss(
     value, in one pass, and only where they are asked for.
 
     Args:
-      zimg: images, rows of length one; all of the batch, split over `axes`.
+      zimg: images, unit-norm rows; all of the batch, split over `axes`.
       ztxt: their texts.
       t: the parameter whose exponential is the temperature.
       b: the bias.
       mesh: the devices.
       axes: names of the mesh axes that the batch is split over, outermost first. Over other
         axes it is repeated.
-      chunk: how many texts a device scores at a time, at most; unless given the n / 2 that
+      chunk: how many texts a device scores at a time, at most; default: the n / 2 that
         travel together, where n = batch / devices.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Checks of a loaded model that need neither a picture file nor a published number."""
+"""Checks of a loaded model that need neither an image file nor a published number."""
 
 import math
 import warnings
@@ -70,7 +70,7 @@ def check_images(scorer: Scorer) -> list[Check]:
     """Embeddings of the bundled pictures."""
     pictures = list(inputs.pictures().values())
     z = scorer.embed_images(pictures)
-    # Another order gives every picture other neighbours.
+    # Another order gives every image other neighbours.
     turned = scorer.embed_images(pictures[::-1])[::-1]
     return _check_rows("pictures", z, turned)
 

@@ -1,4 +1,4 @@
-"""transformers' test pictures for NaFlex: drawn, so that nothing need be downloaded.
+"""transformers' test images for NaFlex: drawn, so that nothing need be downloaded.
 
 A blue circle with a green border on red, in three sizes, seven texts, and the logits that
 transformers 5 publishes for both NaFlex checkpoints (`tests/models/siglip2` and its
@@ -18,7 +18,7 @@ TEXTS = (
     "a dog",
     "a blue dog with a green border on a red background",
 )
-# For each checkpoint: one row a text, one column a picture.
+# For each checkpoint: one row a text, one column an image.
 LOGITS_PER_TEXT = {
     "siglip2_b16_naflex": (
         (1.0195, -0.0280, -1.4468),

@@ -1,6 +1,6 @@
-"""Pictures and texts that come with the package, the same on every machine.
+"""Images and texts that come with the package, the same on every machine.
 
-The pictures are computed in integers, so that no version of NumPy or Pillow changes a
+The images are computed in integers, so that no version of NumPy or Pillow changes a
 pixel. They are made to disagree: fine detail that antialiasing removes, sides above and
 below every model's resolution, aspect ratios that a crop and a squash treat differently.
 The texts are made to show each way in which texts are prepared.
@@ -37,8 +37,8 @@ TEXTS: tuple[str, ...] = (
 _README = """\
 Bundled inputs of siglip-jax.
 
-Embed the pictures in the order of their names and the lines of texts.txt (UTF-8, taken
-exactly as they are) with your pipeline, one picture and one text per call, so that padding
+Embed the images in the order of their names and the lines of texts.txt (UTF-8, taken
+exactly as they are) with your pipeline, one image and one text per call, so that padding
 to the longest text of a batch shows. Save the embeddings in that order:
 
     numpy.savez("theirs.npz", zimg=image_rows, ztxt=text_rows)
@@ -68,7 +68,7 @@ def pictures() -> dict[str, np.ndarray]:
 
 
 def inputs_digest() -> str:
-    """SHA-256 of all pictures and texts, for a test and for reports."""
+    """SHA-256 of all images and texts, for a test and for reports."""
     hashed = hashlib.sha256()
     for name, picture in pictures().items():
         hashed.update(f"{name} {picture.shape} {picture.dtype}\n".encode())
@@ -78,7 +78,7 @@ def inputs_digest() -> str:
 
 
 def write(folder: Path) -> None:
-    """Writes the pictures as PNG, `texts.txt` and a README into a new folder.
+    """Writes the images as PNG, `texts.txt` and a README into a new folder.
 
     Raises:
       ValueError: if `folder` exists or its parent does not.
@@ -164,7 +164,7 @@ def _edges(height: int, width: int) -> np.ndarray:
 
 
 def _disc(height: int, width: int) -> np.ndarray:
-    """A striped disc at the upper edge, which a centre crop of a tall picture cuts."""
+    """A striped disc at the upper edge, which a centre crop of a tall image cuts."""
     y, x = _grid(height, width)
     inside = (y - 110) ** 2 + (x - width // 2) ** 2 < 100**2
     stripes = np.where((x + y) % 6 < 3, 240, 60)

@@ -1,6 +1,6 @@
 """What was written, run in the library it was written for, beside siglip_jax.
 
-Both systems get the same arrays: the bundled pictures and texts, prepared once as that
+Both systems get the same arrays: the bundled images and texts, prepared once as that
 library prepares them. So only the weights and the arithmetic are compared.
 """
 

@@ -1,6 +1,6 @@
 """Logits that big_vision's own notebooks printed with real checkpoints.
 
-Values are `exp(t) · cos`, without the bias. Rows are pictures and columns texts in the
+Values are `exp(t) · cos`, without the bias. Rows are images and columns texts in the
 order of the notebook's cell; which they are must be looked up there. Rounded to the
 four decimals that the tolerance of 1e-3 needs.
 """

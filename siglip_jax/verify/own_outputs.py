@@ -23,7 +23,7 @@ class TowerInputs(NamedTuple):
 
 @dataclasses.dataclass
 class Outputs:
-    """Rows of length one, logits where there are both, and per (tower, layer) what a block gave."""
+    """Unit-norm rows, logits where there are both, and per (tower, layer) what a block gave."""
 
     image: np.ndarray | None = None
     text: np.ndarray | None = None
@@ -32,7 +32,7 @@ class Outputs:
 
 
 def bundled_inputs(source: Source, to: str) -> TowerInputs:
-    """The bundled pictures and texts as the model in `source` takes them.
+    """The bundled images and texts as the model in `source` takes them.
 
     Without a vocabulary texts are seeded ids: what a text means is of no matter here.
     """

@@ -1,8 +1,8 @@
 """Logits that others published for released checkpoints, and what it takes to repeat them.
 
-Each `Published` is one table of numbers with the pictures, the texts and the preprocessing
+Each `Published` is one table of numbers with the images, the texts and the preprocessing
 that they were computed with. Only the NaFlex circles can be drawn; everything else needs
-picture files, which `siglip-jax verify --pictures FOLDER` takes.
+image files, which `siglip-jax verify MODEL IMAGES` takes.
 """
 
 import dataclasses
@@ -44,13 +44,13 @@ class Published:
       profile: the preprocessing it was computed with.
       decode: how its JPEG files were decoded, where not as the profile says.
       tolerance: largest difference that counts as the same.
-      logits: rows are pictures, columns texts.
+      logits: rows are images, columns texts.
       with_bias: whether `b` is in the numbers.
-      urls: file names of the pictures, in the order of rows, to where they are from.
+      urls: file names of the images, in the order of rows, to where they are from.
       texts: in the order of columns.
       lists: instead of `urls` and `texts`: what the user must list, in order, in
         `FOLDER/NAME/pictures.txt` and `FOLDER/NAME/texts.txt`.
-      drawn: whether the pictures are `circles.pictures`.
+      drawn: whether the images are `circles.pictures`.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Published:
         return dataclasses.replace(profile, image=image)
 
     def inputs(self, folder: Path | None) -> "PublishedInputs":
-        """Pictures and texts, as far as they are here.
+        """Images and texts, as far as they are here.
 
         Raises:
           ValueError: if a list in `folder` cannot be read or has another length.
@@ -92,7 +92,7 @@ class Published:
         here = folder / self.name if folder else None
         if here is None or not here.is_dir():
             where = (
-                f"{self.name}/pictures.txt, the file names of {len(self.logits)} pictures, and "
+                f"{self.name}/pictures.txt, the file names of {len(self.logits)} images, and "
                 f"{self.name}/texts.txt, {len(self.logits[0])} texts, one a line: {self.lists}"
             )
             return PublishedInputs({}, (), (where,))
@@ -178,7 +178,7 @@ def published_for(checkpoint: Checkpoint | None) -> tuple[Published, ...]:
         tables.append(
             Published(
                 name="two_cats",
-                source="transformers, tests/models/siglip: a picture of COCO",
+                source="transformers, tests/models/siglip: an image of COCO",
                 profile="transformers",
                 tolerance=1e-3,
                 logits=((-0.7567, -10.3354),),

@@ -73,10 +73,10 @@ def verify(model: Pretrained, folder: Path | None = None) -> Report:
 
     Args:
       model: what `siglip_jax.load` returns.
-      folder: picture files, for the tables that need some.
+      folder: image files, for the tables that need some.
 
     Raises:
-      ValueError: if `folder` is none, or holds a picture or a list that cannot be read.
+      ValueError: if `folder` is none, or holds an image or a list that cannot be read.
     """
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of pictures")

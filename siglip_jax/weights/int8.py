@@ -5,7 +5,7 @@ embedding one for every token, each beside its tensor as `<name>_scale`:
 
     kernel ≈ kernel_int8 · scale,   scale = max |kernel| / 127 over what is summed
 
-Symmetric, so that zero stays zero and no offset has to be carried through a product. All
+Symmetric, so that zero stays zero and no offset has to be carried through a matmul. All
 else (norms, biases, position embeddings, the stem, temperature and bias) stays as it is:
 less than 1% of the weights.
 """

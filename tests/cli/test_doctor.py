@@ -24,7 +24,7 @@ def table(out):
     return lines
 
 
-def test_without_knobs_every_known_one_is_in_the_table(cli, model):
+def test_without_settings_every_known_one_is_in_the_table(cli, model):
     code, out, err = cli("doctor", "--model", model)
     assert (code, err) == (0, [])
     d = doctor("loop")
@@ -33,11 +33,11 @@ def test_without_knobs_every_known_one_is_in_the_table(cli, model):
     _, out, _ = cli("doctor", "--model", model, "--json")
     plain = json.loads(out)
     assert plain["right"]["text"]["padding"] == "max_length"
-    assert (plain["model"], plain["inputs"]) == ("m", inputs.digest())
+    assert (plain["model"], plain["inputs"]) == ("m", inputs.inputs_digest())
     assert len(plain["effects"]) == len(expected) and plain["diagnoses"] == []
 
 
-def test_stated_knobs_alone_and_together(cli, model):
+def test_stated_settings_alone_and_together(cli, model):
     code, out, err = cli(
         *("doctor", "--model", model, "--padding", "longest", "--lower", "none"),
         *("--antialias", "on", "--activation", "erf", "--punctuation", "keep", "--json"),
@@ -63,13 +63,13 @@ def test_stated_knobs_alone_and_together(cli, model):
     ]
     assert rows[2].startswith("text") and "all of these" in rows[2]
     _, out, _ = cli("doctor", "--model", model, "--padding", "max_length")
-    assert out == "these knobs are all as they should be\n"
+    assert out == "these settings are all as they should be\n"
 
 
 @pytest.mark.filterwarnings("ignore:1 of 12 texts are longer")  # as it is meant to be
 def test_our_own_embeddings_of_the_written_inputs_are_the_same(cli, model):
     assert cli("doctor", "--write-inputs", "in")[:2] == (0, "")
-    assert cli("embed", "--model", model, "--images", "in", "--out", "i.npz")[0] == 0
+    assert cli("embed", "in", "--model", model, "--out", "i.npz")[0] == 0
     assert cli("embed", "--model", model, "--texts-file", "in/texts.txt", "--out", "t.npz")[0] == 0
     code, out, err = cli("doctor", "--model", model, "--embeddings", "i.npz", "t.npz")
     assert (code, err) == (0, [])
@@ -77,7 +77,7 @@ def test_our_own_embeddings_of_the_written_inputs_are_the_same(cli, model):
     assert out.count("the embeddings of m (distance") == 2
 
 
-def test_planted_knobs_are_named(cli, model):
+def test_planted_settings_are_named(cli, model):
     d = doctor("loop")
     np.savez(
         "theirs.npz",
@@ -108,8 +108,8 @@ def test_unexplained_is_said(cli, model):
     noise = np.random.default_rng(0).normal(size=d.embed(d.right["image"]).shape)
     np.savez("theirs.npz", zimg=(3 * noise).astype(np.float32))
     code, out, _ = cli("doctor", "--model", model, "--embeddings", "theirs.npz")
-    assert code == 0 and "no knob and no two knobs explain it" in out
-    assert "their rows have lengths" in out and "WRONG KNOB" not in out
+    assert code == 0 and "no setting and no two settings explain it" in out
+    assert "their rows have norms of" in out and "WRONG SETTING" not in out
 
 
 def zimg(**kw):

@@ -19,7 +19,7 @@ LABELS = ["a cat", "a dog", "a donut"]
 
 def test_embed_images(cli, model, pictures, tmp_path):
     (tmp_path / "x.jpg").write_text("hello")
-    code, out, err = cli("embed", "--model", model, "--images", pictures, "x.jpg", "--out", "z.npz")
+    code, out, err = cli("embed", pictures, "x.jpg", "--model", model, "--out", "z.npz")
     assert (code, out) == (2, "")
     assert err == ["siglip-jax: error: x.jpg: not an image in a known format"]
     loaded = siglip_jax.load(model)
@@ -80,5 +80,5 @@ def test_embed_leaves_nothing_half_written(cli, model, monkeypatch, tmp_path, er
 
 def test_embed_writes_nothing_where_nothing_could_be_read(cli, model, tmp_path):
     (tmp_path / "x.jpg").write_text("hello")
-    code, _, err = cli("embed", "--model", model, "--images", "x.jpg", "y.jpg", "--out", "z.npz")
+    code, _, err = cli("embed", "x.jpg", "y.jpg", "--model", model, "--out", "z.npz")
     assert code == 2 and len(err) == 2 and not (tmp_path / "z.npz").exists()

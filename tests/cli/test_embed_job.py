@@ -30,7 +30,7 @@ def test_a_folder_of_pictures(cli, model, pictures, tmp_path):
     rows = table(tmp_path / "z")
     assert rows.column("key").to_pylist() == ["a.PNG", "b.png", "sub/c.png"]
     before = contents(tmp_path / "z")
-    argv = ("embed", "--images", pictures, "--model", model, "--out", "z", "--shard-size", "2")
+    argv = ("embed", pictures, "--model", model, "--out", "z", "--shard-size", "2")
     code, out, err = cli(*argv)
     assert (code, err) == (0, [])
     assert out == "z is finished already: 3 items in 2 shards; nothing to do\n"
@@ -71,7 +71,7 @@ def test_pictures_that_are_none(cli, model, tmp_path):
         (folder / name).write_bytes(data)
     code, out, err = cli("embed", folder, "--model", model, "--out", "z")
     assert (code, err) == (2, []) and "3 items in 1 shards, 2 of which could not be read" in out
-    assert cli("embed", folder, "--model", model, "--out", "z", "--error-share", "0.7")[0] == 0
+    assert cli("embed", folder, "--model", model, "--out", "z", "--max-error-share", "0.7")[0] == 0
     for i in range(20):
         (folder / f"x{i}.jpg").write_bytes(b"hello")
     code, out, err = cli("embed", folder, "--model", model, "--out", "y")
@@ -86,13 +86,16 @@ def test_pictures_that_are_none(cli, model, tmp_path):
     [
         ("empty --out z", "empty"),
         ("gone.jpg --out z", "gone.jpg"),
-        ("--out z", "give one of SOURCE, --images, --texts and --texts-file"),
-        ("empty --texts a --out z", "give one of SOURCE, --images, --texts and --texts-file"),
+        ("--out z", "give one of SOURCE, --texts and --texts-file"),
+        ("empty --texts a --out z", "give one of SOURCE, --texts and --texts-file"),
         ("empty --out z --force", "--force is for FILE.npz; a job in a folder goes on with"),
         ("empty --out z --formt npy", "there is no option --formt; did you mean --format?"),
         ("empty --out z.npz --format npy", "--format is for bulk jobs; give a folder as --out"),
         ("empty --out z.npz --shard-size 9", "--shard-size is for bulk jobs; give a folder as"),
-        ("empty --out z --error-share 2", "argument --error-share: expected a share from 0 to 1"),
+        (
+            "empty --out z --max-error-share 2",
+            "--max-error-share: expected a share from 0 to 1",
+        ),
         ("--texts a --model siglip2_b16_265 --out z", "did you mean"),
     ],
 )
@@ -106,7 +109,7 @@ def test_refused(cli, model, tmp_path, argv, said):
 
 def test_readers(cli, model, pictures, tmp_path):
     (pictures / "bad.png").write_text("hello")
-    argv = ("embed", pictures, "--model", model, "--shard-size", "2", "--error-share", "1")
+    argv = ("embed", pictures, "--model", model, "--shard-size", "2", "--max-error-share", "1")
     for store in ("float32", "float16"):
         assert cli(*argv, "--store", store, "--out", store)[0] == 0
         rows = table(tmp_path / store)

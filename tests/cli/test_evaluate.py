@@ -70,12 +70,12 @@ def test_retrieval_for_a_person(monkeypatch, cli, model, data):
     code, out = on_a_terminal(monkeypatch, *argv)
     assert code == 0
     first, head, *rows = out.splitlines()
-    assert first == "5 pictures, 8 captions"
+    assert first == "5 images, 8 captions"
     assert head.split() == ["recall", "@1", "@5", "@10"]
     metrics = json.loads(cli(*argv, "--json")[1])["metrics"]
     for row, name in zip(rows, ("img2txt", "txt2img"), strict=True):
         assert row.split()[3:] == [f"{metrics[f'{name}_recall@{k}']:.2%}" for k in (1, 5, 10)]
-    assert [row[:18] for row in rows] == ["picture to caption", "caption to picture"]
+    assert [row[:16] for row in rows] == ["image to caption", "caption to image"]
 
 
 # In the order in which they first appear.
@@ -126,10 +126,10 @@ def test_zero_shot_for_a_person(capsys):
     evaluate._print(result)
     evaluate._print(result | {"templates": ["a {}", "{}"]})
     assert capsys.readouterr().out.splitlines() == [
-        "1,595 pictures, 40 classes, 'a {}'",
+        "1,595 images, 40 classes, 'a {}'",
         "accuracy        64.13%",
         "right among 5  100.00%",
-        "1,595 pictures, 40 classes, 2 templates",
+        "1,595 images, 40 classes, 2 templates",
         "accuracy        64.13%",
         "right among 5  100.00%",
     ]
@@ -199,12 +199,12 @@ def test_pictures_that_cannot_be_read_are_left_out(cli, model, data, monkeypatch
         ("dato --task retrieval", "dato: no such file or folder; did you mean data?"),
         (
             "data --task zeroshot --labels-file few.txt",
-            "few.txt: 2 of 5 pictures are of a class "
+            "few.txt: 2 of 5 images are of a class "
             "that is not there, such as 'A cat.'; did you mean that by 'A cat'?",
         ),
         ("data --task zeroshot --labels-file twice.txt", "twice.txt: the class 'a dog' is there"),
         ("data --task zeroshot --labels-file none.txt", "none.txt: No such file or directory"),
-        ("bad --task retrieval", "bad: none of the 2 pictures can be read"),
+        ("bad --task retrieval", "bad: none of the 2 images can be read"),
     ],
 )
 def test_bad_input(cli, model, data, tmp_path, argv, message):

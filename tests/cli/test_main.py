@@ -93,7 +93,7 @@ def test_list_fits_the_terminal(monkeypatch, columns):
     lines = shown.splitlines()
     assert code == 0 and max(map(len, lines)) <= columns
     assert sum(line.startswith("siglip") for line in lines) == 27
-    assert lines[-1].startswith("In the box: siglip_emoji")
+    assert lines[-1].startswith("Bundled: siglip_emoji")
     names = "".join(f"{line} " for line in lines if line.startswith("  "))
     names = re.sub(r"\s+", " ", names)
     assert all(alias in names for c in CHECKPOINTS for alias in c.aliases)

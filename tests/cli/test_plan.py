@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 def test_the_programs_of_scoring(cli, model):
-    code, out, err = cli("plan", model, "--on", "local", "--batch", 32, "--labels", 40)
+    code, out, err = cli("plan", model, "--on", "local", "--batch-size", 32, "--label-count", 40)
     assert (code, err) == (0, [])
     first, head, *lines = out.splitlines()
     assert first.startswith(f"{model} on local: 8 x cpu, jax ")
@@ -32,7 +32,18 @@ def test_the_programs_of_scoring(cli, model):
 
 def test_json_and_a_saved_program(cli, model, tmp_path):
     code, out, err = cli(
-        *("plan", model, "--on", "local", "--task", "images", "--batch", 16, "--scan", "--json"),
+        *(
+            "plan",
+            model,
+            "--on",
+            "local",
+            "--task",
+            "images",
+            "--batch-size",
+            16,
+            "--scan",
+            "--json",
+        ),
         *("--dtype", "float32", "--save", tmp_path / "p.zip"),
     )
     assert (code, err) == (0, [])
@@ -52,7 +63,7 @@ def small(monkeypatch, nbytes):
 
 
 def test_what_does_not_fit_is_an_error_with_the_largest_that_does(cli, model, monkeypatch):
-    common = ("plan", model, "--on", "v5e:2x4", "--task", "images", "--json", "--batch")
+    common = ("plan", model, "--on", "v5e:2x4", "--task", "images", "--json", "--batch-size")
     small(monkeypatch, 1e12)
     monkeypatch.setattr("siglip_jax.plan.estimate.largest_batch", lambda *args: 7)
     monkeypatch.setattr("siglip_jax.plan.largest_batch", lambda *args: 7)
@@ -109,7 +120,7 @@ def test_bad_input_is_one_line(cli, argv, message):
 
 
 def test_a_batch_that_the_chips_do_not_divide(cli, model):
-    code, _, err = cli("plan", model, "--on", "local", "--task", "texts", "--batch", 9)
+    code, _, err = cli("plan", model, "--on", "local", "--task", "texts", "--batch-size", 9)
     assert code == 2
     assert "a batch of 9 does not divide over 8 chips; the next that does is 16" in err[0]
 

@@ -27,7 +27,17 @@ LABELS = ("--labels", "cat", "dog", "red")
 def save(cli, model, tmp_path):
     def save(*options, of=model, dtype="float32"):
         path = tmp_path / "saved.zip"
-        argv = ("--on", "local", "--batch", "8", "--no-search", "--dtype", dtype, "--save", path)
+        argv = (
+            "--on",
+            "local",
+            "--batch-size",
+            "8",
+            "--no-search",
+            "--dtype",
+            dtype,
+            "--save",
+            path,
+        )
         code, _, err = cli("plan", of, *argv, *options)
         assert (code, err) == (0, [])
         return path
@@ -126,7 +136,17 @@ def test_another_model(cli, model, pictures, save):
 def test_without_flatbuffers(cli, model, pictures, tmp_path, save, monkeypatch):
     path = save()
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    planned = ("plan", model, "--on", "local", "--batch", "8", "--no-search", "--save", "other.zip")
+    planned = (
+        "plan",
+        model,
+        "--on",
+        "local",
+        "--batch-size",
+        "8",
+        "--no-search",
+        "--save",
+        "z.zip",
+    )
     for argv in (planned, ("score", pictures, "--model", model, "--program", path, *LABELS)):
         code, _, err = cli(*argv)
         assert (code, len(err)) == (2, 1)
@@ -138,7 +158,7 @@ def test_without_flatbuffers(cli, model, pictures, tmp_path, save, monkeypatch):
 
 
 def test_pairs_need_as_many_texts(cli, model, pictures, save):
-    path = save("--text-batch", "16")
+    path = save("--text-batch-size", "16")
     (pictures / "pairs.csv").write_text("image,caption\nb.png,a cat\n")
     argv = ("--pairs", "--out", "p", "--program", path)
     code, _, err = cli("score", pictures / "pairs.csv", "--model", model, *argv)

@@ -61,7 +61,7 @@ def test_pairs(cli, model, pictures, tmp_path):
         ("--pairs", "--pairs is for bulk jobs; give a folder as --out"),
         ("--shared --labels cat", "--shared is for bulk jobs; give a folder as --out, or leave"),
         ("--out s --pairs --labels cat", "labels are for scoring images; leave them out"),
-        ("--out s --top 3 --labels cat", "top must lie in 1..1, the number of labels, got 3"),
+        ("--out s --top 3 --labels cat", "--top 3 is more than the 1 labels"),
         ("--out s --labels cat --template dog", "template 'dog' must hold {} once"),
     ],
 )
@@ -69,3 +69,14 @@ def test_refused(cli, model, pictures, tmp_path, argv, said):
     code, out, err = cli("score", pictures, "--model", model, *argv.split())
     assert (code, out, len(err)) == (2, "", 1) and said in err[0]
     assert not (tmp_path / "s").exists()
+
+
+def test_too_many_labels_to_store_all(cli, pictures, tmp_path):
+    (tmp_path / "labels.txt").write_text("\n".join(map(str, range(4097))))
+    code, _, err = cli(
+        "score", pictures, "--model", "m", "--labels-file", "labels.txt", "--out", "s"
+    )
+    assert code == 2 and err == [
+        "siglip-jax: error: 4,097 labels are as many numbers an image, more than 4,096; "
+        "give --top K to store the best of them only"
+    ]

@@ -63,7 +63,7 @@ def test_a_pipe(cli, model, pictures, index):
 
 def test_json_of_a_picture(cli, model, pictures, index):
     query = pictures / "b.png"
-    code, out, _ = cli("search", index, "--image", query, "--model", model, "--json")
+    code, out, _ = cli("search", index, query, "--model", model, "--json")
     result = json.loads(out)
     assert (code, result["index"], result["model"], result["profile"]) == (
         0,
@@ -96,7 +96,7 @@ def test_a_sheet(cli, model, pictures, index, tmp_path):
     (index / "manifest.json").write_text(json.dumps(manifest))
     code, _, err = cli(*argv, "t.html")
     assert code == 0
-    assert err == ["siglip-jax: 3 of 3 pictures were not found again; --images says where they are"]
+    assert err == ["siglip-jax: 3 of 3 images were not found again; --images says where they are"]
     assert "<img" not in (tmp_path / "t.html").read_text()
     code, _, err = cli(*argv, "t.jpg")
     assert (code, err) == (
@@ -127,7 +127,7 @@ def test_export_alone_needs_no_model(cli, index, tmp_path):
 def test_an_index_of_texts(cli, model, pictures, tmp_path):
     loaded = siglip_jax.load(model)
     embed(TextStrings(["a dog", "a cat"]), tmp_path / "t", model=loaded, what="texts")
-    argv = ("search", "t", "a cat", "--image", pictures / "b.png", "--model", model, "--json")
+    argv = ("search", "t", "a cat", pictures / "b.png", "--model", model, "--json")
     text, image = json.loads(cli(*argv)[1])["queries"]
     assert text["hits"][0]["text"] == "a cat" and "probability" not in text["hits"][0]
     assert "probability" in image["hits"][0]
@@ -135,7 +135,7 @@ def test_an_index_of_texts(cli, model, pictures, tmp_path):
 
 def test_refusals(cli, model, index, tmp_path):
     cases = {
-        (index,): "there is nothing to look for; give a TEXT, --image or --export",
+        (index,): "there is nothing to search for; give a QUERY or --export",
         (
             index,
             "--export",

@@ -9,7 +9,7 @@ import pytest
 from job_inputs import items
 from pair_files import png
 
-from siglip_jax.cli.picture_files import SUFFIXES
+from siglip_jax.cli.image_files import SUFFIXES
 from siglip_jax.jobs.sources import Source, TextStrings, open_source
 from siglip_jax.jobs.sources.specs import PICTURES
 

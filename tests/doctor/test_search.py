@@ -10,8 +10,8 @@ from siglip_jax.checkpoints import CHECKPOINTS
 from siglip_jax.doctor.embeddings_file import read_embeddings
 from siglip_jax.doctor.settings import (
     CHOICES,
-    ImageKnobs,
-    TextKnobs,
+    ImageSettings,
+    TextSettings,
     apply,
     candidates,
     check,
@@ -24,7 +24,7 @@ from siglip_jax.doctor.settings import (
 from siglip_jax.preprocessing import profile_for
 
 CASES = ("loop", "scan_crop14", "headless", "naflex")
-# Pairs that are the same pipeline as one knob: a text padded to itself has no padding to
+# Pairs that are the same pipeline as one setting: a text padded to itself has no padding to
 # choose, to hide or to pool after; hiding padding and pooling before it is not to pad; and
 # a text behind its padding, or without an end, is pooled at the last position either way,
 # unless padding looks like its end.
@@ -51,7 +51,7 @@ def test_nothing_is_found_where_nothing_is_wrong(name, tower):
 
 @pytest.mark.parametrize("tower", ["image", "text"])
 @pytest.mark.parametrize(("name", "pad"), [*((name, 1) for name in CASES), ("loop", 0)])
-def test_every_knob_alone_is_found(name, pad, tower):
+def test_every_setting_alone_is_found(name, pad, tower):
     d = doctor(name, pad=pad)
     settings = d.settings(tower)
     assert len(settings) >= (14 if tower == "text" else 8)
@@ -61,13 +61,13 @@ def test_every_knob_alone_is_found(name, pad, tower):
         assert len(found.best.setting) == 1, (setting, found.best)
         assert setting in (found.best.setting, *found.ties), (setting, found.best)
         # Only an end that is never added can be one that is cut, where padding is the end.
-        assert all({knob for knob, _ in tie} == {"eos"} for tie in found.ties), setting
+        assert all({key for key, _ in tie} == {"eos"} for tie in found.ties), setting
         assert found.best.distance < 1e-5 < found.distance
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
 @pytest.mark.parametrize(("name", "pad"), [*((name, 1) for name in CASES), ("loop", 0)])
-def test_every_pair_of_knobs_is_found(name, pad, tower):
+def test_every_pair_of_settings_is_found(name, pad, tower):
     d = doctor(name, pad=pad)
     planted = d._pairs(tower, ())
     simpler = SIMPLER | (SIMPLER_WITH_PAD_0 if pad == 0 else {})
@@ -82,7 +82,7 @@ def test_every_pair_of_knobs_is_found(name, pad, tower):
         assert setting in (found.best.setting, *found.ties), (setting, found.best)
 
 
-def test_an_image_knob_and_a_text_knob_are_found_together(tmp_path):
+def test_an_image_setting_and_a_text_setting_are_found_together(tmp_path):
     d = doctor("loop")
     for one, two in (
         (("activation", "erf"), ("activation", "erf")),
@@ -144,7 +144,7 @@ def test_effects_are_those_on_logits_and_probabilities():
 
 
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda c: c.name)
-def test_every_checkpoint_has_its_right_knobs_and_wrong_ones(checkpoint):
+def test_every_checkpoint_has_its_right_settings_and_wrong_ones(checkpoint):
     for system in ("big_vision", "transformers", "open_clip"):
         profile = profile_for(checkpoint, system)
         image, text = correct(checkpoint.config, profile)
@@ -152,23 +152,23 @@ def test_every_checkpoint_has_its_right_knobs_and_wrong_ones(checkpoint):
         assert (text.length, text.pad) == (profile.text.length, profile.text.pad)
         for right in (image, text):
             wrong = candidates(right, checkpoint.config)
-            assert {knob for knob, _ in wrong} >= {f.name for f in dataclasses.fields(right)} - {
+            assert {key for key, _ in wrong} >= {f.name for f in dataclasses.fields(right)} - {
                 "res",
                 "framing",
             }
             for single in wrong:
-                knobs = apply(right, (single,))
-                assert settings_apart(knobs, right) == (single,)
-                pair = (knobs, text) if right is image else (image, knobs)
+                settings = apply(right, (single,))
+                assert settings_apart(settings, right) == (single,)
+                pair = (settings, text) if right is image else (image, settings)
                 check(*pair, checkpoint.config)
     image, _ = correct(checkpoint.config, profile_for(checkpoint))
-    sizes = {value for knob, value in candidates(image, checkpoint.config) if knob == "res"}
+    sizes = {value for key, value in candidates(image, checkpoint.config) if key == "res"}
     if checkpoint.name.endswith("14_384"):
         assert 378 in sizes
 
 
 def test_choices_are_those_of_the_dataclasses():
-    fields = {f.name for kind in (ImageKnobs, TextKnobs) for f in dataclasses.fields(kind)}
+    fields = {f.name for kind in (ImageSettings, TextSettings) for f in dataclasses.fields(kind)}
     assert fields - set(CHOICES) == {"res", "pad", "length"} and set(CHOICES) <= fields
     assert list(pairs([("a", 1), ("a", 2), ("b", 3)])) == [
         (("a", 1), ("b", 3)),

@@ -1,4 +1,4 @@
-"""Each wrong knob does what it says, shown by another way to the same number."""
+"""Each wrong setting does what it says, shown by another way to the same number."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from doctored import LENGTH, doctor, roomy, tokenizer
 from tolerances import EMBEDDING
 
 from siglip_jax.doctor.interpolation import interpolated
-from siglip_jax.doctor.settings import TextKnobs, apply
+from siglip_jax.doctor.settings import TextSettings, apply
 from siglip_jax.doctor.wrong_inputs import text_inputs
 from siglip_jax.models import SiglipModel
 from siglip_jax.preprocessing import ImageProfile, Patches, naflex_patches, preprocess_image
@@ -29,12 +29,12 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=0, atol=EMBEDDING)
 
 
-def texts(d, **knobs):
-    return d.embed(apply(d.right["text"], tuple(knobs.items())))
+def texts(d, **settings):
+    return d.embed(apply(d.right["text"], tuple(settings.items())))
 
 
-def images(d, **knobs):
-    return d.embed(apply(d.right["image"], tuple(knobs.items())))
+def images(d, **settings):
+    return d.embed(apply(d.right["image"], tuple(settings.items())))
 
 
 def by_model(model, params, image=None, ids=None):
@@ -53,7 +53,7 @@ def by_model(model, params, image=None, ids=None):
         ),
     ],
 )
-def test_the_right_knobs_give_what_the_scorer_gives(name, system):
+def test_the_right_settings_give_what_the_scorer_gives(name, system):
     model, params, profile = roomy(name, system=system)
     d, scorer = doctor(name, system=system), Scorer(model, params, profile=profile)
     close(images(d), scorer.embed_images(PICTURES))
@@ -124,7 +124,7 @@ def test_a_mask_hides_padding_from_attention():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "ids", "keys", "pool"),
+    ("settings", "ids", "keys", "pool"),
     [
         ({}, [7, 8, 1, 3, 3, 3], 6, 5),
         ({"padding": "left"}, [3, 3, 3, 7, 8, 1], 6, 5),
@@ -139,18 +139,18 @@ def test_a_mask_hides_padding_from_attention():
         ({"pooling": "eos", "pad": 1, "padding": "left"}, [1, 1, 1, 7, 8, 1], 6, 0),
     ],
 )
-def test_ids_as_the_knobs_say(knobs, ids, keys, pool):
-    given = {"pad": 3, "length": 6, "lower": "none", "punctuation": "keep", **knobs}
-    rows = text_inputs([[7, 8]], TextKnobs(**given), 6)
+def test_ids_as_the_settings_say(settings, ids, keys, pool):
+    given = {"pad": 3, "length": 6, "lower": "none", "punctuation": "keep", **settings}
+    rows = text_inputs([[7, 8]], TextSettings(**given), 6)
     assert rows.ids[0, : len(ids)].tolist() == ids
     assert (int(rows.keys.sum()), rows.keys[0, 0], int(rows.pool[0])) == (keys, True, pool)
 
 
 def test_a_mask_follows_padding_on_the_left():
-    knobs = TextKnobs(
+    settings = TextSettings(
         pad=3, length=6, lower="none", punctuation="keep", padding="left", mask="padding"
     )
-    assert text_inputs([[7, 8]], knobs, 6).keys.tolist() == [[False] * 3 + [True] * 3]
+    assert text_inputs([[7, 8]], settings, 6).keys.tolist() == [[False] * 3 + [True] * 3]
 
 
 def test_another_resolution_is_what_loading_at_it_gives():

@@ -1,4 +1,4 @@
-"""Zero-shot classification: sentences, class embeddings, accuracy."""
+"""Zero-shot classification: texts, class embeddings, accuracy."""
 
 import hashlib
 
@@ -15,12 +15,12 @@ from siglip_jax.evaluation import (
     TEMPLATES,
     canonicalize,
     class_embeddings,
-    sentences,
+    class_texts,
     zero_shot_accuracy,
 )
 from siglip_jax.programs import make_mesh
 
-# Of the sentences joined by line breaks, as big_vision has them at 0127fb6.
+# Of the texts joined by line breaks, as big_vision has them at 0127fb6.
 DIGESTS = {
     "clip_paper": (81, "617764ae37ca494aff67b36e2f3b3919d44fd3eeb5b4dba56f207ad6723c3d05"),
     "clip_best": (8, "5c945b4b35da9f638c63452151f797454d084aead4c1a8a90a8b592e93ed91ba"),
@@ -65,20 +65,20 @@ def test_canonical_texts_stay_as_they_are(text, keep):
     assert canonicalize(once, keep=keep) == once
 
 
-def test_sentences():
+def test_class_texts():
     names, templates = ["Great_white shark, man-eater", "Hen"], ["A {}.", "{}"]
-    assert sentences(names, templates) == [
+    assert class_texts(names, templates) == [
         ["a great white shark", "great white shark"],
         ["a hen", "hen"],
     ]
     # The space behind the comma stays, as in big_vision.
-    assert sentences(names, templates, aliases="all")[0] == [
+    assert class_texts(names, templates, aliases="all")[0] == [
         *("a great white shark", "great white shark"),
         *("a  maneater", " maneater"),
     ]
-    assert sentences(names, ["A {}."], aliases="none")[0] == ["a great white shark maneater"]
-    assert sentences(names, ["A {}."], canonical=False) == [["A Great_white shark."], ["A Hen."]]
-    assert sentences(names, ["{}!"], canonical=False, aliases="none")[0] == [f"{names[0]}!"]
+    assert class_texts(names, ["A {}."], aliases="none")[0] == ["a great white shark maneater"]
+    assert class_texts(names, ["A {}."], canonical=False) == [["A Great_white shark."], ["A Hen."]]
+    assert class_texts(names, ["{}!"], canonical=False, aliases="none")[0] == [f"{names[0]}!"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_sentences():
 )
 def test_bad_names_and_templates(names, options, message):
     with pytest.raises(ValueError, match=message):
-        sentences(names, **options)
+        class_texts(names, **options)
 
 
 def encode(texts):
@@ -105,7 +105,7 @@ def encode(texts):
     return z / np.linalg.norm(z, axis=1, keepdims=True)
 
 
-def test_a_class_is_the_mean_of_all_its_sentences():
+def test_a_class_is_the_mean_of_all_its_texts():
     names, templates = ["a,b,c", "d", "e,f"], ["{}", "x {}"]
     got = class_embeddings(encode, names, templates, aliases="all")
     assert got.shape == (3, 32) and got.dtype == np.float32

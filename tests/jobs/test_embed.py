@@ -73,7 +73,7 @@ def test_bad_items_keep_their_rows_and_say_why(model, tmp_path):
         Item("f", text="no picture"),
         Item("g", picture(2)),
     ]
-    result = embed(Told(items), tmp_path / "out", model=model, error_share=1)
+    result = embed(Told(items), tmp_path / "out", model=model, max_error_share=1)
     assert (result.items, result.errors, result.code) == (7, 5, 0)
     rows = table(tmp_path / "out")
     errors = column(rows, "error")
@@ -122,13 +122,13 @@ def test_a_wrong_folder_stops_the_job_and_keeps_what_is_finished(model, tmp_path
     ):
         embed(source, tmp_path / "out", model=model)
     assert [p.name for p in (tmp_path / "out/ledger").iterdir()] == ["00000.json"]
-    again = embed(source, tmp_path / "out", model=model, error_share=0.9)
+    again = embed(source, tmp_path / "out", model=model, max_error_share=0.9)
     assert (again.finished, again.errors, again.items, again.code) == (True, 46, 60, 0)
     assert again.run["items"] == 48
-    with pytest.raises(ValueError, match=r"error_share must lie in 0\.\.1, got 2"):
-        embed(source, tmp_path / "out", model=model, error_share=2)
+    with pytest.raises(ValueError, match=r"max_error_share must lie in 0\.\.1, got 2"):
+        embed(source, tmp_path / "out", model=model, max_error_share=2)
     with pytest.raises(ValueError, match=r"^1 of \d+ items cannot be read"):
-        embed(source, tmp_path / "strict", model=model, error_share=0)
+        embed(source, tmp_path / "strict", model=model, max_error_share=0)
 
 
 def test_a_shard_that_cannot_be_opened_is_tried_again(model, tmp_path):

@@ -37,7 +37,7 @@ def start(folder, out, *more, **env):
     }
     return started(
         *("job_worker.py", "embed", "in", "--out", out, "--model", "model"),
-        *("--shard-size", str(SIZE), "--error-share", "0.5", *more),
+        *("--shard-size", str(SIZE), "--max-error-share", "0.5", *more),
         cwd=folder,
         env=environment | {name: str(value) for name, value in env.items()},
     )

@@ -33,7 +33,11 @@ def test_all_probabilities(model, tmp_path):
     source, templates = pictures(6), ["a {}", "{}s"]
     source.items[2] = Item("bad", b"hello")
     result = score(
-        *(source, tmp_path / "out"), model=model, labels=LABELS, templates=templates, error_share=1
+        *(source, tmp_path / "out"),
+        model=model,
+        labels=LABELS,
+        templates=templates,
+        max_error_share=1,
     )
     assert result.finished and result.errors == 1
     got = columns(tmp_path / "out", "probabilities")[0]
@@ -89,7 +93,7 @@ def test_pairs(model, tmp_path):
     texts = ["a cat", "a dog", "a donut", "red", "blue"]
     items = [Item(str(i), picture(i), text) for i, text in enumerate(texts)]
     items += [Item("5", picture(5)), Item("6", b"hello", "text")]
-    score(Told(items, 3), tmp_path / "out", model=model, pairs=True, error_share=1)
+    score(Told(items, 3), tmp_path / "out", model=model, pairs=True, max_error_share=1)
     logits, p, errors = columns(tmp_path / "out", "logit", "probability", "error")
     expected = np.diag(model.scorer().score([item.image for item in items[:5]], texts).logits)
     np.testing.assert_allclose(logits[:5], expected, rtol=LOGIT_RELATIVE * 4)

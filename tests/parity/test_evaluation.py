@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tolerances import EMBEDDING
 
-from siglip_jax.evaluation import TEMPLATES, canonicalize, class_embeddings, recall, sentences
+from siglip_jax.evaluation import TEMPLATES, canonicalize, class_embeddings, class_texts, recall
 from siglip_jax.programs import make_mesh
 
 with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
@@ -76,8 +76,8 @@ NAMES = ["Great_white shark, man-eater, Carcharodon", "hen", "Crème brûlée,T-
 
 @pytest.mark.parametrize("canonical", [True, False])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_sentences(name, canonical):
-    ours = sentences(NAMES, TEMPLATES[name], canonical=canonical, aliases="all")
+def test_class_texts(name, canonical):
+    ours = class_texts(NAMES, TEMPLATES[name], canonical=canonical, aliases="all")
     expected = theirs(NAMES, list(TEMPLATES[name]), canonical)
     assert [(i, text) for i, own in enumerate(ours) for text in own] == expected
 
@@ -85,7 +85,7 @@ def test_sentences(name, canonical):
 def test_the_first_alias_only():
     names = prompts.get_class_names(dataset_name="mine", source=NAMES, canonicalize=True)
     # As the evaluator's constructor does by default.
-    assert [own[0] for own in sentences(NAMES, ["{}"])] == [n.split(",")[0] for n in names]
+    assert [own[0] for own in class_texts(NAMES, ["{}"])] == [n.split(",")[0] for n in names]
 
 
 def test_class_embeddings():

@@ -156,7 +156,7 @@ class TestEveryKindOfPicture:
         data = encoded(Image.fromarray(scene(90, 120)), form)
         path = tmp_path / "cut"
         path.write_bytes(data[: len(data) // 2])
-        with Image.open(path) as opened, pytest.raises(ValueError, match=r"cut: the picture is "):
+        with Image.open(path) as opened, pytest.raises(ValueError, match=r"cut: the image is "):
             decode_image(opened, profile)
 
     def test_a_jpeg_cut_in_its_header(self, profile):

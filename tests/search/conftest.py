@@ -41,7 +41,7 @@ def jobs(model, tmp_path_factory):
     for form in ("parquet", "npy"):
         for store in ("float32", "float16"):
             out = folder / f"{form}-{store}"
-            embed(Some(), out, model=model, format=form, store=store, error_share=1.0)
+            embed(Some(), out, model=model, format=form, store=store, max_error_share=1.0)
     return folder
 
 

@@ -42,7 +42,7 @@ def saved(folder, name="loop", **kw):
 
 
 def plant(d, tower, setting, seed=0):
-    """Embeddings of a pipeline with these wrong knobs, with the noise of another float32."""
+    """Embeddings of a pipeline with these wrong settings, with the noise of another float32."""
     z = d.embed(apply(d.right[tower], setting))
     noise = np.random.default_rng(seed).normal(size=z.shape, scale=2e-7)
     return (z + noise).astype(np.float32)

@@ -88,10 +88,10 @@ def test_unreadable_pictures_are_replaced_and_counted(tmp_path, table, data):
         rows[3]["image"] = b"no picture"
 
     table |= {"data": rewritten(data, tmp_path, change) | {"max_unreadable": 0.2}}
-    with pytest.warns(UserWarning, match="times another picture was taken") as told:
+    with pytest.warns(UserWarning, match="times another image was taken") as told:
         assert run(tmp_path, table).finished
     (line,) = [str(one.message) for one in told]
-    assert "of 1 such pictures the first is red bar 0: image bytes: not an image" in line
+    assert "of 1 such images the first is red bar 0: image bytes: not an image" in line
     # Twelve batches of 24 are six times all of the 48; what is drawn instead may be the same.
     times = int(line.split()[0])
     assert times >= 6

@@ -17,7 +17,7 @@ DIGEST = "552a1efe1e968b8f9f977c66c09e080568177c126fda3d88edf411dbe64e77db"
 
 
 def test_inputs_are_the_same_everywhere():
-    assert inputs.digest() == DIGEST
+    assert inputs.inputs_digest() == DIGEST
 
 
 def test_pictures_differ_in_what_resizes_and_crops_treat_differently():
@@ -143,7 +143,7 @@ def test_what_a_table_needs_is_said(tmp_path):
     assert files.inputs(tmp_path).missing == ("y.jpg (http://h/y.jpg)",)
     (missing,) = table(lists="those of cell 1").inputs(tmp_path).missing
     assert missing == (
-        "t/pictures.txt, the file names of 2 pictures, and t/texts.txt, 2 texts, one a line: "
+        "t/pictures.txt, the file names of 2 images, and t/texts.txt, 2 texts, one a line: "
         "those of cell 1"
     )
 

@@ -13,7 +13,7 @@ from saved_model import VOCABULARY
 
 import siglip_jax
 from siglip_jax.checkpoints import find
-from siglip_jax.cli.columns import columns
+from siglip_jax.cli.output import aligned
 from siglip_jax.preprocessing import custom_profile
 from siglip_jax.scoring import Scorer
 from siglip_jax.verify import circles, published_logits
@@ -108,7 +108,7 @@ def test_one_published_number_that_is_not_ours_differs(cli, naflex, publish):
     (line,) = [line for line in out.splitlines() if line.rstrip().endswith("0.0021")]
     assert line.split()[:4] == ["circle", "224x1024", "a", "dog"]
     assert "  differs: largest difference 0.0021, tolerance 0.001" in out
-    assert "these weights, or the pictures, are not those behind" in out
+    assert "these weights, or the images, are not those behind" in out
     publish(circle_table(logits, tolerance=3e-3))
     assert cli("verify", naflex)[0] == 0
 
@@ -146,13 +146,13 @@ def file_logits(folder):
 def test_pictures_that_are_given(cli, model, publish, tmp_path):
     logits = file_logits(tmp_path)
     publish(file_table(logits), file_table(logits - np.float32(-9.5), with_bias=False))
-    code, out, err = cli("verify", model, "--pictures", tmp_path)
+    code, out, err = cli("verify", model, tmp_path)
     assert (code, err, out.count("  agrees: ")) == (0, [], 2)
     code, out, err = cli("verify", model)
     assert (code, err) == (0, [])  # what cannot be run is not wrong
     assert "needs a.png (http://h/a.png)\n    and b.png (http://h/b.png)\n" in out
     (tmp_path / "b.png").write_text("not a picture")
-    code, out, err = cli("verify", model, "--pictures", tmp_path)
+    code, out, err = cli("verify", model, tmp_path)
     assert (code, len(err)) == (2, 1) and "b.png: not an image" in err[0]
 
 
@@ -173,7 +173,7 @@ def test_long_tables_show_the_worst(cli, model, publish, tmp_path):
             name="t", source="s", profile="big_vision", tolerance=1e-3, logits=rows, lists="x"
         )
     )
-    code, out, _ = cli("verify", model, "--pictures", tmp_path)
+    code, out, _ = cli("verify", model, tmp_path)
     assert code == 2 and "the 8 worst of 40 values" in out
     shown = out[out.index("PICTURE") :].splitlines()
     assert len(shown) == 1 + 8 + 3 and shown[1].split()[:3] == ["a.png", "7", "dogs"]
@@ -213,8 +213,8 @@ def test_not_a_number_never_agrees():
     [
         (["nowhere.npz"], "nowhere.npz does not exist"),
         (["siglip_b16_225"], "did you mean siglip_b16_224"),
-        (["M", "--pictures", "nowhere"], "--pictures nowhere: there is no such folder"),
-        (["M", "--picture", "x"], "there is no option --picture; did you mean --pictures?"),
+        (["M", "nowhere"], "nowhere: there is no such folder of images"),
+        (["M", "--profil", "x"], "there is no option --profil"),
         ([], "the following arguments are required: MODEL"),
     ],
 )
@@ -225,7 +225,7 @@ def test_bad_arguments_get_one_line(cli, model, arguments, message):
 
 
 def test_columns_are_aligned():
-    assert columns([("a", "1"), ("bb", "22")], "lr", ">") == ">a    1\n>bb  22"
+    assert aligned([("a", "1"), ("bb", "22")], "lr", ">") == ">a    1\n>bb  22"
 
 
 def test_a_released_architecture_meets_its_published_tables():

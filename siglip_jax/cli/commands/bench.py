@@ -7,28 +7,26 @@ on the devices already, so that decoding is not in it.
   siglip-jax bench --model siglip2_so400m14_384 --batch-size 1 64
 
 LATENCY is of one batch, its median and what 95 of 100 do not exceed; PEAK is the share of
-the matrix throughput that square products reach on the same devices in the same run, in the
+the matrix throughput that square matmuls reach on the same devices in the same run, in the
 dtype of the tower; TEMPORARY is what a batch needs on one device beside the weights.
 """
 
 import argparse
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
 from siglip_jax.allocator import keep_freed_memory
-from siglip_jax.cli.columns import columns
-from siglip_jax.cli.model_arguments import available_mesh, positive
+from siglip_jax.cli.options.model import available_mesh, positive
+from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Siglip
 
 if TYPE_CHECKING:
     from siglip_jax.bench import TowerSpeed
 
 NAME = "bench"
-HELP = "how fast a model runs here"
+HELP = "measure how fast a model runs here"
 USAGE = "%(prog)s [--model MODEL] [--batch-size N...] [options]"
 _HEAD = ("TOWER", "BATCH", "PER SECOND", "LATENCY", "95%", "PEAK", "COMPILE", "TEMPORARY")
 _TOWERS = ("images", "texts")
@@ -39,22 +37,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="siglip_b16_224",
         metavar="MODEL",
-        help="a checkpoint's name, a file or a folder (default: siglip_b16_224)",
+        help="name, file or folder of a model (default: siglip_b16_224)",
     )
     parser.add_argument(
-        "--batch-size", type=positive, nargs="+", default=[1, 32], metavar="N", help="(1 and 32)"
+        "--batch-size",
+        type=positive,
+        nargs="+",
+        default=[1, 32],
+        metavar="N",
+        help="batch sizes to measure (default: 1 and 32)",
     )
-    parser.add_argument("--tower", choices=_TOWERS, help="one of them only")
+    parser.add_argument("--tower", choices=_TOWERS, help="tower to measure (default: both)")
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="of both towers (default: float32 on a CPU, else bfloat16)"
+        "--dtype",
+        choices=DTYPES,
+        help="dtype of both towers (default: float32 on a CPU, else bfloat16)",
     )
     parser.add_argument("--attention", choices=ATTENTIONS, default="matmul")
-    parser.add_argument("--scan", action="store_true", help="layers as a loop; compiles faster")
-    parser.add_argument("--fsdp", action="store_true", help="split the weights over the devices")
     parser.add_argument(
-        "--seconds", type=_seconds, default=2.0, metavar="S", help="that each is run for (2)"
+        "--scan", action="store_true", help="run the layers as a loop, which compiles faster"
     )
-    parser.add_argument("--json", action="store_true", help="everything measured, for programs")
+    parser.add_argument("--fsdp", action="store_true", help="shard the weights over the devices")
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+        help="seconds that each tower is run for (default: 2)",
+    )
+    add_json_argument(parser, "everything measured")
 
 
 def _seconds(text: str) -> float:
@@ -111,8 +122,7 @@ def run(args: argparse.Namespace) -> int:
         "towers": [_plain(speed, peak) for speed in speeds],
     }
     if args.json:
-        json.dump(facts, sys.stdout, indent=1)
-        print()
+        print_json(facts)
     else:
         _print(facts, dtype, speeds)
     return 0
@@ -150,7 +160,7 @@ def _plain(speed: "TowerSpeed", peak: float) -> dict[str, Any]:
 def _print(facts: dict[str, Any], dtype: str, speeds: "list[TowerSpeed]") -> None:
     peak, many = facts["matrix_peak"], facts["devices"]
     print(f"{facts['model']} in {dtype} on {many} x {facts['device']}, jax {facts['jax']}")
-    print(f"matrix products here: {_units(peak)}FLOP/s")
+    print(f"matmuls here: {_units(peak)}FLOP/s")
     rows = [
         (
             speed.tower,
@@ -164,7 +174,7 @@ def _print(facts: dict[str, Any], dtype: str, speeds: "list[TowerSpeed]") -> Non
         )
         for speed in speeds
     ]
-    print(columns([_HEAD, *rows], "lrrrrrrr"))
+    print(aligned([_HEAD, *rows], "lrrrrrrr"))
     used, total = facts["memory_peak"], facts["memory"]
     if used is not None:
         where = f"of {_units(total)}B on the fullest device" if total else "of this process"

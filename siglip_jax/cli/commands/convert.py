@@ -13,7 +13,7 @@ formats, or a repository of the Hugging Face hub. FORMAT is one of
 The output appears whole or not at all, after it was read back and compared with SRC bit
 by bit, and with it a certificate, conversion.json: digests of all files and tensors, what
 became of each, the architecture. A certificate that also compares what both systems
-compute for bundled pictures and texts takes --compare, and that system installed.
+compute for bundled images and texts takes --compare, and that system installed.
 
   siglip-jax convert siglip2_b16_256 hf/ --to transformers
   siglip-jax convert google/siglip-base-patch16-224 b16.npz --to npz --compare
@@ -24,16 +24,16 @@ Exit code: 0; 1 if --compare finds more than rounding; 2 if nothing was converte
 import argparse
 import errno
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.checkpoint_arguments import (
+from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
     open_named,
     spoken,
 )
+from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.messages import did_you_mean
 
@@ -41,18 +41,22 @@ if TYPE_CHECKING:
     from siglip_jax.converters import PlanStep, Record, Source
 
 NAME = "convert"
-HELP = "a checkpoint into another system's format, with a certificate"
+HELP = "convert a checkpoint into another system's format, with a certificate"
 USAGE = "%(prog)s SRC DST --to FORMAT [options]"
 # Running so few parameters twice takes about as long as importing jax does.
 _TINY = 2_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a name, a file, a folder, a repository")
+    parser.add_argument(
+        "source", metavar="SRC", help="name, file, folder or repository of a checkpoint"
+    )
     parser.add_argument("destination", metavar="DST", help="file or folder to write")
     parser.add_argument("--to", required=True, type=_format, metavar="FORMAT", help="see above")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="of what is written"
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="dtype of what is written (default: as in SRC)",
     )
     tower = parser.add_mutually_exclusive_group()
     for name in ("image", "text"):
@@ -71,15 +75,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         form.add_argument(f"--{name}", action="store_const", dest="scan", const=scan, help=help)
     add_checkpoint_arguments(parser)
     parser.add_argument(
-        "--pad", type=int, choices=(0, 1), help="of texts: 1 as SigLIP, 0 as SigLIP 2"
+        "--pad", type=int, choices=(0, 1), help="id that pads texts: 1 as SigLIP, 0 as SigLIP 2"
     )
-    parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to put beside")
+    parser.add_argument(
+        "--vocabulary", metavar="FILE", help="sentencepiece file to write beside the weights"
+    )
     parser.add_argument("--force", action="store_true", help="replace DST if it exists")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     parser.add_argument("--no-verify", action="store_true", help="do not read the output back")
-    parser.add_argument("--compare", action="store_true", help="run it in the other library too")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="compare with the other library, run on bundled inputs",
+    )
     parser.add_argument("--per-layer", action="store_true", help="compare each block's output")
-    parser.add_argument("--json", action="store_true", help="the plan or certificate as JSON")
+    add_json_argument(parser, "the plan or certificate")
 
 
 def _format(name: str) -> str:
@@ -123,10 +133,9 @@ def _dry_run(args: argparse.Namespace, source: "Source") -> int:
     dropped = {**source.dropped, **dict.fromkeys(left, "not in the tower")}
     if args.json:
         rows = [dataclasses.asdict(step) for step in steps]
-        json.dump({"plan": rows, "dropped": dropped, "notes": source.notes}, sys.stdout, indent=1)
-        print()
+        print_json({"plan": rows, "dropped": dropped, "notes": source.notes})
         return 0
-    from siglip_jax.cli.plan_table import print_plan
+    from siglip_jax.cli.conversion_output import print_plan
 
     print_plan(steps, dropped)
     return 0
@@ -164,10 +173,9 @@ def _convert(args: argparse.Namespace, source: "Source") -> int:
         certificate |= added
         write_certificate(path, certificate)
     if args.json:
-        json.dump(certificate, sys.stdout, indent=1, ensure_ascii=False)
-        print()
+        print_json(certificate)
     else:
-        from siglip_jax.cli.certificate_table import print_certificate
+        from siglip_jax.cli.conversion_output import print_certificate
 
         print_certificate(certificate, path)
     return 0 if certificate.get("comparison", {}).get("agrees", True) else 1

@@ -1,19 +1,20 @@
-"""Show the model in the box at work: emoji it has never seen, named in two languages.
+"""Show the bundled model at work: emoji it has never seen, named in two languages.
 
   siglip-jax demo
 
-The pictures were drawn by lot from those held out of its training: combinations of a role
+The images were drawn by lot from those held out of its training: combinations of a role
 and a skin tone, and whole emoji. Needs no network. The model and what it can and cannot do
 are described in its card, siglip_jax/emoji/README.md.
 """
 
 import argparse
 import json
-import sys
 from typing import Any
 
+from siglip_jax.cli.output import add_json_argument, print_json
+
 NAME = "demo"
-HELP = "the small model in the box, on pictures it has never seen"
+HELP = "show the small bundled model on images it has never seen"
 USAGE = "%(prog)s [--json]"
 LANGUAGES = {"en": "English", "es": "Spanish"}
 NEXT = (
@@ -23,7 +24,7 @@ NEXT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="the result for programs")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     box = BOX["siglip_emoji"]
     demo = json.loads((box / "demo.json").read_text("utf-8"))
 
-    from siglip_jax.cli.model_arguments import available_mesh
+    from siglip_jax.cli.options.model import available_mesh
     from siglip_jax.pretrained import load
     from siglip_jax.scoring.scores import sigmoid
 
@@ -58,13 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 }
             )
     if args.json:
-        json.dump(
-            {"model": "siglip_emoji", "labels": demo["labels"], "results": results},
-            sys.stdout,
-            indent=1,
-            ensure_ascii=False,
-        )
-        print()
+        print_json({"model": "siglip_emoji", "labels": demo["labels"], "results": results})
         return 0
     _print(results, {language: len(demo["labels"][language]) for language in LANGUAGES})
     size = round((box / "siglip_emoji.npz").stat().st_size / 1e6)

@@ -13,32 +13,31 @@ them cannot be read.
 
 import argparse
 import dataclasses
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.checkpoint_arguments import (
+from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
     open_named,
 )
-from siglip_jax.cli.columns import columns
+from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
     from siglip_jax.converters import Source
 
 NAME = "diff"
-HELP = "two checkpoints, tensor by tensor"
+HELP = "compare two checkpoints, tensor by tensor"
 USAGE = "%(prog)s A B [--json]"
 _SHOWN = 20  # tensors, to a person
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="a name, a file, a folder, a repository")
-    parser.add_argument("b", metavar="B", help="the other one")
+    parser.add_argument("a", metavar="A", help="name, file, folder or repository of a checkpoint")
+    parser.add_argument("b", metavar="B", help="the other checkpoint")
     add_checkpoint_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    add_json_argument(parser, "everything")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
     with a, b:
         result = _result(args, a, b)
     if args.json:
-        json.dump(result, sys.stdout, indent=1)
-        print()
+        print_json(result)
     else:
         _print(result)
     return 0 if result["identical"] else 1
@@ -109,7 +107,7 @@ def _result(args: argparse.Namespace, a: "Source", b: "Source") -> dict[str, Any
 
 def _print(result: dict[str, Any]) -> None:
     rows = [(letter, result[letter]["name"], result[letter]["format"]) for letter in "ab"]
-    print(columns([(letter.upper(), name, f"({kind})") for letter, name, kind in rows]))
+    print(aligned([(letter.upper(), name, f"({kind})") for letter, name, kind in rows]))
     for key, pair in result["architecture"].items():
         print(f"architecture: {key} is {pair['a']} in A, {pair['b']} in B")
     for letter in "ab":
@@ -120,7 +118,7 @@ def _print(result: dict[str, Any]) -> None:
     differ.sort(key=lambda t: -float("inf") if t["largest"] is None else -t["largest"])
     shown = differ[:_SHOWN] if sys.stdout.isatty() else differ
     if shown:
-        print(columns([("TENSOR", "LARGEST DIFFERENCE", "LARGEST VALUE", ""), *map(_row, shown)]))
+        print(aligned([("TENSOR", "LARGEST DIFFERENCE", "LARGEST VALUE", ""), *map(_row, shown)]))
     if len(shown) < len(differ):
         print(f"and {len(differ) - len(shown)} more; --json has them all")
     print(_summary(result))

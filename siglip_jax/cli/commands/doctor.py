@@ -1,12 +1,12 @@
 """Find what is wrong with another pipeline around a SigLIP model.
 
-Without knobs: a table of how far each wrong knob that is known from other systems moves
-the scores of this model, for bundled pictures and texts. With knobs: the same for them.
+Without settings: a table of how far each wrong setting that is known from other systems
+moves the scores of this model, for bundled images and texts. With settings: the same for them.
 
-With --embeddings: which knob, or which two, explain a pipeline's embeddings of the bundled
+With --embeddings: which setting, or which two, explain a pipeline's embeddings of the bundled
 inputs. --write-inputs writes these as PNG and text files; embed them one at a time, and
-save arrays zimg, ztxt or both, rows in the order of the files and lines, as .npz. Knobs
-given beside --embeddings are taken as known.
+save arrays zimg, ztxt or both, rows in the order of the files and lines, as .npz.
+Settings given beside --embeddings are taken as known.
 
   siglip-jax doctor --model siglip_b16_224
   siglip-jax doctor --model siglip_b16_224 --padding longest --lower none
@@ -15,17 +15,16 @@ given beside --embeddings are taken as known.
 """
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.diagnosis import plain, print_diagnosis, print_effects
-from siglip_jax.cli.model_arguments import PROFILES, load_model, positive
+from siglip_jax.cli.doctor_output import plain, print_diagnosis, print_effects
+from siglip_jax.cli.options.model import PROFILES, load_model, positive
+from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.doctor.settings import (
     CHOICES,
-    Setting,
+    Changes,
     apply,
     check,
     choose,
@@ -37,58 +36,81 @@ if TYPE_CHECKING:
     from siglip_jax.doctor.search import Doctor, Effect
 
 NAME = "doctor"
-HELP = "what is wrong with another pipeline"
+HELP = "find what is wrong with another pipeline"
 USAGE = (
-    "%(prog)s --model MODEL [knobs] [--embeddings FILE.npz...]\n"
+    "%(prog)s --model MODEL [settings] [--embeddings FILE.npz...]\n"
     "       %(prog)s --write-inputs FOLDER"
 )
 _IMAGE = ("framing", "resize", "res", "normalisation", "posemb")
 _TEXT = ("padding", "pad", "length", "eos", "lower", "punctuation", "mask", "pooling")
 _HELP = {
+    "framing": "how an image is brought to the shape of the model",
+    "resize": "method of the resize",
     "res": "side of the input; NaFlex: number of patches",
+    "normalisation": "range or mean and deviation of the pixels",
+    "posemb": "how the position embedding is resampled",
+    "padding": "how texts are padded",
     "pad": "id that fills texts up",
     "length": "tokens at which texts are cut, and to which they are padded",
+    "eos": "end-of-text id of texts that are cut",
+    "lower": "lower-casing of texts",
+    "punctuation": "punctuation of texts",
+    "mask": "attention mask of the text tower",
+    "pooling": "position that the text tower pools",
+    "activation": "form of GELU",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="MODEL", help="a checkpoint's name, a file, a folder")
+    parser.add_argument("--model", metavar="MODEL", help="name, file or folder of a model")
     parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
     parser.add_argument(
-        "--profile", choices=PROFILES, default="big_vision", help="whose preprocessing is right"
+        "--profile",
+        choices=PROFILES,
+        default="big_vision",
+        help="preprocessing that is right (default: big_vision)",
     )
-    parser.add_argument("--embeddings", nargs="+", metavar="FILE.npz", help="with zimg, ztxt")
-    parser.add_argument("--write-inputs", metavar="FOLDER", help="write the bundled inputs there")
-    parser.add_argument("--json", action="store_true", help="the result for programs")
-    group = parser.add_argument_group("knobs of the pipeline")
-    for knob in (*_IMAGE, *_TEXT):
-        if knob in CHOICES:
-            _add_choice(group, knob)
+    parser.add_argument(
+        "--embeddings",
+        nargs="+",
+        metavar="FILE.npz",
+        help="files of another pipeline's embeddings, with zimg, ztxt or both",
+    )
+    parser.add_argument(
+        "--write-inputs",
+        metavar="FOLDER",
+        help="write the bundled images and texts into this folder",
+    )
+    add_json_argument(parser)
+    group = parser.add_argument_group("settings of the pipeline")
+    for key in (*_IMAGE, *_TEXT):
+        if key in CHOICES:
+            _add_choice(group, key)
         else:
-            kind = int if knob == "pad" else positive
+            kind = int if key == "pad" else positive
             group.add_argument(
-                f"--{knob}", dest=f"knob_{knob}", type=kind, metavar="N", help=_HELP[knob]
+                f"--{key}", dest=f"setting_{key}", type=kind, metavar="N", help=_HELP[key]
             )
-    group.add_argument("--antialias", choices=("on", "off"), help="of a bilinear resize")
+    group.add_argument("--antialias", choices=("on", "off"), help="antialias of a bilinear resize")
     for option in ("activation", "image-activation", "text-activation"):
         _add_choice(group, "activation", option)
     parser.set_defaults(res=None, dtype="float32", attention="matmul", fsdp=False)
 
 
-def _add_choice(group: Any, knob: str, option: str | None = None) -> None:
+def _add_choice(group: Any, key: str, option: str | None = None) -> None:
     def value(text: str) -> str:
         try:
-            return choose(knob, text)
+            return choose(key, text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
-    option = option or knob
+    option = option or key
     group.add_argument(
         f"--{option}",
-        dest=f"knob_{option.replace('-', '_')}",
+        dest=f"setting_{option.replace('-', '_')}",
         type=value,
         metavar="VALUE",
-        help=", ".join(CHOICES[knob]),
+        help=f"{_HELP[key]}: {', '.join(CHOICES[key])}",
     )
 
 
@@ -119,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     stated, named = _stated(args, doctor)
     diagnoses = []
     for tower, array in theirs.items():
-        with Bar(f"trying knobs of the {tower} tower", unit="settings") as bar:
+        with Bar(f"trying settings of the {tower} tower", unit="settings") as bar:
             found = doctor.diagnose(tower, array, stated.get(tower, ()), progress=bar.update)
         diagnoses.append(found)
     if diagnoses:
@@ -129,46 +151,47 @@ def run(args: argparse.Namespace) -> int:
     with Bar("measuring", unit="settings") as bar:
         effects = _effects(doctor, stated, everything=everything, progress=bar.update)
     if args.json:
-        json.dump(plain(model.name, doctor, effects, diagnoses), sys.stdout, indent=1)
-        print()
+        print_json(plain(model.name, doctor, effects, diagnoses))
         return 0
     for found in diagnoses:
         print_diagnosis(found, doctor, model.name)
     if effects:
         print_effects(effects, doctor)
     elif named and not diagnoses:
-        print("these knobs are all as they should be")
+        print("these settings are all as they should be")
     return 0
 
 
-def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Setting], bool]:
-    """The knobs given that are not as they should be, by tower; whether any was given."""
-    given = {k.removeprefix("knob_"): v for k, v in vars(args).items() if k.startswith("knob_")}
+def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Changes], bool]:
+    """The settings given that are not as they should be, by tower; whether any was given."""
+    given = {
+        k.removeprefix("setting_"): v for k, v in vars(args).items() if k.startswith("setting_")
+    }
     both = given.pop("activation")
-    image: dict[str, Any] = {knob: given[knob] for knob in _IMAGE}
-    text: dict[str, Any] = {knob: given[knob] for knob in _TEXT}
+    image: dict[str, Any] = {key: given[key] for key in _IMAGE}
+    text: dict[str, Any] = {key: given[key] for key in _TEXT}
     image["activation"] = given["image_activation"] or both
     text["activation"] = given["text_activation"] or both
     if args.antialias:
         method = image["resize"] or doctor.right["image"].resize
         image["resize"] = with_antialias(method, args.antialias == "on")
-    knobs, named = {}, False
+    settings, named = {}, False
     for tower, values in (("image", image), ("text", text)):
-        chosen = tuple((knob, value) for knob, value in values.items() if value is not None)
-        knobs[tower] = apply(doctor.right[tower], chosen)
+        chosen = tuple((key, value) for key, value in values.items() if value is not None)
+        settings[tower] = apply(doctor.right[tower], chosen)
         named = named or bool(chosen)
-    check(knobs["image"], knobs["text"], doctor.config)
-    stated = {tower: settings_apart(k, doctor.right[tower]) for tower, k in knobs.items()}
+    check(settings["image"], settings["text"], doctor.config)
+    stated = {tower: settings_apart(k, doctor.right[tower]) for tower, k in settings.items()}
     return {tower: setting for tower, setting in stated.items() if setting}, named
 
 
 def _effects(
-    doctor: "Doctor", stated: dict[str, Setting], *, everything: bool, progress: Any
+    doctor: "Doctor", stated: dict[str, Changes], *, everything: bool, progress: Any
 ) -> "list[Effect]":
-    """Each stated knob alone and all together; if none is stated, every known wrong knob."""
-    rows: list[dict[str, Setting]]
+    """Each stated setting alone and all together; if none is stated, every known wrong setting."""
+    rows: list[dict[str, Changes]]
     if stated:
-        rows = [{tower: (knob,)} for tower, setting in stated.items() for knob in setting]
+        rows = [{tower: (key,)} for tower, setting in stated.items() for key in setting]
         if len(rows) > 1:
             rows.append(stated)
     elif everything:

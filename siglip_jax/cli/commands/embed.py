@@ -1,12 +1,12 @@
 """Embed images or texts: a few into a .npz file, any number into a folder.
 
 A file FILE.npz holds `zimg` (images, d) and `images` (their paths), or `ztxt` (texts,
-d) and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have length 1;
-multiply two of them, by exp(t), and add b (both in the file) for a logit. A picture
+d) and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have unit norm;
+a logit is exp(t) times the dot product of two, plus b (both in the file). An image
 that cannot be read is reported and left out, and the exit code is 2.
 
-  siglip-jax embed --model siglip2_b16_256 --images photos/ --out photos.npz
-  siglip-jax embed --model siglip2_b16_256 --texts "a dog" "a cat" --out texts.npz
+  siglip-jax embed photos/ --model siglip2_b16_256 --out photos.npz
+  siglip-jax embed --texts "a dog" "a cat" --model siglip2_b16_256 --out texts.npz
 
 Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a list,
 .csv, .tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It
@@ -29,52 +29,60 @@ import os
 from pathlib import Path
 from typing import Any
 
-from siglip_jax.cli.job_arguments import (
+from siglip_jax.cli.image_files import image_files
+from siglip_jax.cli.options.former import add_former
+from siglip_jax.cli.options.job import (
     add_job_arguments,
-    columns,
+    column_options,
     refuse_job_arguments,
     run_job,
     shard_size,
 )
-from siglip_jax.cli.model_arguments import (
+from siglip_jax.cli.options.model import (
     add_model_arguments,
     batch_sizes,
     describe_run,
     load_model,
     read_lines,
 )
-from siglip_jax.cli.picture_files import picture_files
-from siglip_jax.cli.saved_program import add_program_argument, saved_program
+from siglip_jax.cli.options.program import add_program_argument, saved_program
+from siglip_jax.cli.output import add_json_argument
 
 NAME = "embed"
-HELP = "images or texts into a .npz file, or millions of them into a folder"
+HELP = "embed images or texts, a few into a file or millions into a folder"
 USAGE = (
-    "%(prog)s SOURCE... --model MODEL --out FOLDER [options]\n"
-    "       %(prog)s --images IMAGES... --model MODEL --out FILE.npz [options]\n"
+    "%(prog)s SOURCE... --model MODEL --out FILE.npz|FOLDER [options]\n"
     "       %(prog)s --texts TEXT... --model MODEL --out FILE.npz|FOLDER [options]"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="what to embed, see above")
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="images, or tables or archives of items",
+    )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--images", nargs="+", metavar="IMAGES", help="files, folders, patterns, -")
-    what.add_argument("--texts", nargs="+", metavar="TEXT", help="taken as they are")
-    what.add_argument("--texts-file", metavar="FILE", help="one text a line, - for stdin")
-    parser.add_argument("--out", required=True, metavar="OUT", help="FILE.npz, or a folder")
+    add_former(what, "--images", "SOURCE, without an option,", nargs="+", default=None)
+    what.add_argument("--texts", nargs="+", metavar="TEXT", help="texts to embed, as they are")
+    what.add_argument("--texts-file", metavar="FILE", help="file of texts, one a line; - for stdin")
+    parser.add_argument(
+        "--out", required=True, metavar="OUT", help="FILE.npz to write, or the folder of a job"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE.npz if it exists")
     parser.add_argument(
         "--format",
         choices=("parquet", "npy"),
-        help="of a folder; npy is the "
-        "layout that clip-retrieval and autofaiss read (default: parquet)",
+        help="file format in a folder; npy is the layout that clip-retrieval and autofaiss read "
+        "(default: parquet)",
     )
     parser.add_argument(
         "--store",
         choices=("float32", "float16"),
         help="type of the embeddings in a folder (default: float32)",
     )
-    parser.add_argument("--json", action="store_true", help="how the job ended, for programs")
+    add_json_argument(parser, "how the job ended")
     add_job_arguments(parser)
     add_model_arguments(parser)
     add_program_argument(parser)
@@ -83,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     given = [name for name in ("sources", "images", "texts", "texts_file") if getattr(args, name)]
     if len(given) != 1:
-        raise ValueError("give one of SOURCE, --images, --texts and --texts-file")
+        raise ValueError("give one of SOURCE, --texts and --texts-file")
     if Path(args.out).suffix == ".npz":
         return _into_file(args)
     if Path(args.out).suffix in (".txt", ".json", ".csv", ".npy", ".parquet", ".safetensors"):
@@ -114,7 +122,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     else:
         source = open_source(
             args.sources or args.images,
-            **columns(args),
+            **column_options(args),
             only=job.what,
             shard_size=shard_size(args),
         )
@@ -140,7 +148,7 @@ def _into_file(args: argparse.Namespace) -> int:
     if out.exists() and not args.force:
         raise ValueError(f"{args.out} exists already; --force replaces it")
     images = args.sources or args.images
-    files = picture_files(images) if images else []
+    files = image_files(images) if images else []
     texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
     if not files and not texts:
         raise ValueError(f"{args.texts_file}: expected one text a line, got none")

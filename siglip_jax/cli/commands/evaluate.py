@@ -1,50 +1,48 @@
-"""Measure a model on pictures with captions, by big_vision's definitions.
+"""Measure a model on images with captions, by big_vision's definitions.
 
-DATA is a folder of pictures with captions, webdataset .tar files, .parquet files, or
-tfds:NAME:SPLIT. Every caption of every picture takes part in retrieval; in zero-shot
-classification the first caption of a picture is its class.
+DATA is a folder of images with captions, webdataset .tar files, .parquet files, or
+tfds:NAME:SPLIT. Every caption of every image takes part in retrieval; in zero-shot
+classification the first caption of an image is its class.
 
   siglip-jax evaluate coco/ --model siglip_b16_224 --task retrieval
   siglip-jax evaluate photos.tar --model siglip_b16_224 --task zeroshot --templates clip_best
   siglip-jax evaluate emoji.parquet --model model/ --task zeroshot --template "{}" --as-written
 
-Recall at k is the share of pictures with a caption of theirs among the k nearest, and of
-captions with their picture among the k nearest. A picture that cannot be read is reported
+Recall at k is the share of images with a caption of theirs among the k nearest, and of
+captions with their image among the k nearest. An image that cannot be read is reported
 on standard error and left out with its captions, and the exit code is 2.
 """
 
 import argparse
-import json
-import sys
 import warnings
 from collections import Counter
 from typing import Any
 
-from siglip_jax.cli.columns import columns
-from siglip_jax.cli.model_arguments import (
+from siglip_jax.cli.options.model import (
     add_model_arguments,
     batch_sizes,
     describe_run,
     load_model,
     read_lines,
 )
+from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.messages import suggestions
 
 NAME = "evaluate"
-HELP = "recall or zero-shot accuracy on a dataset"
+HELP = "measure recall or zero-shot accuracy on a dataset"
 USAGE = "%(prog)s DATA --task {retrieval,zeroshot} [--model MODEL] [options]"
 # The keys of siglip_jax.evaluation.TEMPLATES, which comes with jax.
 TEMPLATES = ("clip_paper", "clip_best", "class_name_only")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="pictures with captions")
+    parser.add_argument("data", metavar="DATA", help="images with captions")
     parser.add_argument(
-        "--task", choices=("retrieval", "zeroshot"), required=True, help="what to measure"
+        "--task", choices=("retrieval", "zeroshot"), required=True, help="what is measured"
     )
     parser.add_argument("--image-column", metavar="NAME", help="of the image, if not as usual")
     parser.add_argument("--caption-column", metavar="NAME", help="of the caption, likewise")
-    parser.add_argument("--json", action="store_true", help="the result for programs")
+    add_json_argument(parser)
     group = parser.add_argument_group("zero-shot classification")
     group.add_argument(
         "--labels-file",
@@ -59,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--template",
         action="append",
         metavar="TEMPLATE",
-        help="sentence with {} for the class, such as 'a photo of a {}.'; several are averaged",
+        help="text with {} for the class, such as 'a photo of a {}.'; several are averaged",
     )
     group.add_argument(
         "--as-written",
@@ -80,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = open_pairs(args.data, image=args.image_column, caption=args.caption_column)
     captions = captions_of(pairs)
     if not captions:
-        raise ValueError(f"{args.data}: there is no picture")
+        raise ValueError(f"{args.data}: there is no image")
     if zero_shot:
         from siglip_jax.evaluation import TEMPLATES
         from siglip_jax.scoring.prompts import check_templates
@@ -100,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     zimg, good, errors = embed_images(scorer, items_of(pairs), len(pairs))
     if not len(good):
-        raise ValueError(f"{args.data}: none of the {len(captions):,} pictures can be read")
+        raise ValueError(f"{args.data}: none of the {len(captions):,} images can be read")
     result: dict[str, Any] = describe_run(args, model) | {"data": args.data, "task": args.task}
     result["images"] = len(good)
     if zero_shot:
@@ -124,18 +122,17 @@ def run(args: argparse.Namespace) -> int:
         result["texts"] = len(texts)
     result |= {"metrics": metrics, "errors": errors}
     if args.json:
-        json.dump(result, sys.stdout, indent=1, ensure_ascii=False)
-        print()
+        print_json(result)
     else:
         _print(result)
     return 2 if errors else 0
 
 
 def _classes(labels_file: str | None, firsts: list[str]) -> tuple[list[str], list[int]]:
-    """The classes, and which one each picture is of.
+    """The classes, and which one each image is of.
 
     Raises:
-      ValueError: if the file has a class twice, or lacks that of a picture.
+      ValueError: if the file has a class twice, or lacks that of an image.
     """
     if labels_file is None:
         classes = list(dict.fromkeys(firsts))
@@ -149,7 +146,7 @@ def _classes(labels_file: str | None, firsts: list[str]) -> tuple[list[str], lis
     if missing:
         near = suggestions(missing[0], classes)
         raise ValueError(
-            f"{labels_file}: {len(missing):,} of {len(firsts):,} pictures are of a class that "
+            f"{labels_file}: {len(missing):,} of {len(firsts):,} images are of a class that "
             f"is not there, such as {missing[0]!r}"
             + (f"; did you mean that by {near[0]!r}?" if near else "")
         )
@@ -173,14 +170,14 @@ def _print(result: dict[str, Any]) -> None:
     if result["task"] == "zeroshot":
         templates = len(result["templates"])
         spoken = f"{templates} templates" if templates > 1 else repr(result["templates"][0])
-        print(f"{result['images']:,} pictures, {result['classes']:,} classes, {spoken}")
+        print(f"{result['images']:,} images, {result['classes']:,} classes, {spoken}")
         names = {"accuracy": "accuracy", "top5_accuracy": "right among 5"}
         rows = [(name, f"{metrics[key]:.2%}") for key, name in names.items()]
-        print(columns(rows, "lr"))
+        print(aligned(rows, "lr"))
         return
-    print(f"{result['images']:,} pictures, {result['texts']:,} captions")
+    print(f"{result['images']:,} images, {result['texts']:,} captions")
     ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in metrics))
     table = [("recall", *(f"@{k}" for k in ks))]
-    for key, name in (("img2txt", "picture to caption"), ("txt2img", "caption to picture")):
+    for key, name in (("img2txt", "image to caption"), ("txt2img", "caption to image")):
         table.append((name, *(f"{metrics[f'{key}_recall@{k}']:.2%}" for k in ks)))
-    print(columns(table, "l" + "r" * len(ks)))
+    print(aligned(table, "l" + "r" * len(ks)))

@@ -1,27 +1,26 @@
 """List the released checkpoints, with exact parameter counts and all their names."""
 
 import argparse
-import json
 import sys
 
 from siglip_jax.checkpoints import CHECKPOINTS, Checkpoint
 from siglip_jax.cli.description import describe
+from siglip_jax.cli.output import add_json_argument, print_json
 
 NAME = "list"
-HELP = "the released checkpoints"
+HELP = "list the released checkpoints"
 USAGE = "%(prog)s [--json]"
 _HEAD = ("NAME", "PARAMETERS", "INPUT", "TEXT", "IMAGENET")
 _RIGHT = (1, 4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="every fact, for programs")
+    add_json_argument(parser, "every fact")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.json:
-        json.dump([describe(checkpoint) for checkpoint in CHECKPOINTS], sys.stdout, indent=1)
-        print()
+        print_json([describe(checkpoint) for checkpoint in CHECKPOINTS])
         return 0
     rows = [_HEAD, *map(_row, CHECKPOINTS)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -69,4 +68,4 @@ def _print_for_a_person(head: str, lines: list[str]) -> None:
         )
         for part in folded:
             console.print(f"  {part}".replace("\xa0", " "), style="dim", soft_wrap=True)
-    console.print("In the box: siglip_emoji, a small model of emoji (siglip-jax demo)", style="dim")
+    console.print("Bundled: siglip_emoji, a small model of emoji (siglip-jax demo)", style="dim")

@@ -1,11 +1,11 @@
-"""Plan a workload for a TPU slice without a TPU, or for the devices that are here.
+"""Plan a workload for a TPU slice, compiled ahead of time without a TPU, or for these devices.
 
 MODEL is any name of a released checkpoint, or a local file or folder; no weights are read.
 The program that score, embed or train would run is compiled for the slice, and the table says
 what it needs on each chip:
 
   siglip-jax plan siglip2_so400m14_384 --on v5e:4x4
-  siglip-jax plan siglip_b16_224 --on v6e:2x4 --task images --batch 4096 --dtype bfloat16
+  siglip-jax plan siglip_b16_224 --on v6e:2x4 --task images --batch-size 4096 --dtype bfloat16
   siglip-jax plan --train recipe.toml --on v5p:4x4x4
 
 Slices are v5e:2x4, v6e:4x4, v4:2x2x1, v5p:2x2x2 and so on; --on local is this machine.
@@ -14,61 +14,103 @@ multiplied by how often it runs. Bytes accessed include what never leaves the ch
 an upper bound, as is the time they take. --save writes StableHLO that score and embed
 start from with --program FILE, without tracing the model:
 
-  siglip-jax plan siglip_b16_224 --on local --dtype float32 --batch 32 --save b16.zip
+  siglip-jax plan siglip_b16_224 --on local --dtype float32 --batch-size 32 --save b16.zip
   siglip-jax embed photos/ --model siglip_b16_224 --program b16.zip --out index/
 """
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
-from siglip_jax.cli.columns import columns
-from siglip_jax.cli.model_arguments import positive
+from siglip_jax.cli.options.former import add_former
+from siglip_jax.cli.options.model import positive
+from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.config import DTYPES, WEIGHTS, Execution, Siglip
 
 if TYPE_CHECKING:
     from siglip_jax.plan import Slice, Workload
 
 NAME = "plan"
-HELP = "what a model needs on a TPU slice, compiled without a TPU"
+HELP = "plan what a model needs on a TPU slice, without a TPU"
 USAGE = "%(prog)s MODEL --on SLICE [options]\n       %(prog)s --train RECIPE --on SLICE [options]"
 TASKS = {"score": ("images", "texts", "logits"), "images": ("images",), "texts": ("texts",)}
-EACH = 128  # items a chip, unless told
+EACH = 128  # items a chip, by default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a name, a file, or a folder")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="name, file or folder of a model")
     parser.add_argument(
-        "--on", required=True, metavar="SLICE", help="v5e:4x4, v6e:2x4, v4:2x2x1, ..., or local"
-    )
-    parser.add_argument("--task", choices=TASKS, default="score", help="what to run")
-    parser.add_argument("--train", metavar="RECIPE", help="plan the step of a training instead")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="as for train"
+        "--on", required=True, metavar="SLICE", help="TPU slice, such as v5e:4x4, or local"
     )
     parser.add_argument(
-        "--batch", type=positive, metavar="N", help=f"items over all chips (default: {EACH} each)"
+        "--task", choices=TASKS, default="score", help="what to run (default: score)"
     )
-    parser.add_argument("--text-batch", type=positive, metavar="N", help="texts, where not --batch")
-    parser.add_argument("--labels", type=positive, default=1024, metavar="N", help="an image's")
-    parser.add_argument("--res", type=positive, metavar="PX", help="another resolution")
-    parser.add_argument("--patches", type=positive, metavar="N", help="of an image, for NaFlex")
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="bfloat16", help="of the image tower (default: bfloat16)"
+        "--train", metavar="RECIPE", help="plan a training step of this recipe instead"
     )
-    parser.add_argument("--text-dtype", choices=DTYPES, default="float32", help="of the other")
-    parser.add_argument("--weights", choices=WEIGHTS, help="as they are stored")
-    parser.add_argument("--fsdp", action="store_true", help="split the weights over the chips")
-    parser.add_argument("--scan", action="store_true", help="layers as a loop: compiles faster")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="setting in place of the recipe's, as for train",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help=f"items a step over all chips (default: {EACH} a chip)",
+    )
+    parser.add_argument(
+        "--text-batch-size",
+        type=positive,
+        metavar="N",
+        help="texts a step (default: as many as images)",
+    )
+    parser.add_argument(
+        "--label-count",
+        type=positive,
+        default=1024,
+        metavar="N",
+        help="labels that each image is scored with (default: 1024)",
+    )
+    for former in ("batch", "text-batch", "labels"):
+        now = "label-count" if former == "labels" else f"{former}-size"
+        dest = now.replace("-", "_")
+        add_former(parser, f"--{former}", f"--{now}", dest=dest, type=positive)
+    parser.add_argument(
+        "--res", type=positive, metavar="PX", help="side of the images (default: the model's)"
+    )
+    parser.add_argument(
+        "--patches", type=positive, metavar="N", help="patches an image, for NaFlex"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="bfloat16",
+        help="dtype of the image tower (default: bfloat16)",
+    )
+    parser.add_argument(
+        "--text-dtype",
+        choices=DTYPES,
+        default="float32",
+        help="dtype of the text tower (default: float32)",
+    )
+    parser.add_argument(
+        "--weights", choices=WEIGHTS, help="dtype that weights are kept in (default: as stored)"
+    )
+    parser.add_argument("--fsdp", action="store_true", help="shard the weights over the chips")
+    parser.add_argument(
+        "--scan", action="store_true", help="run the layers as a loop, which compiles faster"
+    )
     parser.add_argument(
         "--no-search", action="store_true", help="do not look for the largest batch that fits"
     )
     parser.add_argument("--save", metavar="FILE", help="write the programs as StableHLO")
-    parser.add_argument("--json", action="store_true", help="the result for programs")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,8 +142,7 @@ def run(args: argparse.Namespace) -> int:
         "warnings": notes,
     }
     if args.json:
-        json.dump(report, sys.stdout, indent=1)
-        print()
+        print_json(report)
     else:
         _print(args, target, plans)
     for note in notes:
@@ -126,11 +167,11 @@ def _scoring(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload,
 
     program = _program(args, target)
     chips = len(target.devices)
-    images = args.batch or EACH * chips
-    batches = {"images": images, "texts": args.text_batch or images, "logits": images}
+    images = args.batch_size or EACH * chips
+    batches = {"images": images, "texts": args.text_batch_size or images, "logits": images}
     return [
         (
-            scoring_workload(task, program, labels=args.labels, patches=args.patches),
+            scoring_workload(task, program, labels=args.label_count, patches=args.patches),
             batches[task],
         )
         for task in TASKS[args.task]
@@ -162,7 +203,7 @@ def _training(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload
     overrides += ["execution.scan_image=true", "execution.scan_text=true"] if args.scan else []
     recipe = read(args.train, overrides)
     config = _config(args, recipe.init.model) if recipe.init.model else None
-    return [(training_workload(recipe, target.devices, config), args.batch or recipe.batch)]
+    return [(training_workload(recipe, target.devices, config), args.batch_size or recipe.batch)]
 
 
 def _planned(
@@ -199,7 +240,7 @@ def _save(args: argparse.Namespace, target: "Slice", workloads: Any) -> None:
         _program(args, target),
         {workload.task: batch for workload, batch in workloads},
         platform="cuda" if platform == "gpu" else platform,
-        labels=args.labels,
+        labels=args.label_count,
         patches=args.patches,
     )
 
@@ -218,7 +259,7 @@ def _print(args: argparse.Namespace, target: "Slice", plans: list[dict[str, Any]
         cells = [_cell(value, plan) for plan in plans]
         if any(cells):
             table.append((title, *cells))
-    print(columns(table, "l" + "r" * len(plans)))
+    print(aligned(table, "l" + "r" * len(plans)))
     for plan in plans:
         for each in plan.get("collectives", ()):
             print(
@@ -248,19 +289,19 @@ _ROWS = {
     "outputs": lambda p: _megabytes(p["outputs"]),
     "temporary": lambda p: _megabytes(p["temporary"]),
     "memory needed": lambda p: _megabytes(p["total"]),
-    "peak, as XLA has it": lambda p: _megabytes(p["peak"] + 0),
-    "of the chip's": lambda p: f"{p['total'] / p['capacity']:.1%}",
+    "peak memory (XLA)": lambda p: _megabytes(p["peak"] + 0),
+    "share of the chip's memory": lambda p: f"{p['total'] / p['capacity']:.1%}",
     "largest batch": lambda p: f"{p['largest']:,}" if p["largest"] else "none fits",
     "GFLOP, XLA": lambda p: f"{p['flops'] / 1e9:,.1f}",
     "GFLOP, analytic": lambda p: f"{p['analytic'] / 1e9:,.1f}",
     "XLA / analytic": lambda p: f"{p['flops'] / p['analytic']:.3f}",
-    "loops multiplied": lambda p: (
-        "turns unknown" if p["loops"] is None else str(p["loops"]) if p["loops"] else ""
+    "loop bodies multiplied": lambda p: (
+        "trip count unknown" if p["loops"] is None else str(p["loops"]) if p["loops"] else ""
     ),
-    "GB accessed, at most": lambda p: f"{p['nbytes'] / 1e9:,.2f}",
-    "time of products": lambda p: f"{1e3 * p['compute_seconds']:,.2f} ms",
-    "of memory, at most": lambda p: f"{1e3 * p['memory_seconds']:,.2f} ms",
+    "GB accessed (upper bound)": lambda p: f"{p['nbytes'] / 1e9:,.2f}",
+    "compute time (matmuls)": lambda p: f"{1e3 * p['compute_seconds']:,.2f} ms",
+    "HBM time (upper bound)": lambda p: f"{1e3 * p['memory_seconds']:,.2f} ms",
     "items/s, all chips": lambda p: f"{p['rate']:,.0f}",
-    "  if memory were free": lambda p: f"{p['batch'] / p['compute_seconds']:,.0f}",
+    "  if limited by compute": lambda p: f"{p['batch'] / p['compute_seconds']:,.0f}",
     "compiled in": lambda p: f"{p['compile_seconds']:.1f} s",
 }

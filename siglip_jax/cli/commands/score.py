@@ -6,8 +6,8 @@ sum to one.
 
   siglip-jax score --model ViT-B-16-SigLIP photo.jpg --labels "a dog" "a cat"
 
-Prints a table for a person, tab-separated lines into a pipe, JSON with --json. A
-picture that cannot be read is reported on standard error, the rest is scored, and the
+Prints a table for a person, tab-separated lines into a pipe, JSON with --json. An
+image that cannot be read is reported on standard error, the rest is scored, and the
 exit code is 2.
 
 With --out it is a bulk job: IMAGES may be anything that `siglip-jax embed` takes for
@@ -23,19 +23,19 @@ there are no labels.
 
 import argparse
 import csv
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.job_arguments import (
+from siglip_jax.cli.image_files import image_files
+from siglip_jax.cli.options.job import (
     add_job_arguments,
-    columns,
+    column_options,
     refuse_job_arguments,
     run_job,
     shard_size,
 )
-from siglip_jax.cli.model_arguments import (
+from siglip_jax.cli.options.model import (
     QUICK_START_LIMIT,
     add_model_arguments,
     batch_sizes,
@@ -45,14 +45,14 @@ from siglip_jax.cli.model_arguments import (
     read_lines,
     read_programs,
 )
-from siglip_jax.cli.picture_files import picture_files
-from siglip_jax.cli.saved_program import add_program_argument, saved_program
+from siglip_jax.cli.options.program import add_program_argument, saved_program
+from siglip_jax.cli.output import add_json_argument, print_json
 
 if TYPE_CHECKING:
     from siglip_jax.scoring import LabelScore
 
 NAME = "score"
-HELP = "images against labels"
+HELP = "score images against labels"
 USAGE = (
     "%(prog)s IMAGES... --model MODEL --labels LABEL... [options]\n"
     "       %(prog)s SOURCE... --model MODEL --labels-file FILE --out FOLDER\n"
@@ -62,20 +62,33 @@ _BAR = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders, patterns, -")
-    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL", help="what to look for")
-    parser.add_argument("--labels-file", metavar="FILE", help="one label a line, - for stdin")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders, patterns, or - for a list on stdin",
+    )
+    parser.add_argument(
+        "--labels", nargs="+", default=[], metavar="LABEL", help="texts to score each image against"
+    )
+    parser.add_argument(
+        "--labels-file", metavar="FILE", help="file of labels, one a line; - for stdin"
+    )
     parser.add_argument(
         "--template",
         action="append",
         metavar="TEMPLATE",
-        help="sentence with {} for the label, such as 'a photo of a {}.'; several are averaged",
+        help="text with {} for the label, such as 'a photo of a {}.'; several are averaged",
     )
-    parser.add_argument("--top", type=positive, metavar="K", help="only the K best labels")
-    parser.add_argument("--json", action="store_true", help="the result for programs")
-    parser.add_argument("--out", metavar="FOLDER", help="run a bulk job into this folder")
     parser.add_argument(
-        "--pairs", action="store_true", help="score each image with its own text, into a folder"
+        "--top", type=positive, metavar="K", help="keep only the K best labels (default: all)"
+    )
+    add_json_argument(parser)
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder of a bulk job (default: none; print the scores)"
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help="score each image with its own text; needs --out"
     )
     add_job_arguments(parser)
     add_model_arguments(parser)
@@ -91,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     labels = _labels(args)
     if not labels or not all(label.strip() for label in labels):
         raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
-    files = picture_files(args.images)
+    files = image_files(args.images)
 
     quick_start = len(files) <= QUICK_START_LIMIT
     sizes = batch_sizes(args, len(files), len(labels) * len(args.template or ["{}"]))
@@ -121,14 +134,10 @@ def run(args: argparse.Namespace) -> int:
     ranked = list(zip(good, scores.top(args.top), strict=True))
     if args.json:
         results = [{"image": f, "scores": [hit._asdict() for hit in hits]} for f, hits in ranked]
-        json.dump(
+        print_json(
             {**describe_run(args, model), "templates": templates, "images": results}
             | {"errors": errors},
-            sys.stdout,
-            indent=1,
-            ensure_ascii=False,
         )
-        print()
     elif sys.stdout.isatty():
         _print_table(ranked)
     else:
@@ -146,7 +155,7 @@ def _labels(args: argparse.Namespace) -> list[str]:
 
 
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
-    from siglip_jax.jobs.job import Job
+    from siglip_jax.jobs.job import ALL_LABELS, Job
     from siglip_jax.jobs.run import Options
     from siglip_jax.jobs.run import run as run_in
     from siglip_jax.jobs.sources import open_source
@@ -154,6 +163,13 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     labels = _labels(args)
     if not labels and not args.pairs:
         raise ValueError("there is no label; give --labels, --labels-file or --pairs")
+    if args.top is None and len(labels) > ALL_LABELS:
+        raise ValueError(
+            f"{len(labels):,} labels are as many numbers an image, more than {ALL_LABELS:,}; "
+            "give --top K to store the best of them only"
+        )
+    if args.top is not None and args.top > len(labels) > 0:
+        raise ValueError(f"--top {args.top} is more than the {len(labels)} labels")
     job = Job(
         kind="score",
         what="pairs" if args.pairs else "images",
@@ -163,7 +179,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     )
     source = open_source(
         args.images,
-        **columns(args),
+        **column_options(args),
         only=None if args.pairs else "images",
         shard_size=shard_size(args),
     )
@@ -181,7 +197,7 @@ def _print_table(ranked: "list[tuple[str, list[LabelScore]]]") -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    # One width for all pictures, so that bars can be compared down the screen.
+    # One width for all images, so that bars can be compared down the screen.
     room = max(console.width - _BAR - len("  100.00%") - 6, 10)
     longest = max((cell_len(hit.label) for _, hits in ranked for hit in hits), default=0)
     width = min(longest, room)

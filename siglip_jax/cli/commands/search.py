@@ -1,11 +1,12 @@
-"""Search in embeddings: the pictures or texts nearest to a text or a picture, exactly.
+"""Search in embeddings: the images or texts nearest to a text or an image, exactly.
 
-INDEX is a folder that `siglip-jax embed` filled. The model is the one that it was
-filled with, and weights are compared before anything is.
+INDEX is a folder that `siglip-jax embed` filled. A QUERY that ends as image files do
+(.jpg, .png, ...) is an image, any other a text. The model is the one that the folder was
+filled with; its weights are compared with those first.
 
-  siglip-jax embed --model siglip2_b16_256 --images photos/ --out index/
+  siglip-jax embed photos/ --model siglip2_b16_256 --out index/
   siglip-jax search index/ "a dog on a beach" --top 20 --sheet hits.html
-  siglip-jax search index/ --image query.jpg --json
+  siglip-jax search index/ query.jpg --json
   siglip-jax search index/ --export faiss:photos.faiss
 
 Prints a table for a person, tab-separated lines into a pipe, JSON with --json.
@@ -13,12 +14,13 @@ Prints a table for a person, tab-separated lines into a pipe, JSON with --json.
 
 import argparse
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.model_arguments import (
+from siglip_jax.cli.image_files import SUFFIXES
+from siglip_jax.cli.options.former import add_former
+from siglip_jax.cli.options.model import (
     PROFILES,
     QUICK_START_LIMIT,
     add_model_arguments,
@@ -28,36 +30,36 @@ from siglip_jax.cli.model_arguments import (
     load_model,
     positive,
 )
+from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.messages import near_file
 
 if TYPE_CHECKING:
     from siglip_jax.pretrained import Pretrained
     from siglip_jax.search import Embeddings, Hit
 
 NAME = "search"
-HELP = "the pictures or texts nearest to a text or picture"
-USAGE = "%(prog)s INDEX [TEXT...] [--image FILE...] [options]"
+HELP = "find the images or texts nearest to a text or image"
+USAGE = "%(prog)s INDEX [QUERY...] [options]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("index", metavar="INDEX", help="folder of embeddings")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="what to look for")
-    parser.add_argument(
-        "--image", nargs="+", default=[], metavar="FILE", help="pictures to look for the like of"
-    )
+    parser.add_argument("index", metavar="INDEX", help="folder of embeddings to search in")
+    parser.add_argument("queries", nargs="*", metavar="QUERY", help="text or image to search for")
+    add_former(parser, "--image", "QUERY, without an option,", nargs="+", default=[])
     parser.add_argument(
         "--also", nargs="+", default=[], metavar="INDEX", help="more folders of the same model"
     )
     parser.add_argument(
         "--top", type=positive, default=10, metavar="K", help="how many to find (default: 10)"
     )
-    parser.add_argument("--json", action="store_true", help="the result for programs")
-    parser.add_argument("--sheet", metavar="FILE", help="pictures of the hits, .png or .html")
+    add_json_argument(parser)
+    parser.add_argument("--sheet", metavar="FILE", help="write the images found, as .png or .html")
     parser.add_argument(
         "--images",
         nargs="+",
         default=[],
         metavar="IMAGES",
-        help="for --sheet: where the pictures are, as the job was told, if they have moved",
+        help="for --sheet: the source of the images, if they are no longer where the job read them",
     )
     parser.add_argument(
         "--export",
@@ -72,8 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    args.texts, images = _sorted_queries(args.queries)
+    args.image = [*images, *args.image]
     if not args.texts and not args.image and not args.export:
-        raise ValueError("there is nothing to look for; give a TEXT, --image or --export")
+        raise ValueError("there is nothing to search for; give a QUERY or --export")
     form, _, target = (args.export or "").partition(":")
     if args.export and not target:
         raise ValueError(
@@ -106,6 +110,19 @@ def run(args: argparse.Namespace) -> int:
         _write_sheet(args, embeddings, results, found)
     _print(args, model, results)
     return 0
+
+
+def _sorted_queries(queries: list[str]) -> tuple[list[str], list[str]]:
+    """Texts, and image files.
+
+    Raises:
+      ValueError: if an image file does not exist.
+    """
+    images = [query for query in queries if Path(query).suffix.lower() in SUFFIXES]
+    for image in images:
+        if not Path(image).expanduser().exists():
+            raise ValueError(f"{image}: no such file{near_file(image)}")
+    return [query for query in queries if query not in images], images
 
 
 def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
@@ -156,7 +173,7 @@ def _queries(args: argparse.Namespace, model: "Pretrained") -> Any:
 
 
 def _plain(result: dict[str, Any], embeddings: "Embeddings") -> dict[str, Any]:
-    """A result in plain JSON types; probabilities are of a picture with a text only."""
+    """A result in plain JSON types; probabilities are of an image with a text only."""
     import numpy as np
 
     from siglip_jax.scoring.scores import sigmoid
@@ -190,8 +207,7 @@ def _score(hit: dict[str, Any]) -> str:
 def _print(args: argparse.Namespace, model: "Pretrained", results: list[dict[str, Any]]) -> None:
     if args.json:
         about = {"index": args.index, **describe_run(args, model)}
-        json.dump(about | {"queries": results}, sys.stdout, indent=1, ensure_ascii=False)
-        print()
+        print_json(about | {"queries": results})
         return
     if not sys.stdout.isatty():
         # A tab or a line break inside a key is quoted.
@@ -204,7 +220,7 @@ def _print(args: argparse.Namespace, model: "Pretrained", results: list[dict[str
                 row = [query, rank, hit["key"], f"{hit['similarity']:.6g}", probability]
                 lines.writerow(row)
         return
-    from siglip_jax.cli.columns import columns
+    from siglip_jax.cli.output import aligned
 
     for number, result in enumerate(results):
         print(("\n" if number else "") + result.get("text", result.get("image", "")))
@@ -212,7 +228,7 @@ def _print(args: argparse.Namespace, model: "Pretrained", results: list[dict[str
             (f"{rank:>4}", _score(hit), hit["key"], hit.get("text", ""))
             for rank, hit in enumerate(result["hits"], 1)
         ]
-        print(columns(rows, "rrll") if rows else "  nothing")
+        print(aligned(rows, "rrll") if rows else "  nothing")
 
 
 def _write_sheet(
@@ -236,7 +252,7 @@ def _write_sheet(
     write_sheet(Path(args.sheet).expanduser(), sheet)
     if embeddings.what == "images" and len(pictures) < len(rows):
         print(
-            f"siglip-jax: {len(rows) - len(pictures):,} of {len(rows):,} pictures were not found "
+            f"siglip-jax: {len(rows) - len(pictures):,} of {len(rows):,} images were not found "
             "again; --images says where they are",
             file=sys.stderr,
         )

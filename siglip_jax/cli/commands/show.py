@@ -6,29 +6,28 @@ name as big_vision's model has them, of a file as they are stored.
 """
 
 import argparse
-import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config
+from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.config import Siglip
 
 if TYPE_CHECKING:
     from siglip_jax.weights.reader import Reader
 
 NAME = "show"
-HELP = "one checkpoint, by name or from a file"
+HELP = "show one checkpoint, by name or from a file"
 USAGE = "%(prog)s MODEL [--tree] [--json]"
 _OTHERS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a name, a file, or a folder")
+    parser.add_argument("model", metavar="MODEL", help="name, file or folder of a model")
     parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
-    parser.add_argument("--json", action="store_true", help="the same for programs")
+    add_json_argument(parser, "the same")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tree:
         facts["tree"] = tree
     if args.json:
-        json.dump(facts, sys.stdout, indent=1)
-        print()
+        print_json(facts)
         return 0
     tree = facts.pop("tree", {})
     width = max(map(len, facts))

@@ -8,37 +8,37 @@ score, embed and convert take as a model; runs/emoji/metrics.jsonl has a line a 
 """
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
+from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
     from siglip_jax.training import TrainingProgress
 
 NAME = "train"
-HELP = "with the sigmoid loss, from scratch or from any checkpoint"
+HELP = "train with the sigmoid loss, from scratch or from any checkpoint"
 USAGE = "%(prog)s RECIPE --out FOLDER [options]"
 _LOG = 10.0  # seconds between two lines of a log
 STOPPED = 143  # what a shell reports of a command that SIGTERM ended
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="of the run")
+    parser.add_argument("recipe", metavar="RECIPE", help="TOML file of the recipe")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the run")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="in place of what the recipe says, such as optimizer.lr=1e-4; may be repeated",
+        help="setting in place of the recipe's, such as optimizer.lr=1e-4; may be repeated",
     )
-    parser.add_argument("--json", action="store_true", help="the result for programs")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from siglip_jax.cli.model_arguments import available_mesh
+    from siglip_jax.cli.options.model import available_mesh
     from siglip_jax.training import read_recipe, train
 
     recipe = read_recipe(args.recipe, args.set)
@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
         result = train(recipe, args.out, mesh=mesh, report=lambda progress: _report(bar, progress))
     if args.json:
         outcome = {"step": result.step, "finished": result.finished, "metrics": result.metrics}
-        json.dump(outcome | {"model": str(result.model or "")}, sys.stdout, indent=1)
-        print()
+        print_json(outcome | {"model": str(result.model or "")})
     elif result.finished:
         print(f"{result.step} steps; the model is {result.model}")
         for name, value in result.metrics.items():

@@ -3,21 +3,21 @@
 import glob
 from pathlib import Path
 
-from siglip_jax.cli.model_arguments import read_lines
+from siglip_jax.cli.options.model import read_lines
 from siglip_jax.messages import near_file
 
-# What people keep pictures in; a file named on the command line may end in anything.
+# What people keep images in; a file named on the command line may end in anything.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
     | {".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".ico"}
 )
 
 
-def picture_files(arguments: list[str]) -> list[str]:
+def image_files(arguments: list[str]) -> list[str]:
     """Expands `arguments`, in their order; folders are searched to the bottom, sorted.
 
     Raises:
-      ValueError: if no file is there, a folder holds no pictures, or a pattern
+      ValueError: if no file is there, a folder holds no images, or a pattern
         matches nothing.
     """
     found: list[str] = []
@@ -25,7 +25,7 @@ def picture_files(arguments: list[str]) -> list[str]:
         if argument == "-":
             lines = read_lines("-")
             if not lines:
-                raise ValueError("expected one picture a line on standard input, got none")
+                raise ValueError("expected one image a line on standard input, got none")
             found += lines
             continue
         path = Path(argument).expanduser()
@@ -36,7 +36,7 @@ def picture_files(arguments: list[str]) -> list[str]:
                 if file.suffix.lower() in SUFFIXES and file.is_file()
             )
             if not inside:
-                raise ValueError(f"{argument}: no pictures in this folder")
+                raise ValueError(f"{argument}: no images in this folder")
             found += inside
         elif path.exists() or not glob.has_magic(argument):
             found.append(str(path))

@@ -1,13 +1,14 @@
 """The options of commands that run bulk jobs, and how they tell of them."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.model_arguments import positive
+from siglip_jax.cli.options.former import add_former
+from siglip_jax.cli.options.model import positive
+from siglip_jax.cli.output import print_json
 from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _OF_JOBS = (
     "text_column",
     "key_column",
     "shard_size",
-    "error_share",
+    "max_error_share",
     "shared",
     "distributed",
 )
@@ -42,29 +43,38 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("bulk jobs (--out is a folder)")
     for what in ("image", "text", "key"):
         group.add_argument(
-            f"--{what}-column", metavar="NAME", help=f"of a table: where its {what}s are"
+            f"--{what}-column",
+            metavar="NAME",
+            help=f"column of a table that holds the {what}s (default: one of the usual names)",
         )
     group.add_argument(
         "--shard-size",
         type=positive,
         metavar="N",
-        help=f"items that are done whole or not at all (default: {_SHARD_SIZE}; a tar is a shard)",
+        help=f"items a shard, done whole or not at all (default: {_SHARD_SIZE}; a tar is a shard)",
     )
     group.add_argument(
-        "--error-share",
+        "--max-error-share",
         type=share,
         metavar="SHARE",
-        help="of items that may be unreadable before the job stops (default: 0.01)",
+        help="share of items that may be unreadable before the job stops (default: 0.01)",
+    )
+    add_former(
+        group,
+        "--error-share",
+        "--max-error-share",
+        dest="max_error_share",
+        type=share,
     )
     group.add_argument(
         "--shared",
         action="store_true",
-        help="other processes, here or on other hosts, run the same command on the same folder",
+        help="share the folder with other processes that run the same command, on any host",
     )
     group.add_argument(
         "--distributed",
         action="store_true",
-        help="the same under jax.distributed, which TPU pods need; ends if one of them dies",
+        help="share it under jax.distributed, as TPU pods need; all end if one process dies",
     )
 
 
@@ -79,16 +89,16 @@ def shard_size(args: argparse.Namespace) -> int:
     return args.shard_size or _SHARD_SIZE
 
 
-def columns(args: argparse.Namespace) -> dict[str, str | None]:
-    """Where a source finds things."""
+def column_options(args: argparse.Namespace) -> dict[str, str | None]:
+    """The columns that a source is told, as `open_source` takes them."""
     return {what: getattr(args, f"{what}_column") for what in ("image", "text", "key")}
 
 
 def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     """Runs `call(report=..., ...)`, with a bar, and says how it ended; the exit code."""
     join(args.distributed)
-    share = 0.01 if args.error_share is None else args.error_share
-    options: dict[str, Any] = {"error_share": share, "shared": args.shared}
+    share = 0.01 if args.max_error_share is None else args.max_error_share
+    options: dict[str, Any] = {"max_error_share": share, "shared": args.shared}
     with Bar(log=_LOG) as bar:
         result = call(
             batch_size=args.batch_size,
@@ -96,7 +106,7 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
             **options,
         )
     if getattr(args, "json", False):
-        print(json.dumps({"folder": str(result.folder), **result.describe()}, indent=1))
+        print_json({"folder": str(result.folder), **result.describe()})
     else:
         print(result.sentence())
     for line in result.unreadable:

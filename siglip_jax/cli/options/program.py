@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from siglip_jax.cli.model_arguments import available_mesh
+from siglip_jax.cli.options.model import available_mesh
 
 if TYPE_CHECKING:
     from siglip_jax.programs import SavedProgram
@@ -13,8 +13,8 @@ def add_program_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--program",
         metavar="FILE",
-        help="what siglip-jax plan --save wrote for these devices: starts without tracing the "
-        "model, with its dtype and its batches",
+        help="exported program that siglip-jax plan --save wrote for these devices; starts "
+        "without tracing the model, with the dtype and the batch sizes of the file",
     )
 
 

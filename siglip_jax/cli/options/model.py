@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from siglip_jax.pretrained import Pretrained
 
 PROFILES = ("big_vision", "transformers", "open_clip")
-# For so few pictures and texts starting sooner is worth more than running faster.
+# For so few images and texts starting sooner is worth more than running faster.
 QUICK_START_LIMIT = 64
 
 
@@ -36,8 +36,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         metavar="MODEL",
-        help="a checkpoint's name (see siglip-jax list), a file, or a folder; the small model "
-        "of emoji in the box unless given",
+        help="name of a checkpoint (see siglip-jax list), a file, or a folder (default: the "
+        "bundled model of emoji)",
     )
     group.add_argument(
         "--profile",
@@ -45,30 +45,41 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="big_vision",
         help="whose preprocessing to follow (default: big_vision, as the weights were trained)",
     )
-    group.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
     group.add_argument(
-        "--res", type=positive, metavar="PX", help="resample the position embedding for PX pixels"
+        "--vocabulary", metavar="FILE", help="sentencepiece file (default: that of the model)"
     )
-    group.add_argument("--dtype", choices=DTYPES, help="of the image tower (default: float32)")
+    group.add_argument(
+        "--res",
+        type=positive,
+        metavar="PX",
+        help="side of the images; resamples the position embedding",
+    )
+    group.add_argument(
+        "--dtype", choices=DTYPES, help="dtype of the image tower (default: float32)"
+    )
     group.add_argument(
         "--weights",
         choices=WEIGHTS,
-        help="how weights are kept: as they are unless given; int8 with a scale a channel; with "
-        "--dtype bfloat16 too, bfloat16 is that of the text tower as well",
+        help="dtype that weights are kept in (default: as stored); int8 has a scale a channel; "
+        "bfloat16 computes the text tower in it too",
     )
     group.add_argument(
         "--fast-decode",
         action="store_true",
-        help="decode large JPEG files at a share of their size: quicker, slightly other scores",
+        help="decode large JPEG files at a reduced size: faster, with slightly different scores",
     )
     group.add_argument(
-        "--attention", choices=ATTENTIONS, help="implementation; all agree (default: matmul)"
+        "--attention",
+        choices=ATTENTIONS,
+        help="implementation of attention; all agree (default: matmul)",
     )
     group.add_argument(
-        "--fsdp", action="store_true", help="split the weights over the devices, not one copy each"
+        "--fsdp",
+        action="store_true",
+        help="shard the weights over the devices (default: a copy on each)",
     )
     group.add_argument(
-        "--batch-size", type=positive, metavar="N", help="images a step (default: up to 32)"
+        "--batch-size", type=positive, metavar="N", help="images a step (default: at most 32)"
     )
 
 
@@ -142,7 +153,7 @@ def _found(args: argparse.Namespace) -> "Found":
     if args.model is None:
         args.model = "siglip_emoji"
         print(
-            "siglip-jax: no --model is given: this is the small one in the box, which knows emoji; "
+            "siglip-jax: no --model is given: this is the small bundled one, which knows emoji; "
             "for photographs use --model ViT-B-16-SigLIP",
             file=sys.stderr,
         )

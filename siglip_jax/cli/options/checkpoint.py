@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siglip_jax import checkpoints
-from siglip_jax.cli.model_arguments import positive
+from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.progress import Bar
 from siglip_jax.config import Siglip
 
@@ -29,10 +29,13 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--architecture",
         metavar="LIKE",
-        help="a checkpoint of the same architecture, for weights that do not say theirs",
+        help="checkpoint of the same architecture, for weights that do not say theirs",
     )
     parser.add_argument(
-        "--res", type=positive, metavar="PX", help="side of its pictures, if it does not say that"
+        "--res",
+        type=positive,
+        metavar="PX",
+        help="side of the images, for weights that do not say it",
     )
 
 

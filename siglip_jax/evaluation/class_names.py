@@ -1,4 +1,4 @@
-"""From class names and templates to the sentences that stand for each class.
+"""From class names and templates to the texts that stand for each class.
 
 Source: big_vision `evaluators/proj/image_text/prompt_engineering.py` and
 `discriminative_classifier.py`, at 0127fb6.
@@ -32,18 +32,18 @@ def canonicalize(text: str, *, keep: str = "") -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
-def sentences(
+def class_texts(
     names: Sequence[str],
     templates: Sequence[str] = CLIP_PAPER,
     *,
     canonical: bool = True,
     aliases: Aliases = "first",
 ) -> list[list[str]]:
-    """Of each class the sentences that stand for it.
+    """Of each class the texts that stand for it.
 
     Args:
       names: one for each class; a comma separates several names of one class.
-      templates: sentences with `{}` for the name; see `evaluation.templates`.
+      templates: texts with `{}` for the name; see `evaluation.templates`.
       canonical: `canonicalize` names and templates, each for itself.
       aliases: "first" of a class's names is big_vision's default, "all" take part
         alike, "none": a comma is a comma.
@@ -52,7 +52,7 @@ def sentences(
       ValueError: if there is no name or no template, a template does not have `{}`
         once, or nothing is left of a name.
 
-    >>> sentences(["tench, Tinca tinca", "T-shirt"], ["A {}!"])
+    >>> class_texts(["tench, Tinca tinca", "T-shirt"], ["A {}!"])
     [['a tench'], ['a tshirt']]
     """
     if isinstance(names, str) or not len(names):

@@ -1,0 +1,29 @@
+"""Former spellings of options: they still work, and name the new one on stderr."""
+
+import argparse
+import sys
+from typing import Any
+
+
+class FormerOption(argparse.Action):
+    """An option that has another name by now."""
+
+    def __init__(self, *args: Any, now: str, **options: Any) -> None:
+        super().__init__(*args, help=argparse.SUPPRESS, **options)
+        self._now = now
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        print(f"siglip-jax: {option_string} is called {self._now} now", file=sys.stderr)
+        setattr(namespace, self.dest, values)
+
+
+def add_former(parser: Any, former: str, now: str, **options: Any) -> None:
+    """Accepts the option `former` for `now`, whose `dest` and type `options` give."""
+    options.setdefault("default", argparse.SUPPRESS)
+    parser.add_argument(former, action=FormerOption, now=now, **options)
