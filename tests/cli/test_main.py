@@ -141,7 +141,7 @@ def test_an_interrupt_is_one_line(cli, model, pictures, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("siglip_jax.scoring.Scorer.embed_images", interrupt)
+    monkeypatch.setattr("siglip_jax.scoring.Scorer.embed_items", interrupt)
     assert cli("score", pictures, "--model", model, "--labels", "cat") == (
         130,
         "",
