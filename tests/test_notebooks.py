@@ -53,7 +53,9 @@ def test_the_conversion_still_runs(monkeypatch, tmp_path, capsys):
     assert out.count("(exit code 0)") >= 7 and out.count("(exit code 1)") == 1
 
 
-@pytest.mark.parametrize("stem", ["train_emoji", "zero_shot", "batch_scoring"])
+@pytest.mark.parametrize(
+    "stem", [pytest.param("train_emoji", marks=pytest.mark.slow), "zero_shot", "batch_scoring"]
+)
 def test_the_emoji_notebooks_still_run(monkeypatch, tmp_path, capsys, stem):
     """On a small budget: some steps of training in the place of hundreds."""
     matplotlib = pytest.importorskip("matplotlib")
