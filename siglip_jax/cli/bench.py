@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=DTYPES, help="of both towers (default: float32 on a CPU, else bfloat16)"
     )
-    parser.add_argument("--attention", choices=ATTENTIONS, default="matmul")
+    parser.add_argument(
+        "--attention", choices=ATTENTIONS, default="auto", help="(default: auto, the device's)"
+    )
     parser.add_argument("--scan", action="store_true", help="layers as a loop; compiles faster")
     parser.add_argument("--fsdp", action="store_true", help="split the weights over the devices")
     parser.add_argument(
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     from siglip_jax.bench import matrix_peak, measure_tower, memory_of, random_weights
     from siglip_jax.models import SiglipModel
+    from siglip_jax.models.attention import chosen_attention
     from siglip_jax.scoring import FSDP, REPLICATED, Program
 
     devices = list(mesh.devices.flat)
@@ -103,6 +106,9 @@ def run(args: argparse.Namespace) -> int:
         "device": devices[0].device_kind,
         "jax": jax.__version__,
         "execution": dataclasses.asdict(execution) | {"fsdp": args.fsdp},
+        "attention": chosen_attention(devices[0].platform)
+        if args.attention == "auto"
+        else args.attention,
         "weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
         "matrix_peak": peak,
         "memory_peak": used,
@@ -149,6 +155,8 @@ def _plain(speed: "TowerSpeed", peak: float) -> dict[str, Any]:
 def _print(facts: dict[str, Any], dtype: str, speeds: "list[TowerSpeed]") -> None:
     peak, many = facts["matrix_peak"], facts["devices"]
     print(f"{facts['model']} in {dtype} on {many} x {facts['device']}, jax {facts['jax']}")
+    asked, runs = facts["execution"]["attention"], facts["attention"]
+    print(f"attention: {runs}" + (", chosen for this device" if asked == "auto" else ""))
     print(f"matrix products here: {_units(peak)}FLOP/s")
     rows = [
         (

@@ -61,7 +61,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode large JPEG files at a share of their size: quicker, slightly other scores",
     )
     group.add_argument(
-        "--attention", choices=ATTENTIONS, help="implementation; all agree (default: matmul)"
+        "--attention", choices=ATTENTIONS, help="implementation; all agree (default: auto)"
     )
     group.add_argument(
         "--fsdp", action="store_true", help="split the weights over the devices, not one copy each"
@@ -163,7 +163,7 @@ def _execution(args: argparse.Namespace) -> Execution:
         dtype=dtype,
         text_dtype=dtype if weights == "bfloat16" else "float32",
         weights=weights,
-        attention=args.attention or "matmul",
+        attention=args.attention or "auto",
     )
 
 

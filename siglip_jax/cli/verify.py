@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the result for programs")
     # Published numbers bring their own profile; everything is checked in float32.
     parser.set_defaults(
-        profile="big_vision", res=None, dtype="float32", attention="matmul", fsdp=False
+        profile="big_vision", res=None, dtype="float32", attention="auto", fsdp=False
     )
 
 

@@ -56,7 +56,7 @@ class MultiHeadAttention(nn.Module):
 
     num_heads: int
     dtype: str | None = None
-    implementation: Attention = "matmul"
+    implementation: Attention = "auto"
 
     @nn.compact
     def __call__(
@@ -93,7 +93,7 @@ class Block(nn.Module):
 
     size: Size
     dtype: str = "float32"
-    attention: Attention = "matmul"
+    attention: Attention = "auto"
     return_blocks: bool = False
 
     @nn.compact
@@ -128,7 +128,7 @@ class Encoder(nn.Module):
 
     size: Size
     dtype: str = "float32"
-    attention: Attention = "matmul"
+    attention: Attention = "auto"
     scan: bool = False
     remat: str | None = None
     return_blocks: bool = False
@@ -195,7 +195,7 @@ class MapHead(nn.Module):
     """
 
     size: Size
-    attention: Attention = "matmul"
+    attention: Attention = "auto"
 
     @nn.compact
     def __call__(
