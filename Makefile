@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo check test lint wheel parity readme clean
+.PHONY: help demo check test lint wheel parity gpu gpu-wheels tpu readme clean
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,16 @@ parity: $(INSTALLED) ## compare with the live libraries; BIG_VISION=path/to/chec
 	@# A process each, because TensorFlow and PyTorch do not load in any order.
 	for file in tests/test_parity_*.py; do \
 	  PYTHONPATH=$(BIG_VISION) $(BIN)/python -m pytest $$file || exit 1; done
+
+OUT ?= runs/gpu
+gpu: $(INSTALLED) ## everything that only a GPU can tell, in 8 minutes; REHEARSE=1 on a CPU
+	$(BIN)/python benchmarks/gpu $(OUT) $(if $(REHEARSE),--rehearse)
+
+gpu-wheels: $(INSTALLED) ## wheels for a GPU machine without a network, and their size
+	$(BIN)/python benchmarks/gpu/carry.py
+
+tpu: $(INSTALLED) ## the same on a TPU VM; REHEARSE=1 on a CPU
+	$(BIN)/python benchmarks/gpu $(OUT) --tpu --minutes 30 $(if $(REHEARSE),--rehearse)
 
 readme: $(INSTALLED) ## write the table of checkpoints into the README
 	$(BIN)/python tests/readme_table.py
