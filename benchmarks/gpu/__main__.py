@@ -18,8 +18,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from declared import PARTS  # noqa: E402
+from environment import environment  # noqa: E402
 from report import failures, merged, table  # noqa: E402
-from schedule import Schedule, environment  # noqa: E402
+from schedule import Schedule  # noqa: E402
 
 
 def arguments() -> argparse.Namespace:

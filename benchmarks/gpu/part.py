@@ -22,10 +22,19 @@ def main() -> None:
     parser.add_argument("until", type=float)
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--platform", required=True)
+    parser.add_argument("--prepared-by", type=float)
     parser.add_argument("--gate", type=Path)
     args = parser.parse_args()
     scale = REHEARSAL if args.rehearse else FULL
-    results = Results(args.name, args.rows, args.until, scale, args.platform, args.gate)
+    results = Results(
+        args.name,
+        args.rows,
+        args.until,
+        scale,
+        platform=args.platform,
+        prepared_by=args.prepared_by,
+        gate=args.gate,
+    )
     try:
         importlib.import_module(f"parts.{args.name}").run(results)
     except Exception as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declared import Part
+from machine import card
 from results import rows_of
 
 Row = dict[str, Any]
@@ -43,7 +44,7 @@ def merged(scratch: Path, parts: Sequence[Part], platform: str, date: str, secon
         text = file.read_text(errors="replace")[-_LOG_BYTES:] if file.exists() else ""
         log.append(f"==== {part.name}\n{text}")
     known = next((row for row in rows if row["what"] == "device"), {})
-    facts = {k: v for k, v in known.items() if k not in ("part", "what", "kind")}
+    facts = card() | {k: v for k, v in known.items() if k not in ("part", "what", "kind")}
     facts |= {"run": platform, "date": date, "seconds": round(seconds, 1)}
     return Found(facts, rows, "\n".join(log))
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from sizes import Scale
 
-HURRY = "hurry"
-
 
 class Results:
     """The open file of one part.
@@ -22,14 +20,24 @@ class Results:
       until: when the part must have ended, in seconds of the clock `time.time`.
       scale: how large everything is.
       platform: "gpu", "tpu" or, in a rehearsal, "cpu".
+      prepared_by: when it must have prepared what it times; None where that is up to it.
       gate: a file that appears when it is this part's turn to time something.
     """
 
     def __init__(
-        self, part: str, file: Path, until: float, scale: Scale, platform: str, gate: Path | None
+        self,
+        part: str,
+        file: Path,
+        until: float,
+        scale: Scale,
+        *,
+        platform: str,
+        prepared_by: float | None = None,
+        gate: Path | None = None,
     ) -> None:
         self.part, self.scale, self.platform = part, scale, platform
-        self._file, self._until, self._gate = file, until, gate
+        self._file, self._until = file, until
+        self._prepared_by, self._gate = prepared_by, gate
 
     def left(self) -> float:
         """Seconds until the part must have ended."""
@@ -64,9 +72,10 @@ class Results:
             traceback.print_exc()
             self.failed(what, one_line(error))
 
-    def hurried(self) -> bool:
-        """Whether others wait for this part to be prepared."""
-        return self._gate is not None and self._gate.with_name(HURRY).exists()
+    def may_prepare(self, seconds: float) -> bool:
+        """Whether there is time to prepare something that takes so long."""
+        by = self._until if self._prepared_by is None else self._prepared_by
+        return time.time() + seconds < by
 
     def wait_for_turn(self) -> None:
         """Returns when nothing else runs on the device."""

@@ -11,10 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from declared import READY, TOGETHER, Part
-from results import HURRY
 
 HERE = Path(__file__).parent
-REPO = HERE.parents[1]
 # What writing the results and the table takes.
 RESERVED = 4.0
 
@@ -84,23 +82,21 @@ class Schedule:
             self._ended(self._start(first, first.seconds))
         ends = min(self.until, time.time() + TOGETHER * self.slack)
         prepared = {
-            part: self._start(part, self.until - time.time(), gate=True)
+            part: self._start(part, self.until - time.time(), prepared_by=ends)
             for part in rest
             if part.turn == "prepared"
         }
         self._together([part for part in rest if part.turn == "together"], ends)
-        self._hurry([running for running in prepared.values() if running is not None])
+        self._ready([running for running in prepared.values() if running is not None], ends)
         for part in rest:
             if part in prepared:
                 self._open(prepared[part])
             elif part.turn == "alone":
                 self._ended(self._start(part, part.seconds))
 
-    def _hurry(self, prepared: Sequence[Running]) -> None:
-        """Lets what is being compiled end, and nothing new begin, so that timing is undisturbed."""
-        (self.scratch / HURRY).touch()
-        ends = min(self.until, time.time() + READY * self.slack)
-        while time.time() < ends and not all(
+    def _ready(self, prepared: Sequence[Running], ends: float) -> None:
+        """Waits until nothing compiles any more, so that timing is undisturbed."""
+        while time.time() < min(self.until, ends + READY * self.slack) and not all(
             running.process.poll() is not None
             or (self.scratch / f"{running.part.name}.ready").exists()
             for running in prepared
@@ -134,7 +130,12 @@ class Schedule:
         return self.scratch / f"{part.name}.gate"
 
     def _start(
-        self, part: Part, seconds: float, *, by: float | None = None, gate: bool = False
+        self,
+        part: Part,
+        seconds: float,
+        *,
+        by: float | None = None,
+        prepared_by: float | None = None,
     ) -> Running | None:
         ends = min(self.until, by or self.until, time.time() + seconds * self.slack)
         if ends - time.time() < 3:
@@ -144,7 +145,8 @@ class Schedule:
         rows, log = self.scratch / f"{part.name}.jsonl", self.scratch / f"{part.name}.log"
         command = [sys.executable, str(HERE / "part.py"), part.name, str(rows), str(ends)]
         command += ["--platform", self.platform, *(["--rehearse"] if self.rehearse else [])]
-        command += ["--gate", str(self._gate(part))] if gate else []
+        if prepared_by is not None:
+            command += ["--prepared-by", str(prepared_by), "--gate", str(self._gate(part))]
         return Running(part, command, log, ends)
 
     def _ended(self, running: Running | None) -> None:
@@ -164,35 +166,3 @@ class Schedule:
         start = "" if not file.exists() or file.read_text().endswith("\n") else "\n"
         with file.open("a") as opened:
             opened.write(f"{start}{json.dumps(row)}\n")
-
-
-def environment(scratch: Path) -> dict[str, str]:
-    """What every part runs under: this checkout, memory shared by processes, caches in common."""
-    return {
-        "PYTHONPATH": os.pathsep.join(
-            [str(importable(scratch / "package")), os.environ.get("PYTHONPATH", "")]
-        ).rstrip(os.pathsep),
-        "PYTHONUNBUFFERED": "1",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "JAX_COMPILATION_CACHE_DIR": str(scratch / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
-        "TRITON_CACHE_DIR": str(scratch / "triton"),
-        "TORCHINDUCTOR_COMPILE_THREADS": "2",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "SIGLIP_JAX_HOME": str(scratch / "home"),
-    }
-
-
-def importable(folder: Path) -> Path:
-    """A folder from which this checkout is imported, whether or not it is installed.
-
-    `siglip_jax.converters` lies elsewhere in the checkout than in the package.
-    """
-    package = folder / "siglip_jax"
-    package.mkdir(parents=True)
-    for entry in (REPO / "siglip_jax").iterdir():
-        (package / entry.name).symlink_to(entry)
-    (package / "converters").symlink_to(REPO / "converters")
-    return folder

@@ -36,7 +36,7 @@ class Scale:
       training: the model whose training step is timed.
       seconds: of one turn.
       rounds: turns of each contestant.
-      workers: processes that prepare at the same time.
+      workers: what is prepared at the same time, at most, in one part.
       conformance: models of which two layers are compared with the CPU.
       goldens: how many of the golden models; None for all.
       pairs: batch of the ring loss, and columns at a time.
@@ -72,10 +72,10 @@ FULL = Scale(
         Case("B/16 NaFlex", "siglip2_b16_naflex", "images", (256, 128)),
         Case("g-opt/16-384", "siglip2_g-opt16_384", "images", (64, 32)),
     ),
-    training=Case("training B/16-224", "siglip_b16_224", "training", (256, 512)),
-    seconds=0.6,
+    training=Case("training B/16-224", "siglip_b16_224", "training", (256, 128)),
+    seconds=0.5,
     rounds=3,
-    workers=5,
+    workers=8,
     conformance=("siglip2_b16_224", "siglip2_so400m14_384", "siglip2_b16_naflex"),
     goldens=None,
     pairs=((1024, None), (4096, 128)),
@@ -99,7 +99,7 @@ REHEARSAL = Scale(
     conformance=("tiny_naflex",),
     goldens=2,
     pairs=((16, None), (32, 8)),
-    steps=60,
+    steps=30,
     killed=8,
     every=5,
     files=24,

@@ -30,10 +30,12 @@ def contestant(system: str, case: Case, options: dict[str, Any]) -> Any:
         from ours import Ours, OurTraining
 
         return (OurTraining if case.tower == "training" else Ours)(case, options)
-    from theirs import Theirs, TheirTraining
-
     if case.tower == "training":
+        from their_training import TheirTraining
+
         return TheirTraining(case)
+    from theirs import Theirs
+
     return Theirs(system, case)
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from race import Contestant, race
+from contestants import Contestant
+from race import race
 from results import Results
 from sizes import FAST, Case
 
@@ -15,7 +16,7 @@ def run(results: Results) -> None:
     images = [case for case in results.scale.cases if case.tower == "images"]
     both = images[:_WITH_OPEN_CLIP]
     field = [(case, contestants(case, case in both)) for case in results.scale.cases]
-    race(results, field, compare=True)
+    race(results, field, compare=True, workers=results.scale.workers)
 
 
 def contestants(case: Case, open_clip: bool) -> list[Contestant]:

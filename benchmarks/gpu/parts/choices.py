@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from race import Contestant, race
+from contestants import Contestant
+from race import race
 from results import Results
 from sizes import FAST
 

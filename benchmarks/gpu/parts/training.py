@@ -1,6 +1,7 @@
 """The training step beside open_clip's: bfloat16 matmuls, float32 weights, AdamW."""
 
-from race import Contestant, race
+from contestants import Contestant
+from race import race
 from results import Results
 
 OURS = Contestant("siglip_jax", "siglip_jax", {"dtype": "bfloat16", "text_dtype": "bfloat16"})
