@@ -37,12 +37,14 @@ parity: $(INSTALLED) ## compare with the live libraries; BIG_VISION=path/to/chec
 
 OUT ?= runs/gpu
 gpu: $(INSTALLED) ## everything that only a GPU can tell, in 8 minutes; REHEARSE=1 on a CPU
+	$(if $(REHEARSE),,$(BIN)/python -m pip install --quiet --editable ".[dev,cuda13]")
 	$(BIN)/python benchmarks/gpu $(OUT) $(if $(REHEARSE),--rehearse)
 
 gpu-wheels: $(INSTALLED) ## wheels for a GPU machine without a network, and their size
 	$(BIN)/python benchmarks/gpu/carry.py
 
 tpu: $(INSTALLED) ## the same on a TPU VM; REHEARSE=1 on a CPU
+	$(if $(REHEARSE),,$(BIN)/python -m pip install --quiet --editable ".[dev,tpu]")
 	$(BIN)/python benchmarks/gpu $(OUT) --tpu --minutes 30 $(if $(REHEARSE),--rehearse)
 
 readme: $(INSTALLED) ## write the table of checkpoints into the README

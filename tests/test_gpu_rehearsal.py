@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,15 +69,15 @@ def test_a_part_that_dies_is_told_and_ends_no_other(tmp_path):
     (parts / "loss.py").write_text("def run(results):\n    results.check('one', 2.0, 1.0)\n")
     (parts / "suite.py").write_text("def run(results):\n    results.check('two', 1.0, 1.0)\n")
     (parts / "resume.py").write_text("def run(results):\n    raise ValueError('no such thing')\n")
-    command = [sys.executable, str(broken), str(tmp_path / "out"), "--rehearse", "--tpu"]
-    command += ["--only", "models", "loss", "suite", "resume"]
+    # Without site-packages: the process that starts parts needs nothing but Python.
+    command = [sys.executable, "-S", str(tmp_path / "benchmarks" / "gpu"), str(tmp_path / "out")]
+    command += ["--rehearse", "--tpu", "--only", "models", "loss", "suite", "resume"]
     # The checkout is found from where the script lies.
     (tmp_path / "siglip_jax").symlink_to(REPO / "siglip_jax")
     (tmp_path / "converters").symlink_to(REPO / "converters")
     moved = tmp_path / "benchmarks"
     moved.mkdir()
     broken.rename(moved / "gpu")
-    command[1] = str(moved / "gpu")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-4:] == [
@@ -96,7 +97,21 @@ def test_what_has_to_be_carried_is_counted():
     assert 'python3 benchmarks/gpu "$OUT"' in done.stdout
 
 
-@pytest.mark.parametrize("given", [["--only", "tower"], []])
-def test_bad_arguments(given):
-    done = subprocess.run([sys.executable, str(GPU), *given], capture_output=True, text=True)
-    assert done.returncode == 2 and "usage: python benchmarks/gpu" in done.stderr
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["out", "--rehearse", "--only", "tower"], "invalid choice: 'tower'"),
+        ([], "the following arguments are required: out"),
+        (["out"], "nvidia-smi finds no card; --rehearse runs every part on a CPU"),
+    ],
+)
+def test_bad_arguments(given, message, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(GPU), *given],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PATH": ""},
+    )
+    assert done.returncode == 2 and message in done.stderr
+    assert not list(tmp_path.iterdir())

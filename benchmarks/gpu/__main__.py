@@ -19,6 +19,7 @@ sys.path.insert(0, str(HERE))
 
 from declared import PARTS  # noqa: E402
 from environment import environment  # noqa: E402
+from machine import missing  # noqa: E402
 from report import failures, merged, table  # noqa: E402
 from schedule import Schedule  # noqa: E402
 
@@ -33,7 +34,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="until all is over (7.6; rehearsing 20)")
     parser.add_argument("--rehearse", action="store_true", help="every part on a CPU, tiny")
     parser.add_argument("--tpu", action="store_true", help="a TPU: one process at a time has it")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.rehearse and (reason := missing("tpu" if args.tpu else "gpu")):
+        parser.error(f"{reason}; --rehearse runs every part on a CPU")
+    return args
 
 
 def main() -> int:

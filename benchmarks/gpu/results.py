@@ -6,9 +6,10 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sizes import Scale
+if TYPE_CHECKING:  # the process that starts parts needs nothing but Python
+    from sizes import Scale
 
 
 class Results:
@@ -29,7 +30,7 @@ class Results:
         part: str,
         file: Path,
         until: float,
-        scale: Scale,
+        scale: "Scale",
         *,
         platform: str,
         prepared_by: float | None = None,

@@ -10,6 +10,8 @@ from results import Results
 def describe(results: Results) -> Any:
     """The first device; writes what it is, once a part."""
     device = jax.devices()[0]
+    if not results.scale.rehearsal and device.platform != results.platform:
+        raise RuntimeError(f"jax has a {device.platform} here, not a {results.platform}")
     stats = device.memory_stats() or {}
     results.measured(
         "device",
