@@ -97,6 +97,12 @@ PARTS = (
         turn="alone",
     ),
     Part(
+        name="profile",
+        answers="which kernels the time of a step goes to",
+        seconds=20,
+        turn="alone",
+    ),
+    Part(
         name="flags",
         answers="XLA flags",
         seconds=20,

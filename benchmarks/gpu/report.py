@@ -125,7 +125,7 @@ def _races(rows: Sequence[Row]) -> list[str]:
 def _others(rows: Sequence[Row]) -> list[str]:
     """Parts whose rows are a line each."""
     lines: list[str] = []
-    for part in ("transfer", "job", "lowered", "resume", "suite", "topology"):
+    for part in ("transfer", "job", "profile", "lowered", "resume", "suite", "topology"):
         mine = [row for row in rows if row["part"] == part and row["kind"] == "measured"]
         mine = [row for row in mine if row["what"] != "device"]
         if mine:
