@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE))
 from declared import PARTS  # noqa: E402
 from environment import environment  # noqa: E402
 from machine import missing  # noqa: E402
-from report import failures, merged, table  # noqa: E402
+from report import Found, failures, merged, table  # noqa: E402
 from schedule import Schedule  # noqa: E402
 
 
@@ -56,6 +56,10 @@ def main() -> int:
             # Tiny models run faster than they compile.
             os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         platform = "tpu" if args.tpu else "cpu" if args.rehearse else "gpu"
+
+        def result() -> Found:
+            return merged(scratch, chosen, platform, date, time.time() - started)
+
         schedule = Schedule(
             scratch,
             until=started + 60 * (args.minutes or (20 if args.rehearse else 7.6)),
@@ -64,11 +68,12 @@ def main() -> int:
             rehearse=args.rehearse,
             # A rehearsal tells nothing of time, and may share its machine.
             slack=10 if args.rehearse else 1,
+            report=lambda: result().keep(args.out),
         )
         try:
             schedule.run(chosen)
         finally:
-            found = merged(scratch, chosen, platform, date, time.time() - started)
+            found = result()
             lines = table(found)
             found.write(args.out, lines)
     print("\n".join(lines))

@@ -1,5 +1,6 @@
 """What the machine says of its accelerator without jax."""
 
+import functools
 import importlib.util
 import subprocess
 from typing import Any
@@ -19,6 +20,7 @@ def missing(platform: str) -> str | None:
     return None
 
 
+@functools.cache
 def card() -> dict[str, Any]:
     """Name, driver and memory of the first NVIDIA card; nothing where there is none."""
     asked = ("name", "driver_version", "memory.total")

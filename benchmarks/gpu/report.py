@@ -12,6 +12,7 @@ from machine import card
 from results import rows_of
 
 Row = dict[str, Any]
+UNFINISHED = "unfinished.json"
 _LOG_BYTES = 1 << 20  # of each part, its end
 
 
@@ -23,6 +24,10 @@ class Found:
     rows: list[Row]
     log: str
 
+    def keep(self, out: Path) -> None:
+        """What there is so far, in case the run is ended from outside."""
+        (out / UNFINISHED).write_text(json.dumps({"facts": self.facts, "rows": self.rows}))
+
     def write(self, out: Path, lines: Sequence[str]) -> None:
         """RUN-DEVICE-DATE.json, .md and .log.txt in `out`."""
         device = re.sub(r"[^a-z0-9]+", "-", self.facts.get("device", "unknown").lower()).strip("-")
@@ -31,6 +36,7 @@ class Found:
         (out / f"{name}.json").write_text(json.dumps(plain, indent=1))
         (out / f"{name}.md").write_text("\n".join([*lines, ""]))
         (out / f"{name}.log.txt").write_text(self.log)
+        (out / UNFINISHED).unlink(missing_ok=True)
 
 
 def merged(scratch: Path, parts: Sequence[Part], platform: str, date: str, seconds: float) -> Found:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from declared import READY, TOGETHER, Part
@@ -53,6 +53,7 @@ class Schedule:
       at_once: parts that run together at a time.
       platform: "gpu", "tpu" (one process has all of it at a time) or "cpu".
       slack: multiplies every budget.
+      report: called whenever a part has ended.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Schedule:
         platform: str,
         rehearse: bool,
         slack: float,
+        report: Callable[[], None],
     ) -> None:
+        self.report = report
         self.scratch, self.until, self.slack = scratch, until - RESERVED, slack
         self.at_once, self.platform, self.rehearse = at_once, platform, rehearse
 
@@ -157,6 +160,7 @@ class Schedule:
             self._say(running.part, "failed", reason=reason)
         seconds = time.time() - running.started
         self._say(running.part, "ended", seconds=seconds)
+        self.report()
         print(f"{running.part.name} ended after {seconds:.0f} s" + (f": {reason}" * bool(reason)))
 
     def _say(self, part: Part, kind: str, **values: object) -> None:

@@ -83,7 +83,7 @@ FULL = Scale(
     killed=120,
     every=50,
     files=65_536,
-    photographs=200,
+    photographs=64,
 )
 REHEARSAL = Scale(
     rehearsal=True,

@@ -37,11 +37,13 @@ WAYS = {
 
 def run(results: Results) -> None:
     describe(results)
+    # The first and the last take every line that the others take.
+    ways = dict(list(WAYS.items())[:: len(WAYS) - 1 if results.scale.rehearsal else 1])
     for name in results.scale.conformance:
-        for what, execution in WAYS.items():
+        for what, execution in ways.items():
             with results.attempt(f"{name}, {what}"):
                 model(results, name, what, execution)
-    for what, execution in WAYS.items():
+    for what, execution in ways.items():
         with results.attempt(f"bundled model, {what}"):
             bundled(results, what, execution)
 

@@ -38,7 +38,7 @@ def run(results: Results) -> None:
     for name in NAMES[: results.scale.goldens]:
         with results.attempt(f"golden {name}"):
             golden(results, name)
-    for head_dim in (64, 72):
+    for head_dim in (72,) if results.scale.rehearsal else (64, 72):
         with results.attempt(f"attention, head_dim {head_dim}"):
             attentions(results, head_dim, gpu)
     for name in results.scale.conformance:
