@@ -75,6 +75,7 @@ def test_a_part_that_dies_is_told_and_ends_no_other(tmp_path):
     # The checkout is found from where the script lies.
     (tmp_path / "siglip_jax").symlink_to(REPO / "siglip_jax")
     (tmp_path / "converters").symlink_to(REPO / "converters")
+    (tmp_path / "pyproject.toml").symlink_to(REPO / "pyproject.toml")
     moved = tmp_path / "benchmarks"
     moved.mkdir()
     broken.rename(moved / "gpu")

@@ -1,6 +1,7 @@
 """The environment of every part."""
 
 import os
+import tomllib
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
@@ -28,11 +29,17 @@ def environment(scratch: Path) -> dict[str, str]:
 def importable(folder: Path) -> Path:
     """A folder from which this checkout is imported, whether or not it is installed.
 
-    `siglip_jax.converters` lies elsewhere in the checkout than in the package.
+    `siglip_jax.converters` lies elsewhere in the checkout than in the package, whose version
+    is asked for, too.
     """
     package = folder / "siglip_jax"
     package.mkdir(parents=True)
     for entry in (REPO / "siglip_jax").iterdir():
         (package / entry.name).symlink_to(entry)
     (package / "converters").symlink_to(REPO / "converters")
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    facts = folder / f"siglip_jax-{project['version']}.dist-info"
+    facts.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {project['name']}", f"Version: {project['version']}"]
+    (facts / "METADATA").write_text("\n".join([*lines, ""]))
     return folder

@@ -44,7 +44,8 @@ def run(results: Results) -> None:
 
 
 def train(folder: Path, name: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "siglip_jax.cli.main", "train", folder / "recipe.toml"]
+    # -P: not from the folder that this happens to run in.
+    command = [sys.executable, "-P", "-m", "siglip_jax.cli.main", "train", folder / "recipe.toml"]
     return subprocess.Popen([*command, "--out", folder / name])
 
 
