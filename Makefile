@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo check test test-slow lint wheel parity readme clean
+.PHONY: help demo check test test-slow lint wheel parity gpu gpu-wheels tpu readme clean
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -38,6 +38,18 @@ parity: $(INSTALLED) ## compare with the live libraries; BIG_VISION=path/to/chec
 	@# A process each, because TensorFlow and PyTorch do not load in any order.
 	for file in tests/parity/test_*.py; do \
 	  PYTHONPATH=$(BIG_VISION) $(BIN)/python -m pytest $$file || exit 1; done
+
+OUT ?= runs/gpu
+gpu: $(INSTALLED) ## everything that only a GPU can tell, in 8 minutes; REHEARSE=1 on a CPU
+	$(if $(REHEARSE),,$(BIN)/python -m pip install --quiet --editable ".[dev,cuda13]")
+	$(BIN)/python benchmarks/gpu $(OUT) $(if $(REHEARSE),--rehearse)
+
+gpu-wheels: $(INSTALLED) ## wheels for a GPU machine without a network, and their size
+	$(BIN)/python benchmarks/gpu/carry.py
+
+tpu: $(INSTALLED) ## the same on a TPU VM; REHEARSE=1 on a CPU
+	$(if $(REHEARSE),,$(BIN)/python -m pip install --quiet --editable ".[dev,tpu]")
+	$(BIN)/python benchmarks/gpu $(OUT) --tpu --minutes 30 $(if $(REHEARSE),--rehearse)
 
 readme: $(INSTALLED) ## write the table of checkpoints into the README
 	$(BIN)/python tests/support/readme_table.py

@@ -154,8 +154,8 @@ class Siglip:
         return dataclasses.replace(self, vision=dataclasses.replace(self.vision, res=res))
 
 
-Attention = Literal["matmul", "xla", "cudnn", "einsum"]
-ATTENTIONS: tuple[str, ...] = ("matmul", "xla", "cudnn", "einsum")
+Attention = Literal["auto", "matmul", "xla", "cudnn", "einsum"]
+ATTENTIONS: tuple[str, ...] = ("auto", "matmul", "xla", "cudnn", "einsum")
 DTYPES: tuple[str, ...] = ("float32", "bfloat16")
 WEIGHTS: tuple[str, ...] = (*DTYPES, "int8")
 
@@ -178,7 +178,8 @@ class Execution:
         of a Python loop; compiles faster, and the parameter tree has that axis.
       remat: recompute blocks in the backward pass (a name from
         `jax.checkpoint_policies`, or None).
-      attention: implementation of attention; all agree within rounding.
+      attention: implementation of attention; all agree within rounding. "auto" takes the
+        one for the device (`models.attention.chosen_attention`).
       micro_batch: how many examples of a batch one device works on at a time in the
         scorer; default: as many as its cache holds on a CPU, and elsewhere all.
         A mesh of several devices works on all at a time.
@@ -194,7 +195,7 @@ class Execution:
     scan_image: bool = False
     scan_text: bool = False
     remat: str | None = None
-    attention: Attention = "matmul"
+    attention: Attention = "auto"
     micro_batch: int | None = None
     precision: str | None = None
 

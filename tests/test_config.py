@@ -123,7 +123,7 @@ def test_a_dictionary_that_is_no_configuration(plain, message):
         ),
         (
             lambda: Execution(attention="flash"),
-            "Execution: attention must be one of matmul, xla, cudnn, einsum, got 'flash'",
+            "Execution: attention must be one of auto, matmul, xla, cudnn, einsum, got 'flash'",
         ),
         (
             lambda: Execution(precision="high"),

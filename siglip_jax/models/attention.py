@@ -3,10 +3,8 @@
 All implementations compute the same function and are held to one conformance
 suite (`tests/models/test_conformance.py`). `einsum` is the readable reference, the
 form flax's `MultiHeadDotProductAttention` and so big_vision uses. `matmul`
-folds the heads into one batched matmul, which XLA runs faster on CPU; compiled
-for TPU it is `einsum`, because there folding costs copies of query, key and value
-(`benchmarks/tpu_against_big_vision.py`). `xla` and `cudnn` are those of
-`jax.nn.dot_product_attention`.
+folds the heads into one batched matmul. `xla` and `cudnn` are those of
+`jax.nn.dot_product_attention`. `auto` is one of them, see `chosen_attention`.
 """
 
 # jax and flax annotate their functions in part.
@@ -20,6 +18,21 @@ from jaxtyping import Array, Bool, Float
 
 from siglip_jax.config import Attention
 from siglip_jax.models.activations import platform
+
+
+def chosen_attention(device: str | None) -> Attention:
+    """What `auto` means on a device platform, such as "tpu"; None is an unknown one.
+
+    >>> chosen_attention("cpu"), chosen_attention("tpu")
+    ('matmul', 'einsum')
+    """
+    if device == "tpu":
+        # Folding the heads costs copies of query, key and value there, in what libtpu
+        # compiles: benchmarks/tpu_against_big_vision.py.
+        return "einsum"
+    # On a CPU the fastest measured: benchmarks/compare.py. On a GPU nothing has been measured
+    # yet, so that it is the same there until the part `choices` of benchmarks/gpu has run.
+    return "matmul"
 
 
 def attention_weights(
@@ -46,7 +59,7 @@ def attention(
     value: Float[Array, "b nk k d"],
     mask: Bool[Array, "#b #nq nk"] | None = None,
     *,
-    implementation: Attention = "matmul",
+    implementation: Attention = "auto",
 ) -> Float[Array, "b nq k d"]:
     """Multi-head attention of `nq` queries over `nk` keys.
 
@@ -63,7 +76,9 @@ def attention(
     >>> attention(x, x, x).shape
     (1, 3, 2, 8)
     """
-    if implementation == "einsum" or (implementation == "matmul" and platform() == "tpu"):
+    if implementation == "auto":
+        implementation = chosen_attention(platform())
+    if implementation == "einsum":
         weights = attention_weights(query, key, mask)
         return jnp.einsum("bkqv,bvkd->bqkd", weights, value)
     if implementation == "matmul":

@@ -60,7 +60,7 @@ class MultiHeadAttention(nn.Module):
 
     num_heads: int
     dtype: str | None = None
-    implementation: Attention = "matmul"
+    implementation: Attention = "auto"
 
     @nn.compact
     def __call__(
@@ -97,7 +97,7 @@ class Block(nn.Module):
 
     size: Size
     dtype: str = "float32"
-    attention: Attention = "matmul"
+    attention: Attention = "auto"
     return_blocks: bool = False
 
     @nn.compact
@@ -132,7 +132,7 @@ class Encoder(nn.Module):
 
     size: Size
     dtype: str = "float32"
-    attention: Attention = "matmul"
+    attention: Attention = "auto"
     scan: bool = False
     remat: str | None = None
     return_blocks: bool = False
@@ -200,7 +200,7 @@ class MapHead(nn.Module):
     """
 
     size: Size
-    attention: Attention = "matmul"
+    attention: Attention = "auto"
 
     @nn.compact
     def __call__(

@@ -23,6 +23,7 @@ def test_json_has_all_that_was_measured(cli, model):
     assert (code, err) == (0, [])
     facts = json.loads(out)
     assert (facts["devices"], facts["execution"]["dtype"]) == (8, "float32")
+    assert (facts["execution"]["attention"], facts["attention"]) == ("auto", "matmul")
     assert [(t["tower"], t["batch"]) for t in facts["towers"]] == [
         ("images", 8),
         ("images", 16),
@@ -45,9 +46,16 @@ def test_table_of_one_tower(cli, model):
     assert (code, err) == (0, [])
     lines = out.splitlines()
     assert lines[0].startswith(f"{model} in float32 on 8 x cpu, jax ")
-    assert lines[2].split()[:3] == ["TOWER", "BATCH", "PER"]
-    assert lines[3].split()[:2] == ["texts", "8"]
-    assert [line.split()[0] for line in lines[3:]] == ["texts", "memory:"]
+    assert lines[1] == "attention: matmul, chosen for this device"
+    assert lines[3].split()[:3] == ["TOWER", "BATCH", "PER"]
+    assert lines[4].split()[:2] == ["texts", "8"]
+    assert [line.split()[0] for line in lines[4:]] == ["texts", "memory:"]
+
+
+def test_an_attention_that_was_asked_for(cli, model):
+    options = ("--batch-size", "8", "--tower", "texts", "--attention", "xla", *QUICK)
+    code, out, _ = cli("bench", "--model", model, *options)
+    assert (code, out.splitlines()[1]) == (0, "attention: xla")
 
 
 def test_a_name_is_enough(cli, monkeypatch):

@@ -87,6 +87,18 @@ def test_cudnn_attention_agrees_in_bfloat16():
     np.testing.assert_allclose(np.float32(got), np.float32(expected), atol=2e-2)
 
 
+@pytest.mark.parametrize(("kind", "chosen"), [("cpu", "matmul"), ("tpu", "einsum")])
+def test_auto_is_what_was_measured_on_the_device(kind, chosen, monkeypatch):
+    monkeypatch.setattr("siglip_jax.models.attention.platform", lambda: kind)
+    x = jnp.float32(np.random.default_rng(0).normal(size=(2, 5, 3, 8)))
+
+    def traced(how):
+        return str(jax.make_jaxpr(lambda x: attention(x, x, x, implementation=how))(x))
+
+    assert traced("auto") == traced(chosen)
+    assert traced("matmul") != traced("einsum")  # on every device
+
+
 def test_loop_equals_scan():
     tiny = case("loop")
     looped = embed(tiny)
@@ -182,9 +194,11 @@ MESHES = {"1x1": (1, 1), "8x1": (8, 1), "4x2": (8, 2), "1x8": (8, 8)}
 def test_devices_and_sharded_weights_change_nothing(name, mesh, rules, monkeypatch):
     # Tiny parameters would all stay whole under the usual threshold.
     monkeypatch.setattr(sharding.fsdp_spec, "__defaults__", (1,))
+    devices, labels = MESHES[mesh]
+    if len(jax.devices()) < devices:
+        pytest.skip(f"needs {devices} devices")
     tiny = case(name)
     model = SiglipModel(tiny.config, tiny.execution)
-    devices, labels = MESHES[mesh]
     images = jax.tree.map(np.asarray, tiny.images)
     texts = np.asarray(tiny.texts)
 

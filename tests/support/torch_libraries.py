@@ -1,8 +1,6 @@
 """PyTorch and the libraries on it, for the parity tests: imported once, and their inputs."""
 
 import functools
-import importlib.util
-import sys
 import warnings
 
 import jax
@@ -12,34 +10,13 @@ import pytest
 from siglip_jax.config import Execution
 from siglip_jax.models import SiglipModel
 
-_KEPT = []  # operators go when the library that declares them goes
-
 
 def import_libraries(*names):
     """PyTorch and the modules `names`; skips the calling module where one is not installed."""
     torch = pytest.importorskip("torch", reason="needs PyTorch: run `make parity`")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs
-        if importlib.util.find_spec("torchvision"):
-            _make_importable(torch)
         return torch, *(pytest.importorskip(name) for name in names)
-
-
-def _make_importable(torch):
-    """Lets torchvision's Python part import where its compiled part does not load.
-
-    Its wheels are linked against CUDA: beside a PyTorch for the CPU its operators are not
-    registered, and it insists on two of them at import. Nothing here calls any.
-    """
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)
 
 
 @functools.cache

@@ -53,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         help="dtype of both towers (default: float32 on a CPU, else bfloat16)",
     )
-    parser.add_argument("--attention", choices=ATTENTIONS, default="matmul")
+    parser.add_argument(
+        "--attention",
+        choices=ATTENTIONS,
+        default="auto",
+        help="implementation of attention (default: auto, chosen for the device)",
+    )
     parser.add_argument(
         "--scan", action="store_true", help="run the layers as a loop, which compiles faster"
     )
@@ -87,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
     from siglip_jax.bench import matrix_peak, measure_tower, random_weights
     from siglip_jax.models import SiglipModel
+    from siglip_jax.models.attention import chosen_attention
     from siglip_jax.programs import FSDP, REPLICATED, Program
     from siglip_jax.programs.memory import device_memory
 
@@ -115,6 +121,9 @@ def run(args: argparse.Namespace) -> int:
         "device": devices[0].device_kind,
         "jax": jax.__version__,
         "execution": dataclasses.asdict(execution) | {"fsdp": args.fsdp},
+        "attention": chosen_attention(devices[0].platform)
+        if args.attention == "auto"
+        else args.attention,
         "weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
         "matrix_peak": peak,
         "memory_peak": memory.peak,
@@ -160,6 +169,8 @@ def _plain(speed: "TowerSpeed", peak: float) -> dict[str, Any]:
 def _print(facts: dict[str, Any], dtype: str, speeds: "list[TowerSpeed]") -> None:
     peak, many = facts["matrix_peak"], facts["devices"]
     print(f"{facts['model']} in {dtype} on {many} x {facts['device']}, jax {facts['jax']}")
+    asked, runs = facts["execution"]["attention"], facts["attention"]
+    print(f"attention: {runs}" + (", chosen for this device" if asked == "auto" else ""))
     print(f"matmuls here: {_units(peak)}FLOP/s")
     rows = [
         (

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
     # Published numbers bring their own profile; everything is checked in float32.
     parser.set_defaults(
-        profile="big_vision", res=None, dtype="float32", attention="matmul", fsdp=False
+        profile="big_vision", res=None, dtype="float32", attention="auto", fsdp=False
     )
 
 

@@ -71,7 +71,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--attention",
         choices=ATTENTIONS,
-        help="implementation of attention; all agree (default: matmul)",
+        help="implementation of attention; all agree (default: auto)",
     )
     group.add_argument(
         "--fsdp",
@@ -175,7 +175,7 @@ def _execution(args: argparse.Namespace) -> Execution:
         dtype=dtype,
         text_dtype=dtype if weights == "bfloat16" else "float32",
         weights=weights,
-        attention=args.attention or "matmul",
+        attention=args.attention or "auto",
     )
 
 
