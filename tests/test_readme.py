@@ -25,6 +25,10 @@ def blocks(page, language: str) -> list[str]:
     return [code for name, code in FENCE.findall(page.read_text("utf-8")) if name == language]
 
 
+def text(page) -> str:
+    return page.read_text("utf-8")
+
+
 def test_the_readme_is_short():
     prose = FENCE.sub("", README.read_text("utf-8"))
     words = [line.split() for line in prose.splitlines() if not line.startswith("|")]
@@ -36,6 +40,15 @@ def test_links_of_the_readme_lead_somewhere():
     assert len(links) > 20
     local = [link for link in links if not link.startswith("https://")]
     assert [link for link in local if not (REPO / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_that_pages_name_exist(page):
+    """Of this project: in backticks, from the top of the repository."""
+    tops = "|".join(path.name for path in REPO.iterdir() if not path.name.startswith("."))
+    named = re.findall(rf"`((?:{tops})/[\w/.-]*(?:/|\.\w+))`", text(page))
+    named = [name for name in named if "NAME" not in name and "_build" not in name]
+    assert [name for name in named if not (REPO / name).exists()] == []
 
 
 @pytest.mark.parametrize("made", [checkpoint_table.table, module_map.module_map])
@@ -66,10 +79,6 @@ def test_commands_parse(page, line):
         return
     args = make_parser().parse_args(words)
     assert callable(args.run)
-
-
-def text(page) -> str:
-    return page.read_text("utf-8")
 
 
 def test_make_targets_exist():
