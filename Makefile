@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo check test test-slow lint wheel parity gpu gpu-wheels tpu readme clean
+.PHONY: help demo check test test-slow lint docs wheel parity gpu gpu-wheels tpu readme clean
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED) ## name emoji that the bundled model has never seen
 	$(BIN)/siglip-jax demo
 
-check: lint test-slow wheel ## everything that CI runs
+check: lint test-slow docs wheel ## everything that CI runs
 
 test: $(INSTALLED) ## the tests but for the slow ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -29,6 +29,10 @@ lint: $(INSTALLED) ## ruff: rules and format; pyright: types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python tests/support/check_types.py
+
+docs: $(INSTALLED) ## build the site into docs/_build/html, executing its examples
+	$(BIN)/python -m pip install --quiet --editable ".[dev,docs]"
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 wheel: $(INSTALLED) ## build the wheel, install it elsewhere, run the command from there
 	PYTHON=$(BIN)/python tests/wheel.sh
@@ -51,8 +55,9 @@ tpu: $(INSTALLED) ## the same on a TPU VM; REHEARSE=1 on a CPU
 	$(if $(REHEARSE),,$(BIN)/python -m pip install --quiet --editable ".[dev,tpu]")
 	$(BIN)/python benchmarks/gpu $(OUT) --tpu --minutes 30 $(if $(REHEARSE),--rehearse)
 
-readme: $(INSTALLED) ## write the table of checkpoints into the README
-	$(BIN)/python tests/support/readme_table.py
+readme: $(INSTALLED) ## write the table of checkpoints and the map of modules
+	$(BIN)/python tests/support/checkpoint_table.py
+	$(BIN)/python tests/support/module_map.py
 
 clean: ## remove .venv and what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/notebooks *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -11,38 +11,7 @@ times from the same round, and what is printed is its median and its quartiles. 
 is timed, each system has run that batch once. The last columns are the CPU seconds of a
 batch, of all threads, and the largest difference of an embedding's numbers from ours.
 
-Measured on 2 cores of an AMD EPYC (Zen 4) with little else running; jax 0.10.2, torch 2.13,
-transformers 5.23, open_clip 3.3, ONNX Runtime 1.32, OpenVINO 2026.4. How many times as fast as
-each we are, float32, as the median and the quartiles of 9 rounds (5 of images at 32, 7 of texts);
-embeddings equal within 2e-7:
-
-                             images, 1            images, 8            images, 32
-    siglip_jax               4.89 images/s        5.13 images/s        5.23 images/s
-    big_vision               1.02 (0.99 to 1.04)  1.38 (1.28 to 1.46)  1.48 (1.45 to 1.49)
-    transformers             1.28 (1.24 to 1.31)  1.38 (1.30 to 1.45)  1.25 (1.20 to 1.29)
-    transformers, compiled   1.28 (1.23 to 1.33)  1.25 (1.10 to 1.34)  1.14 (1.11 to 1.24)
-    open_clip                1.29 (1.20 to 1.31)  1.24 (1.13 to 1.50)  1.26 (1.25 to 1.26)
-    open_clip, compiled      1.19 (1.14 to 1.30)  1.19 (1.11 to 1.26)  1.18 (1.18 to 1.23)
-    ONNX Runtime             0.99 (0.95 to 1.01)  1.10 (0.99 to 1.13)  1.15 (1.11 to 1.16)
-    OpenVINO                 0.91 (0.87 to 0.94)  0.96 (0.94 to 1.01)  0.99 (0.96 to 0.99)
-
-                             texts, 1             texts, 8             texts, 32
-    siglip_jax               12.94 texts/s        15.70 texts/s        17.04 texts/s
-    big_vision               1.05 (0.99 to 1.12)  1.02 (1.01 to 1.05)  1.13 (1.10 to 1.16)
-    transformers             1.33 (1.27 to 1.48)  1.26 (1.22 to 1.33)  1.16 (1.15 to 1.20)
-    transformers, compiled   1.39 (1.29 to 1.45)  1.22 (1.18 to 1.31)  1.20 (1.13 to 1.27)
-    open_clip                1.36 (1.34 to 1.39)  1.27 (1.21 to 1.32)  1.19 (1.12 to 1.28)
-    open_clip, compiled      1.26 (1.23 to 1.27)  1.29 (1.18 to 1.34)  1.18 (1.14 to 1.27)
-    ONNX Runtime             0.87 (0.86 to 1.00)  1.07 (0.99 to 1.21)  1.15 (1.08 to 1.18)
-    OpenVINO                 0.76 (0.74 to 0.78)  0.98 (0.91 to 1.09)  1.05 (1.02 to 1.09)
-
-OpenVINO is ahead of us for one example (24% for a text, 9% for an image) and 1 to 4% for 8 or 32
-images; ONNX Runtime for one text. For few rows it is the weights: these two bring them into their
-products' order once, at loading, XLA at every call. A product of 64 rows with weights of 768x3072
-runs at 150 GFLOP/s here, of 392 rows at 200. Tried: XLA's own products in place of YNNPACK's, 3 to
-6% slower for one example (see `QuickFunction`); weights as the left operand, 177 to 185 GFLOP/s
-where they lie transposed in memory, but 57 to 90 as they lie now, and no gain for 196 rows. To keep
-them transposed would be a second layout of every checkpoint for one text at a time.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

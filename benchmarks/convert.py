@@ -7,49 +7,7 @@ temporary folder, converts them through all formats and back, each in a process 
 own, and prints that process's time and peak resident memory: reading, writing, reading
 back and all digests included. --compare also runs each folder in the library it is for.
 
-Measured on 2 cores that had other work to do (times are noisy), jax 0.10.2, torch 2.13,
-transformers 5.23, open_clip 3.3, timm 1.0.31. Peaks beside a library are that process's,
-which holds the model. With --compare:
-
-    siglip_b16_224: 0.81 GB, largest tensor 0.10 GB
-      npz          -> transformers    6.8 s  peak  0.15 GB  every bit
-        transformers itself: image 8.8e-08, text 1.1e-07, logits 9.5e-07; 30 s, peak 2.1 GB
-      transformers -> open_clip       4.4 s  peak  0.15 GB  every bit
-        open_clip itself: image 9.9e-08, text 1.2e-07, logits 9.5e-07; 32 s, peak 2.3 GB
-      open_clip    -> timm            3.0 s  peak  0.08 GB  every bit
-        timm itself: image 9.9e-08; 21 s, peak 1.4 GB
-      open_clip    -> tensorstore    14.7 s  peak  0.37 GB  every bit
-      tensorstore  -> siglip_jax      5.5 s  peak  0.31 GB  every bit
-      siglip_jax   -> npz             4.7 s  peak  0.17 GB  every bit
-    siglip2_b16_naflex: 1.50 GB, largest tensor 0.79 GB
-      npz          -> transformers   14.6 s  peak  0.84 GB  every bit
-        transformers itself: image 7.2e-08, text 1.3e-07, logits 9.5e-07; 31 s, peak 2.7 GB
-      transformers -> open_clip      10.1 s  peak  0.83 GB  every bit
-        open_clip itself: image 1.0e-07, text 1.3e-07, logits 9.5e-07; 36 s, peak 3.8 GB
-      open_clip    -> timm            3.9 s  peak  0.08 GB  every bit
-        timm itself: image 9.7e-08; 22 s, peak 1.4 GB
-      open_clip    -> tensorstore    25.8 s  peak  1.75 GB  every bit
-      tensorstore  -> siglip_jax     11.7 s  peak  1.70 GB  every bit
-      siglip_jax   -> npz             9.4 s  peak  0.85 GB  every bit
-    siglip_so400m14_384: 3.51 GB, largest tensor 0.15 GB
-      npz          -> transformers   26.0 s  peak  0.20 GB  every bit
-        transformers itself: image 9.7e-08, text 1.1e-07, logits 9.5e-07; 172 s, peak 7.5 GB
-      transformers -> open_clip      23.9 s  peak  0.20 GB  every bit
-        open_clip itself: image 1.1e-07, text 1.0e-07, logits 1.9e-06; 133 s, peak 7.8 GB
-      open_clip    -> timm           13.3 s  peak  0.11 GB  every bit
-        timm itself: image 1.1e-07; 182 s, peak 4.2 GB
-      open_clip    -> tensorstore    56.4 s  peak  0.66 GB  every bit
-      tensorstore  -> siglip_jax     24.0 s  peak  0.45 GB  every bit
-      siglip_jax   -> npz            19.5 s  peak  0.23 GB  every bit
-
-And with --scan, a model of 1.9 billion parameters, which was to convert within 4 GB:
-
-    siglip2_g-opt16_384: 7.49 GB, largest tensor 1.18 GB
-      npz          -> transformers   74.0 s  peak  1.61 GB  every bit
-      transformers -> open_clip      56.5 s  peak  1.28 GB  every bit
-      open_clip    -> tensorstore   133.8 s  peak  2.70 GB  every bit
-      tensorstore  -> siglip_jax     58.0 s  peak  2.53 GB  every bit
-      siglip_jax   -> npz            38.9 s  peak  1.27 GB  every bit
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

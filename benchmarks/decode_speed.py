@@ -15,21 +15,7 @@ round, of which the median and the range are printed.
               pipelines run them; its pixels are checked to be those of `exact`
     pillow    preprocess_image under the open_clip profile (bicubic, antialiased)
 
-One core of an AMD EPYC, other work on the second one, 40 rounds, simplejpeg, TensorFlow 2.21
-(median and range):
-
-                           500x375                            2000x1500
-    exact       848 images/s  1.05x (0.76 to 1.16)    128 images/s  1.06x (0.98 to 1.15)
-    draft       851           1.05x (0.91 to 1.23)    202           1.67x (1.47 to 1.78)
-    decode    1,745           2.15x (1.96 to 2.55)    153           1.26x (1.20 to 1.33)
-    tf          799           1.00x                   121           1.00x
-    pillow      334           0.42x (0.34 to 0.50)     20           0.17x (0.15 to 0.18)
-
-Two more runs, of 25 and 40 rounds, on the same busy machine: `exact` at 1.09x and 1.06x of
-the small files, 1.04x and 1.02x of the large ones.
-
-What is left of `exact` beside libjpeg-turbo is the resize, 0.55 and 0.9 ms, half of it NumPy's
-picking of columns. `device_resize` is no way out on a CPU: 13 and 155 ms, on the same core.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -8,22 +8,7 @@ every batch size, and the first value of the bias (its table 4). Learning rates 
 read from a sweep at 64 and 1,024 with another seed. Finished runs are kept and skipped, so that
 it can be stopped at any time; about a CPU-minute each.
 
-Unseen combinations right among 1,595, mean and range of three seeds:
-
-    batch    updates   sigmoid                  softmax
-       16      8,192   49.8% (47.2% to 52.5%)   45.5% (45.0% to 46.0%)
-       64      2,048   63.0% (59.6% to 65.8%)   60.5% (59.6% to 61.5%)
-      256        512   60.8% (58.1% to 63.4%)   69.7% (65.8% to 72.7%)
-    1,024        128   11.6% (6.8% to 19.6%)    46.6% (43.5% to 49.1%)
-    2,048         64    0.7% (0.0% to 1.2%)      6.4% (2.5% to 9.3%)
-
-    sigmoid at 256, by the first bias
-    -10: 60.8% (58.1% to 63.4%)   0: 30.2% (28.3% to 31.7%)   none: 26.1% (22.7% to 31.7%)
-
-What it says: sigmoid is better in small batches, as in the paper. Beyond, softmax is, which is
-not: from scratch, with the same pictures seen, a large batch means few updates, and sigmoid
-needs more of them than softmax does. The paper's runs have tens of thousands of updates at any
-batch size; nothing here speaks about those. A bias that begins at -10 matters a great deal.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -14,14 +14,7 @@ it: `bound` is the rate at which the same cores do one after the other, 1 / (1/d
 1/model), which no job could exceed if each kept all cores busy. Printed are the rates and, as
 the median and range over rounds, the job's as a share of the slower side and of the bound.
 
-2 cores of an AMD EPYC, nothing else running, 6 rounds (--files 32 --box-files 8192), images/s:
-
-               decode    model     job   job / the slower side   job / the bound
-    box           822    7,160     709   0.87 (0.73 to 0.96)     0.97 (0.82 to 1.06)
-    B/16        1,135      5.1     4.6   0.94 (0.85 to 0.95)     0.94 (0.86 to 0.96)
-
-The box model on a CPU cannot have 0.9 of the slower side: the bound is 0.90 of it. Jobs of 1,024
-files, which last 1.5 s, gave 0.70 of the slower side: what a job does once weighs more there.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -7,16 +7,7 @@ into 80 tars, embeds them with the model in the box, kills that with SIGKILL ten
 goes on each time, embeds them once more in one go, and compares all files. Memory is the
 largest resident set of any of the processes.
 
-On 2 cores of an AMD EPYC that others used as well, jax 0.10.2:
-
-    killed 10 times: 87 s, at most 705 MB
-    left alone: 52 s, at most 735 MB
-    20,000 items in 80 shards, 40 of which could not be read (see error); 435 a second here, \
-the device busy 27% of the time: reading and decoding is the bottleneck
-    162 files of 15.8 MB in all are the same, byte for byte
-
-Memory does not grow with the number of pictures: 1,000, with as many large ones among them,
-took 859 MB.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

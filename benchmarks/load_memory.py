@@ -8,18 +8,7 @@ prints that process's peak resident memory over that of one that has initialised
 jax and loaded nothing. On the CPU the device is the host, so 1.0 is what the
 weights themselves take.
 
-Measured on 2 cores of an AMD EPYC, jax 0.10.2, tensorstore 0.1.86 (2.5 minutes in all):
-
-    stored as        blocks  read all, then put   stream   stream, other form
-    npz              loop    1.96x                1.01x    1.00x
-    npz, compressed  loop                         1.01x    1.01x
-    tensorstore      loop                         1.08x    1.07x
-    npz              scan    2.00x                1.00x    1.01x
-    npz, compressed  scan                         1.01x    1.01x
-    tensorstore      scan                         1.09x    1.10x
-
-"Other form" unstacks scanned blocks or stacks looped ones while loading.
-tensorstore itself holds a tensor compressed and decoded before handing it over.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -9,15 +9,7 @@ memory is what the process holds for itself alone by then, of /proc/self/smaps_r
 what it held before loading, as a multiple of the weights; pages of a mapped file are
 the page cache's own, which several processes share.
 
-Measured on 2 cores of an AMD EPYC with nothing else running, 7 rounds; times as a share of
-transformers 5.23's, which maps its file too:
-
-    siglip_jax folder  loaded 0.03 s 0.14 (0.13 to 0.14)  touched 0.08 s 0.29   private 0.00x
-    siglip_jax .npz    loaded 1.24 s 6.84 (5.73 to 7.73)  touched 1.25 s 5.30   private 1.00x
-    transformers       loaded 0.21 s 1.00                 touched 0.27 s 1.00   private 0.01x
-
-A .npz cannot be mapped: big_vision's tensors are not aligned in it. They are read straight into
-place; what takes long are the checksums (0.2 s) and the first touch of so much new memory.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

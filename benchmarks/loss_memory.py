@@ -5,56 +5,9 @@
 Only XLA's compiler for TPU (libtpu) is needed; `--cpu` compiles for 8 fake CPU devices
 instead. Memory is a chip's, beside inputs and gradients: `temporary` is XLA's
 temp_size_in_bytes, HBM only; `live` its peak_memory_in_bytes, less those, which counts
-on-chip memory too. What it printed with jax 0.10.2 and libtpu 0.0.42.1 (compile times on 2
-busy cores):
+on-chip memory too.
 
-    jax 0.10.2, width 768, float32
-                       temporary        live  compile
-    batch 32768 on v5e:2x4: 8 devices, n = 4096
-      dense              862.5 MB    861.9 MB     34 s
-      all-gather         600.4 MB    599.9 MB     39 s
-      ring, autodiff    1052.0 MB   1050.7 MB     95 s
-      ring, remat         45.3 MB    130.0 MB    172 s
-      ours                 0.5 MB    121.7 MB     25 s
-      ours, chunk=512      0.5 MB     84.0 MB     15 s
-    batch 262144 on v5e:2x4: 8 devices, n = 32768
-      dense           does not fit: 48.38 GiB needed, 15.75 there
-      all-gather      does not fit: 33.59 GiB needed, 15.75 there
-      ring, autodiff  does not fit: 60.75 GiB needed, 15.75 there
-      ring, remat       5201.7 MB   4848.8 MB     89 s
-      ours              2500.7 MB   2500.1 MB      9 s
-      ours, chunk=512    404.0 MB    302.5 MB     15 s
-    batch 32768 on v5e:16x16: 256 devices, n = 128
-      dense              100.9 MB    100.7 MB     43 s
-      all-gather         100.9 MB    100.7 MB     45 s
-      ring, autodiff       0.5 MB    134.9 MB      5 s
-      ring, remat          0.4 MB    100.9 MB      3 s
-      ours                 0.0 MB      2.4 MB      3 s
-      ours, chunk=128      0.0 MB      2.4 MB      1 s
-    batch 262144 on v5e:16x16: 256 devices, n = 1024
-      dense             2281.9 MB   2281.7 MB     77 s
-      all-gather        2281.9 MB   2281.7 MB     75 s
-      ring, autodiff    2540.9 MB   2540.2 MB     47 s
-      ring, remat        402.0 MB    401.1 MB    109 s
-      ours                 0.0 MB     21.0 MB     26 s
-      ours, chunk=512      0.0 MB     21.0 MB     34 s
-
-    batch 1048576 on v5e:16x16: 256 devices, n = 4096
-      ring, remat       1739.9 MB   1671.4 MB    176 s
-      ours                 0.4 MB    109.1 MB     87 s
-      ours, chunk=512      0.0 MB     71.4 MB     11 s
-
-The last table is `--topology v5e:16x16 --batch 1048576 --only "remat|ours"`.
-
-Dense and all-gather hold n x batch numbers a chip, a ring left to autodiff as well; remat
-holds n x n, and every hop's texts for the way back: batch x width. Ours holds n x n / 2, or
-n x chunk, and two to seven n x width blocks of embeddings and gradients on their way. So it depends
-on n = batch / devices alone: 32 times the batch on 32 times the chips (first table, last
-table) needs about the same, and n x 8 on the same chips (first, second) 64 times the logits.
-
-Up to 128 MB XLA places on a v5e's chip itself, where `temporary` does not see it.
-Whole blocks both ways, for half as many hops of twice the size, need twice as many in
-flight: 70.1 and 25.6 MB, 142.6 and 128.0 live, where the first table has 0.5.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -16,33 +16,7 @@ pixels (decode_speed.py) and random captions. For each way to run it:
 Random weights say how much rounding grows in a model of that size, not how much accuracy is
 lost: nothing in them has been trained to be robust, or not to be.
 
-2 cores of an AMD EPYC that did other work; cosines as mean and least, of images and of texts:
-
-    the model in the box                weights  image            text             right
-    float32                             1.000    1.00000 1.00000  1.00000 1.00000  78.9%
-    bfloat16 matmuls of the image tower 1.000    1.00000 0.99999  1.00000 1.00000  78.9%
-    bfloat16 weights, float32 matmuls   0.500    1.00000 1.00000  1.00000 0.99998  78.9%
-    bfloat16 weights and activations    0.500    0.99999 0.99998  0.99998 0.99993  78.9%
-    int8 weights, float32 matmuls       0.277    0.99999 0.99998  0.99997 0.99991  78.6%
-    int8 weights, bfloat16 matmuls      0.277    0.99999 0.99998  0.99996 0.99987  79.2%
-
-    siglip_b16_224                      weights  image            text             speed
-    float32                             1.000    1.00000 1.00000  1.00000 1.00000  1.00x
-    bfloat16 matmuls of the image tower 1.000    0.99999 0.99998  1.00000 1.00000  0.84x
-    bfloat16 weights, float32 matmuls   0.500    0.99998 0.99998  0.99999 0.99999  0.86x
-    bfloat16 weights and activations    0.500    0.99996 0.99996  0.99994 0.99993  0.83x
-    int8 weights, float32 matmuls       0.255    0.99975 0.99972  0.99976 0.99976  0.89x
-    int8 weights, bfloat16 matmuls      0.255    0.99975 0.99972  0.99975 0.99974  1.45x
-    draft                                        0.99988 0.99981
-
-    siglip_so400m14_224 (--rounds 0)    weights  image            text
-    float32                             1.000    1.00000 1.00000  1.00000 1.00000
-    bfloat16 matmuls of the image tower 1.000    0.99999 0.99998  1.00000 1.00000
-    bfloat16 weights, float32 matmuls   0.500    0.99998 0.99997  0.99998 0.99998
-    bfloat16 weights and activations    0.500    0.99996 0.99995  0.99991 0.99989
-    int8 weights, float32 matmuls       0.252    0.99969 0.99963  0.99975 0.99975
-    int8 weights, bfloat16 matmuls      0.252    0.99969 0.99962  0.99975 0.99974
-    draft                                        0.99992 0.99987
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -10,11 +10,7 @@ picture; then runs the command as a user would, twice, and prints its table and
 each run's time and peak memory. The weights are random: the table shows that
 everything works, not what is in the pictures.
 
-Measured on 2 cores of an x86-64 machine (jax 0.10.2, Python 3.11; times are noisy there), nine
-pictures of modes that can be read. The weights are 813 MB, and Python with jax about 300 MB:
-
-    first run (compiles): 7.8 s, peak memory so far 1,344 MB
-    second run: 7.0 s, peak memory so far 1,344 MB
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

@@ -9,21 +9,7 @@ once before it is timed: our compiled programs and OpenVINO's are in their cache
 they are for anyone's second run. Rounds are interleaved; ratios are of the same round. CPU
 seconds, of all threads, are what is left of a measurement on a machine that others use.
 
-Measured on 2 cores of an AMD EPYC with nothing else running, 9 rounds: seconds, and the share of
-each that we take:
-
-    siglip_jax      1.47 s  1.00                 CPU 2.19 s
-    ONNX Runtime    1.48 s  1.05 (1.00 to 1.11)  CPU 2.01 s
-    OpenVINO        1.43 s  1.03 (0.93 to 1.14)  CPU 2.16 s
-    transformers    5.11 s  0.29 (0.27 to 0.32)  CPU 5.91 s
-
-It was 2.55 s while both towers went one after the other and products were prepared by YNNPACK
-when they first run (0.2 s a tower), and 1.82 s while both were traced, to ask jax's cache for
-their compiled programs; these are kept in files of their own now (`programs.cache`), which are
-read while the rest is imported. Before all that, tracing every block of a tower and not one for
-all took 0.5 s more of CPU. Of what is left, 0.45 s are jax's imports, 0.4 numpy's, flax's and
-ours, 0.1 loading and 0.4 arithmetic. A program of `plan --save` is StableHLO, which XLA compiles
-or jax's cache has: to start from it takes longer.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

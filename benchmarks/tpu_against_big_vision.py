@@ -6,47 +6,8 @@
 Both take uint8 images split over the chips and float32 weights that every chip has whole, run
 in bfloat16 (`dtype_mm`), and give embeddings to every chip. `seconds` of compiling are CPU
 seconds, of all threads, which another process on the machine changes less than a clock's.
-What it printed with libtpu 0.0.42.1, on 2 cores:
 
-    jax 0.10.2; per chip, GFLOP and MB an image
-                    GFLOP  / analytic   MB accessed  temporary MB  seconds  gathered
-    siglip_b16_224 on v5e:2x2, 128 images a chip
-      big_vision      35.7      1.0075         185.2         475.0     40.3  1 f32[512,768]
-      ours            35.7      1.0075         185.2         475.0     43.3  1 f32[512,768]
-      ours, scanned   35.7      1.0071         152.8         508.2     16.9  1 f32[512,768]
-      scanned, bf16   35.7      1.0079         108.1         286.4     18.2  1 f32[512,768]
-    siglip_b16_224 on v6e:2x2, 128 images a chip
-      big_vision      35.7      1.0071         189.2         345.6     45.4  1 f32[512,768]
-      ours            35.7      1.0071         189.2         345.6     43.9  1 f32[512,768]
-      ours, scanned   35.7      1.0071         162.5         506.9     32.1  1 f32[512,768]
-      scanned, bf16   35.7      1.0079         144.1         208.9     43.0  1 f32[512,768]
-    siglip_so400m14_384 on v5e:2x2, 32 images a chip
-      big_vision     674.9      1.0068        2595.1        1248.3     27.1  1 f32[128,1152]
-      ours           674.9      1.0068        2595.1        1248.3     25.8  1 f32[128,1152]
-      ours, scanned  674.8      1.0066        1980.5        1772.7     11.3  1 f32[128,1152]
-      scanned, bf16  675.1      1.0071        1613.2         694.0     13.9  1 f32[128,1152]
-    siglip_so400m14_384 on v6e:2x2, 32 images a chip
-      big_vision     674.7      1.0065        2627.2        1337.3     47.3  1 f32[128,1152]
-      ours           674.7      1.0065        2627.2        1337.3     51.3  1 f32[128,1152]
-      ours, scanned  674.8      1.0066        2316.2        1677.6     26.5  1 f32[128,1152]
-      scanned, bf16  675.1      1.0071        1996.3         693.5     33.7  1 f32[128,1152]
-
-Nothing but the embeddings is gathered. A loop is the same program as big_vision's, to the byte.
-A scan accesses less, and keeps bfloat16 copies of all layers' weights, which is what its
-temporaries are larger by: XLA converts them before the loop, and a barrier in the loop's body
-does not keep it from that (520 MB for B/16 on v6e). Weights that are bfloat16 already
-(`Execution.weights`, `--weights bfloat16`) need no copies: less memory and fewer bytes than
-big_vision in every row.
-
-To compile, a scan takes 0.42 of the seconds of big_vision's loop on v5e, and 0.71 (B/16; 0.73 to
-0.76 in other runs) and 0.56 (So400m) on v6e, where half was the aim. What is compiled once is
-most of it there: one block of B/16 takes 21 s by itself, the MAP head 8 and the stem 6, against
-12, 4 and 3 on v5e, and a tower of one layer as long as a scan of twelve (30 s).
-
-Other things tried for B/16 on v6e: heads folded into one product, as is best on CPU, 205.7 MB an
-image with 454 MB of temporaries, scanned 477.8 and 585; activations held to a layout where nothing
-is split, 185.7 and 396. Layers as calls of one function, not in line, gave So400m on v5e 7% more
-temporaries.
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

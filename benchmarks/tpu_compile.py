@@ -3,22 +3,9 @@
     pip install "jax[tpu]" && JAX_PLATFORMS=cpu python benchmarks/tpu_compile.py
 
 Only XLA's compiler for TPU (libtpu) is needed. Prints, per chip, the memory of arguments
-and temporaries for 256 images, and the compile time. Measured with jax 0.10.2 and libtpu
-0.0.42.1, bfloat16 image tower, on 2 CPU cores (compile times are noisy):
+and temporaries for 256 images, and the compile time.
 
-    siglip_b16_224 on v5e:2x4, jax 0.10.2
-    layers weights    tower   arguments  temporary  compile
-    loop   replicated images     377 MB      26 MB   17.9 s
-    loop   replicated texts      441 MB      56 MB   13.9 s
-    loop   fsdp       images     193 MB      60 MB   22.5 s
-    loop   fsdp       texts      198 MB      49 MB   17.0 s
-    scan   replicated images     377 MB     176 MB    9.3 s
-    scan   replicated texts      441 MB     171 MB    4.1 s
-    scan   fsdp       images     118 MB      47 MB   11.3 s
-    scan   fsdp       texts      122 MB      15 MB   10.1 s
-
-Why block outputs are returned only when asked for: a scan that returns them keeps them for
-all layers, and with split weights they took 978 MB more in this table (1025 instead of 47).
+Results: benchmarks/RESULTS.md.
 """
 
 import argparse

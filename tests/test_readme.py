@@ -1,44 +1,93 @@
-"""The README: its table is the code's, its commands exist, its quick start runs."""
+"""README, pages and what is generated in them: short, true, and every command parses."""
 
+import ast
 import re
 import shlex
 
+import checkpoint_table
+import module_map
 import numpy as np
 import pytest
+from generated import between
+from paths import REPO, TESTS
 from PIL import Image
-from readme_table import README, with_table
 from saved_model import saved
 
 import siglip_jax
 from siglip_jax.cli.main import make_parser
 
-TEXT = README.read_text()
+README = REPO / "README.md"
+PAGES = [README, REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+def blocks(page, language: str) -> list[str]:
+    return [code for name, code in FENCE.findall(page.read_text("utf-8")) if name == language]
 
 
-def test_the_table_is_generated():
-    assert with_table(TEXT) == TEXT, "run `make readme`"
-    assert len(re.findall(r"^\| `siglip", TEXT, flags=re.MULTILINE)) == 27
+def text(page) -> str:
+    return page.read_text("utf-8")
 
 
-def command_lines() -> list[str]:
-    joined = "\n".join(blocks("sh")).replace("\\\n", " ")
-    return [line for line in joined.splitlines() if line.startswith("siglip-jax ")]
+def test_the_readme_is_short():
+    prose = FENCE.sub("", README.read_text("utf-8"))
+    words = [line.split() for line in prose.splitlines() if not line.startswith("|")]
+    assert sum(map(len, words)) <= 500
 
 
-@pytest.mark.parametrize("line", command_lines())
-def test_commands_parse(line):
-    args = make_parser().parse_args(shlex.split(line.partition(" #")[0].partition(" |")[0])[1:])
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text("utf-8"))
+    assert len(links) > 20
+    local = [link for link in links if not link.startswith("https://")]
+    assert [link for link in local if not (REPO / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_that_pages_name_exist(page):
+    """Of this project: in backticks, from the top of the repository."""
+    tops = "|".join(path.name for path in REPO.iterdir() if not path.name.startswith("."))
+    named = re.findall(rf"`((?:{tops})/[\w/.-]*(?:/|\.\w+))`", text(page))
+    named = [name for name in named if "NAME" not in name and "_build" not in name]
+    assert [name for name in named if not (REPO / name).exists()] == []
+
+
+@pytest.mark.parametrize("made", [checkpoint_table.table, module_map.module_map])
+def test_tables_are_generated(made):
+    page = {"table": checkpoint_table.PAGE, "module_map": module_map.PAGE}[made.__name__]
+    assert between(page) == made(), "run `make readme`"
+
+
+def test_the_table_has_all_checkpoints():
+    assert len(re.findall(r"^\| `siglip", checkpoint_table.table(), flags=re.MULTILINE)) == 27
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Of shell blocks, and of cells, where a line begins with an exclamation mark."""
+    found = []
+    for page in PAGES:
+        for _, code in FENCE.findall(page.read_text("utf-8")):
+            for line in code.replace("\\\n", " ").splitlines():
+                if line.removeprefix("!").startswith("siglip-jax "):
+                    found.append((page.stem, " ".join(line.removeprefix("!").split())))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_commands_parse(page, line):
+    words = shlex.split(re.split(r" #| \|\|? ", line)[0])[1:]
+    if words == ["--help"]:
+        return
+    args = make_parser().parse_args(words)
     assert callable(args.run)
 
 
 def test_make_targets_exist():
-    makefile = (README.parent / "Makefile").read_text()
-    for target in re.findall(r"make ([a-z]+)", "\n".join(blocks("sh"))):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    makefile = (REPO / "Makefile").read_text()
+    named = "\n".join(block for page in PAGES for block in blocks(page, "sh"))
+    named += "".join(re.findall(r"`make [a-z]+`", "".join(map(text, PAGES))))
+    targets = set(re.findall(r"make ([a-z]+)", named))
+    assert targets >= {"demo", "check", "docs", "readme"}
+    assert [t for t in targets if not re.search(rf"^{t}:", makefile, flags=re.MULTILINE)] == []
 
 
 def test_the_quick_start_runs(tmp_path, monkeypatch, capsys):
@@ -54,7 +103,7 @@ def test_the_quick_start_runs(tmp_path, monkeypatch, capsys):
         return load(folder, **kw)
 
     monkeypatch.setattr(siglip_jax, "load", fake, raising=False)
-    (code,) = [block for block in blocks("python") if "siglip_jax.load(" in block][:1]
+    (code,) = blocks(README, "python")
     scope: dict = {}
     exec(code, scope)
     assert asked == ["ViT-B-16-SigLIP"]
@@ -68,6 +117,29 @@ def test_the_recipe_is_one():
 
     from siglip_jax.training import recipe_from_dict
 
-    (text,) = blocks("toml")
-    recipe = recipe_from_dict(tomllib.loads(text))
+    (recipe,) = blocks(REPO / "docs" / "training.md", "toml")
+    recipe = recipe_from_dict(tomllib.loads(recipe))
     assert recipe.parameters[0].frozen and recipe.optimizer.lr == 1e-4
+
+
+def pinned() -> list[tuple[str, str]]:
+    """(test file, test function or nothing) of every row of the quirks' first table."""
+    table = text(REPO / "docs" / "quirks.md").partition("\n## ")[0]
+    found = []
+    for row in re.findall(r"^\| .*\| (.*) \|$", table, flags=re.MULTILINE)[1:]:
+        file = ""
+        for name, function in re.findall(r"`([\w/]*)(?:::(\w+))?(?:\[\w+\])?`", row):
+            file = name or file
+            found.append((file, function))
+    return found
+
+
+@pytest.mark.parametrize(("file", "function"), pinned())
+def test_quirks_are_pinned_by_tests_that_exist(file, function):
+    tree = ast.parse((TESTS / f"{file}.py").read_text("utf-8"))
+    names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert not function or function in names
+
+
+def test_the_quirks_are_many():
+    assert len(pinned()) > 25

@@ -58,7 +58,17 @@ class TowerSpeed:
 
 
 def random_weights(program: Program, seed: int = 0) -> Any:
-    """Weights of a model's shapes, made where they will lie; speed does not depend on values."""
+    """Weights of a model's shapes, made where they will lie; speed does not depend on values.
+
+    >>> from siglip_jax.config import Execution, Siglip, Size, Text, Vision
+    >>> from siglip_jax.plan import scoring_program
+    >>> size = Size(width=8, depth=1, mlp_dim=16, num_heads=2)
+    >>> config = Siglip(vision=Vision(size=size, patch=8, res=16),
+    ...                 text=Text(size=size, vocab_size=9, length=4, head=8))
+    >>> program = scoring_program(config, jax.devices()[:1], Execution())
+    >>> random_weights(program)["img"]["embedding"]["kernel"].shape
+    (8, 8, 3, 8)
+    """
 
     @functools.cache
     def maker(shape: tuple[int, ...], sharding: Any) -> Any:
@@ -105,6 +115,21 @@ def measure_tower(
 
     Inputs lie on the devices already, and what comes back stays there: decoding and
     transfers are not in it. At least three steps are timed each way.
+
+    Args:
+      params: weights of the model, such as `random_weights`.
+      batch: items a step over all devices.
+      seconds: at least, each way.
+
+    >>> from siglip_jax.config import Execution, Siglip, Size, Text, Vision
+    >>> from siglip_jax.plan import scoring_program
+    >>> size = Size(width=8, depth=1, mlp_dim=16, num_heads=2)
+    >>> config = Siglip(vision=Vision(size=size, patch=8, res=16),
+    ...                 text=Text(size=size, vocab_size=9, length=4, head=8))
+    >>> program = scoring_program(config, jax.devices()[:1], Execution())
+    >>> speed = measure_tower(program, random_weights(program), "texts", 2, seconds=0.01)
+    >>> speed.batch, len(speed.latencies) >= 3
+    (2, True)
     """
     given = random_batch(program, tower, batch)
     function = program.images if tower == "images" else program.texts

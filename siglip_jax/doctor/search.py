@@ -85,6 +85,13 @@ class Doctor:
       model, params: the model.
       profile: its own preprocessing, from which the right settings are read.
       tokenizer: given a text profile, the tokenizer for it; None to leave texts alone.
+
+    >>> import siglip_jax
+    >>> model = siglip_jax.load("siglip_emoji")
+    >>> doctor = Doctor(model.model, model.params, model.profile, None)
+    >>> setting = doctor.settings("image")[0]
+    >>> doctor.embed(doctor.right["image"]).shape[1], setting
+    (192, (('framing', 'center_crop'),))
     """
 
     def __init__(

@@ -44,6 +44,10 @@ def logits(
     """`exp(t) · zimg · ztxt + b` for every image and text; `t` is the parameter.
 
     Probabilities are the sigmoid of it.
+
+    >>> z = jnp.eye(2)
+    >>> logits(z, z, t=jnp.log(jnp.array([10.0])), b=jnp.array([-10.0])).round(3).tolist()
+    [[0.0, -10.0], [-10.0, 0.0]]
     """
     return jnp.matmul(zimg, jnp.transpose(ztxt)) * jnp.exp(t)[None] + jnp.asarray(b)[None]
 
@@ -127,6 +131,11 @@ def abstract_inputs(
     """Shapes and dtypes of one batch of images and texts, for `eval_shape` and `lower`.
 
     A NaFlex batch has `patches` patches an image, by default its training grid's.
+
+    >>> from siglip_jax import find
+    >>> images, texts = abstract_inputs(find("siglip_b16_224").config, 8)
+    >>> images.shape, texts.shape
+    ((8, 224, 224, 3), (8, 64))
     """
     ids = jax.ShapeDtypeStruct((batch, config.text.length), jnp.int32)
     vision = config.vision

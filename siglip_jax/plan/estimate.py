@@ -97,6 +97,15 @@ def make_plan(workload: Workload, batch: int, target: Slice) -> Plan:
     Raises:
       ValueError: if the devices do not divide the batch.
       TooLarge: if the compiler finds that it does not fit.
+
+    >>> import siglip_jax
+    >>> from siglip_jax.config import Execution
+    >>> from siglip_jax.plan import find_slice, scoring_workload, scoring_program
+    >>> here, config = find_slice("local"), siglip_jax.load("siglip_emoji").config
+    >>> program = scoring_program(config, here.devices, Execution())
+    >>> plan = make_plan(scoring_workload("texts", program), 2 * len(here.devices), here)
+    >>> plan.per_chip, plan.chips == len(here.devices)
+    (2, True)
     """
     return plan_and_program(workload, batch, target)[0]
 
@@ -203,6 +212,8 @@ def largest_batch(
 
     Raises:
       ValueError: if the memory of the chips is unknown.
+
+    See `make_plan` for an example.
     """
     if target.memory is None:
         raise ValueError(f"the memory of {target.name} is unknown, so no batch is too large for it")

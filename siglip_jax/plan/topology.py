@@ -44,6 +44,13 @@ def find_slice(name: str) -> Slice:
 
     Raises:
       ValueError: if there is no such slice (similar names are suggested), or no libtpu.
+
+    >>> find_slice("local").name
+    'local'
+    >>> find_slice("v5e:4x5")
+    Traceback (most recent call last):
+      ...
+    ValueError: no topology is called 'v5e:4x5'; did you mean ...
     """
     import jax
 

@@ -42,6 +42,14 @@ def training_workload(recipe: Any, devices: Any, config: Siglip | None = None) -
 
     Raises:
       ValueError: if neither the recipe nor `config` says what is trained.
+
+    >>> import jax
+    >>> from siglip_jax.training import recipe_from_dict
+    >>> recipe = {"steps": 1, "batch": 8, "data": {"train": "x.tar"}}
+    >>> recipe |= {"model": {"like": "siglip_b16_224"}}
+    >>> workload = training_workload(recipe_from_dict(recipe), jax.devices()[:1])
+    >>> workload.task, workload.weights  # float32 weights and the two moments of AdamW
+    ('train', 2437871652)
     """
     from siglip_jax.training.optimizer import make_optimizer, treatments
     from siglip_jax.training.step import TrainBatch, TrainState, make_loss, make_step, split

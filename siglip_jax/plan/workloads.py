@@ -45,7 +45,20 @@ def scoring_program(
     fsdp: bool = False,
     model_axis: int = 1,
 ) -> Program:
-    """What a `Scorer` of this model on these devices compiles."""
+    """What a `Scorer` of this model on these devices compiles.
+
+    Args:
+      config: the model.
+      devices: those that share a batch, or those of a topology.
+      execution: how it is executed.
+      fsdp: split the weights over the devices.
+      model_axis: devices that share the labels.
+
+    >>> from siglip_jax import find
+    >>> program = scoring_program(find("siglip_b16_224").config, jax.devices()[:1], Execution())
+    >>> dict(program.mesh.shape)
+    {'data': 1, 'model': 1}
+    """
     mesh = make_mesh(devices, model=model_axis)
     return Program(SiglipModel(config, execution), mesh, FSDP if fsdp else REPLICATED)
 
@@ -62,6 +75,12 @@ def scoring_workload(
     Args:
       labels: how many an image is compared with, for the task "logits".
       patches: of an image, for a NaFlex model.
+
+    >>> from siglip_jax import find
+    >>> program = scoring_program(find("siglip_b16_224").config, jax.devices()[:1], Execution())
+    >>> workload = scoring_workload("images", program)
+    >>> workload.weights, workload.flops(1)  # bytes of the image tower, and operations an image
+    (371536896, 35416584192)
     """
     config, chips = program.model.config, program.mesh.size
     params = program.abstract_params()

@@ -38,7 +38,14 @@ def resize_uint8(image: np.ndarray, height: int, width: int, profile: ImageProfi
 
 
 def resize_image(image: np.ndarray, res: int, profile: ImageProfile) -> np.ndarray:
-    """(h, w, 3) uint8 to (res, res, 3) uint8: squashed, and cropped if the profile says so."""
+    """(h, w, 3) uint8 to (res, res, 3) uint8: squashed, and cropped if the profile says so.
+
+    >>> from siglip_jax import find
+    >>> from siglip_jax.preprocessing import profile_for
+    >>> profile = profile_for(find("siglip_b16_224")).image
+    >>> resize_image(np.zeros((480, 640, 3), np.uint8), 224, profile).shape
+    (224, 224, 3)
+    """
     if profile.crop == 1:
         return resize_uint8(image, res, res, profile)
     side = int(res / profile.crop)

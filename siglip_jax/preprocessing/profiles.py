@@ -235,6 +235,11 @@ def custom_profile(
 
     Raises:
       ValueError: if `name` is none of `PROFILES` or `pad` neither 0 nor 1.
+
+    >>> from siglip_jax import find
+    >>> profile = custom_profile(find("siglip2_b16_224").config, pad=0)
+    >>> profile.image.resize, profile.text.pad, profile.text.length
+    ('tf_bilinear', 0, 64)
     """
     choose("profile", name, PROFILES)
     if pad not in (0, 1):

@@ -72,6 +72,13 @@ class Tokenizer:
     Raises:
       ValueError: if the file cannot be read, is no sentencepiece model, or is not
         the vocabulary that the profile names.
+
+    >>> import siglip_jax
+    >>> model = siglip_jax.load("siglip_emoji")
+    >>> tokenizer = Tokenizer(model.vocabulary, model.profile.text)
+    >>> ids = tokenizer.encode(["brown circle", "a red heart"])
+    >>> ids.shape, ids.dtype, ids[0, -1] == model.profile.text.pad
+    ((2, 20), dtype('int32'), np.True_)
     """
 
     def __init__(self, model: str | os.PathLike[str] | bytes, profile: TextProfile) -> None:

@@ -49,6 +49,8 @@ class Embeddings:
       folders, manifests: where they are, and what the jobs were.
       what: "images" or "texts".
       width: numbers in a row.
+
+    See `search` for an example.
     """
 
     def __init__(self, folders: list[Path], manifests: list[Manifest], files: list[_File]) -> None:
@@ -125,6 +127,8 @@ def open_embeddings(
     Raises:
       ValueError: one line: it is no output of an embed job, an unfinished one, files of it
         are missing, or the embeddings are of different spaces, which must not be compared.
+
+    See `search` for an example.
     """
     single = isinstance(folders, str | os.PathLike)
     paths = [Path(folder).expanduser() for folder in ([folders] if single else folders)]

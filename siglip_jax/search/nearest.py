@@ -35,6 +35,8 @@ class Searcher:
       chunk: rows to multiply with at once.
       memory: bytes of rows that all devices together may keep; default: half of what is
         free on them, and 1 GiB where that is not known.
+
+    See `search` for an example; a `Searcher` is called with the queries and k.
     """
 
     def __init__(
@@ -106,7 +108,29 @@ class Searcher:
 
 
 def search(embeddings: Embeddings, queries: np.ndarray, k: int, **options: Any) -> list[list[Hit]]:
-    """The `k` rows nearest to each query; `Searcher` is for more than one search."""
+    """The `k` rows nearest to each query; `Searcher` is for more than one search.
+
+    Args:
+      embeddings: from `open_embeddings`.
+      queries: (n, width) float32, rows of norm 1.
+      k: how many, at least 1.
+      options: as for `Searcher`.
+
+    Raises:
+      ValueError: if the width is another, or k is no positive integer.
+
+    >>> from pathlib import Path
+    >>> import siglip_jax
+    >>> from siglip_jax import jobs
+    >>> from siglip_jax.search import open_embeddings
+    >>> model = siglip_jax.load("siglip_emoji")
+    >>> images = Path(siglip_jax.__file__).parent / "emoji" / "pictures"
+    >>> result = jobs.embed(str(images), "index", model=model)
+    >>> queries = model.scorer(text_batch_size=8).embed_texts(["brown circle"])
+    >>> ((hit,),) = search(open_embeddings("index"), queries, 1)
+    >>> hit.row.key, round(hit.similarity, 2)
+    ('1f7e4.webp', 0.44)
+    """
     return Searcher(embeddings, **options)(queries, k)
 
 

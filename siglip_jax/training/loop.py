@@ -62,6 +62,8 @@ def train(
         holds another run, or too many images cannot be read.
       Diverged: if the loss is no longer finite. The last checkpoint is from before.
       OSError: if the disk is full. The last whole checkpoint stays.
+
+    See notebooks/train_emoji.ipynb for an example, interrupted and resumed.
     """
     folder = Path(folder).expanduser()
     mesh = make_mesh() if mesh is None else mesh

@@ -24,6 +24,16 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
     Raises:
       ValueError: if it cannot be read, or says something unknown or impossible.
+
+    >>> _ = Path("recipe.toml").write_text('''
+    ... steps = 100
+    ... batch = 8
+    ... data = {train = "shards.tar"}
+    ... model = {like = "siglip_b16_224"}
+    ... ''')
+    >>> recipe = read_recipe("recipe.toml", ["optimizer.lr=1e-4"])
+    >>> recipe.steps, recipe.optimizer.lr
+    (100, 0.0001)
     """
     try:
         text = Path(path).expanduser().read_text("utf-8")

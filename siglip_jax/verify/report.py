@@ -77,6 +77,11 @@ def verify(model: Pretrained, folder: Path | None = None) -> Report:
 
     Raises:
       ValueError: if `folder` is none, or holds an image or a list that cannot be read.
+
+    >>> import siglip_jax
+    >>> report = verify(siglip_jax.load("siglip_emoji"))
+    >>> report.ok, report.checks[0].name
+    (True, 'strict load')
     """
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of pictures")

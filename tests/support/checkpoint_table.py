@@ -1,11 +1,11 @@
-"""The README's table of checkpoints; run it to write the table there."""
+"""The documentation's table of checkpoints; run it to write the table there."""
 
+from generated import write_between
 from paths import REPO
 
 from siglip_jax.checkpoints import CHECKPOINTS
 
-README = REPO / "README.md"
-BEGIN, END = "<!-- checkpoints: written by `make readme` -->\n", "<!-- end of checkpoints -->\n"
+PAGE = REPO / "docs" / "checkpoints.md"
 
 
 def table() -> str:
@@ -25,11 +25,5 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_table(text: str) -> str:
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
-
-
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text()))
+    write_between(PAGE, table())
