@@ -54,7 +54,6 @@ MODULES = {
     "checkpoints": Row("the table of released checkpoints, lookup by any name", "config"),
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
-    "optional": Row("the former name of messages, for the readers of data"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "locate": Row("where files lie on this machine; downloads", "checkpoints weights.staging"),
     "hub": Row("repositories of the hub that hold a model", "checkpoints locate"),
@@ -128,8 +127,14 @@ MODULES = {
                           "config data.item models preprocessing programs", jax=True),
 
     "data": Row("the names to import"),
-    "data.*": Row("pairs of pictures and captions, from files to batches",
-                  "checkpoints config optional preprocessing weights.staging"),
+    "data.item": Row("what a dataset gives: items in shards, pairs by index"),
+    "data.columns": Row("endings, columns and keys, once for all formats"),
+    "data.failures": Row("what can go wrong between here and a bucket"),
+    "data.remote": Row("files in buckets, through fsspec"),
+    "data.storage": Row("files here and in buckets: found, listed, read"),
+    "data.specs": Row("what the words of a command stand for: files, each of a kind"),
+    "data.*": Row("the formats, a file each; training batches of pairs",
+                  "checkpoints config preprocessing weights.staging"),
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",
@@ -150,9 +155,6 @@ MODULES = {
                       "config data evaluation models preprocessing pretrained "
                       "programs run_folder scoring weights", jax=True),
 
-    "jobs.sources": Row("the names to import", "data.item"),
-    "jobs.sources.*": Row("what a job reads, cut into shards of work, local or remote",
-                          "data optional preprocessing weights.staging"),
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
                   "config data evaluation found models preprocessing pretrained programs "
@@ -160,7 +162,7 @@ MODULES = {
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
-                    "jobs preprocessing programs scoring weights.staging", jax=True),
+                    "data jobs preprocessing programs scoring weights.staging", jax=True),
 
     "plan": Row("the names to import", jax=True),
     "plan.*": Row("ahead-of-time compilation for topologies, and what programs need",
@@ -205,15 +207,17 @@ MODULES = {
     "cli.commands": Row("one file a subcommand, named as it is typed"),
     "cli.commands.list": Row("siglip-jax list", "checkpoints cli"),
     "cli.commands.show": Row("siglip-jax show", "checkpoints config converters found weights cli"),
-    "cli.commands.score": Row("siglip-jax score", "jobs programs scoring cli"),
+    "cli.commands.score": Row("siglip-jax score", "data jobs programs scoring cli"),
     "cli.options": Row("options that several commands share"),
     "cli.options.former": Row("former spellings of options"),
+    "cli.options.data": Row("options of all commands that read datasets", "cli"),
     "cli.options.job": Row("options of bulk jobs, and how a job is run and told of", "jobs cli"),
     "cli.options.checkpoint": Row("a checkpoint of any format, opened",
                                   "checkpoints config converters found cli"),
     "cli.options.program": Row("--program, of score and embed", "programs cli"),
-    "cli.commands.embed": Row("siglip-jax embed", "jobs programs scoring weights.staging cli"),
-    "cli.commands.search": Row("siglip-jax search", "jobs search programs scoring cli"),
+    "cli.commands.embed": Row("siglip-jax embed",
+                              "data jobs programs scoring weights.staging cli"),
+    "cli.commands.search": Row("siglip-jax search", "data.specs jobs search programs scoring cli"),
     "cli.commands.plan": Row("siglip-jax plan", "checkpoints config found plan programs cli"),
     "cli.commands.bench": Row("siglip-jax bench",
                               "allocator bench checkpoints config found models programs cli"),
@@ -223,7 +227,7 @@ MODULES = {
     "cli.options.model": Row("options of all commands that run a model; loads it",
                                "allocator checkpoints config found programs locate "
                                "preprocessing pretrained programs scoring cli"),
-    "cli.image_files": Row("files, folders, patterns, a list on stdin"),
+    "cli.image_files": Row("files, folders, patterns, a list on stdin", "data.specs"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
     "cli.progress": Row("a bar on stderr for a person, lines for a log"),

@@ -6,12 +6,6 @@ from pathlib import Path
 from siglip_jax.cli.options.model import read_lines
 from siglip_jax.messages import near_file
 
-# What people keep images in; a file named on the command line may end in anything.
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
-    | {".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".ico"}
-)
-
 
 def image_files(arguments: list[str]) -> list[str]:
     """Expands `arguments`, in their order; folders are searched to the bottom, sorted.
@@ -20,6 +14,8 @@ def image_files(arguments: list[str]) -> list[str]:
       ValueError: if no file is there, a folder holds no images, or a pattern
         matches nothing.
     """
+    from siglip_jax.data.specs import IMAGES
+
     found: list[str] = []
     for argument in arguments:
         if argument == "-":
@@ -33,7 +29,7 @@ def image_files(arguments: list[str]) -> list[str]:
             inside = sorted(
                 str(file)
                 for file in path.rglob("*")
-                if file.suffix.lower() in SUFFIXES and file.is_file()
+                if file.suffix.lower() in IMAGES and file.is_file()
             )
             if not inside:
                 raise ValueError(f"{argument}: no images in this folder")

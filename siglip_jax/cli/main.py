@@ -141,14 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         fail("interrupted")
         return 130
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        if args.debug or not (message := _explained(error)):
+        if args.debug or not (message := _explained(error, args)):
             raise
         fail(message)
         return 2
 
 
-def _explained(error: Exception) -> str | None:
+def _explained(error: Exception, args: argparse.Namespace) -> str | None:
     """What to tell the user, None for an error that is our own."""
+    # An error about a setting is about an option, if the command has it.
+    if hasattr(args, getattr(error, "setting", "")) and hasattr(error, "on_command_line"):
+        return error.on_command_line()
     if isinstance(error, (ValueError, OSError)):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):

@@ -1,4 +1,4 @@
-"""Random changes to a picture on its way into a batch."""
+"""Random changes to an image on its way into a batch."""
 
 import dataclasses
 import math
@@ -13,35 +13,35 @@ Background = Literal["profile", "random", "either"]
 
 _WHITE = (255, 255, 255)
 _LOG_ASPECTS = (math.log(3 / 4), math.log(4 / 3))
-# Rec. 601 luma, by which Pillow makes a picture grey.
+# Rec. 601 luma, by which Pillow makes an image grey.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What changes at random in a training picture; nothing unless asked for.
+    """What changes at random in a training image; nothing unless asked for.
 
     Attributes:
       flip: probability of a mirror image, left for right.
       crop: smallest and largest share of the area that is cut out before the resize,
         at an aspect ratio of 3:4 to 4:3 relative to the whole; None keeps everything.
       rotate: largest angle in degrees, either way.
-      scale: smallest and largest factor by which the picture is drawn.
+      scale: smallest and largest factor by which the image is drawn.
       shift: largest distance it is moved, either way along each axis, as a share of
         the side.
       colour: strength of changes to brightness, contrast and saturation; each is
         multiplied by 1 - colour to 1 + colour.
-      background: what lies behind transparent pixels, and where the picture does not
+      background: what lies behind transparent pixels, and where the image does not
         reach: "profile", the profile's colour (white if it has none), "random", a
-        colour or a gradient between two, or "either", each for half of the pictures.
+        colour or a gradient between two, or "either", each for half of the images.
 
     Raises:
       ValueError: if a value is out of range.
 
-    >>> picture = Image.new("RGBA", (72, 72), (255, 0, 0, 128))
+    >>> image = Image.new("RGBA", (72, 72), (255, 0, 0, 128))
     >>> profile = ImageProfile(decode="fastdct", resize="tf_bilinear", res=64)
     >>> changes = Augmentation(flip=0.5, rotate=10, background="random")
-    >>> changes.apply(picture, 64, np.random.default_rng(0), profile).shape
+    >>> changes.apply(image, 64, np.random.default_rng(0), profile).shape
     (64, 64, 3)
     """
 
@@ -82,7 +82,7 @@ class Augmentation:
     def apply(
         self, image: Image.Image, res: int, rng: np.random.Generator, profile: ImageProfile
     ) -> np.ndarray:
-        """The changed picture, (res, res, 3) uint8.
+        """The changed image, (res, res, 3) uint8.
 
         Without `crop`, `rotate`, `scale` and `shift` the profile's resize makes it, bit
         for bit. With them one bilinear warp does, as far from antialiased as
@@ -113,7 +113,7 @@ class Augmentation:
         return np.ascontiguousarray(pixels)
 
     def _placement(self, rng: np.random.Generator) -> np.ndarray:
-        """(2, 3): from places in the result to places in the picture, both 0 to 1."""
+        """(2, 3): from positions in the result to positions in the image, both 0 to 1."""
         width = height = 1.0
         left = top = 0.0
         if self.crop:
@@ -152,14 +152,14 @@ class Augmentation:
 
 
 def _warped(image: Image.Image, res: int, placement: np.ndarray) -> Image.Image:
-    """The picture drawn by `placement`, (res, res), alpha premultiplied."""
+    """The image drawn by `placement`, (res, res), alpha premultiplied."""
     if image.mode == "RGB":
         image = image.convert("RGBA")
     # Premultiplied, so that the colour of transparent pixels does not bleed into edges.
     image = image.convert("RGBa")
     matrix = placement * np.array(image.size)[:, None]
     matrix[:, :2] /= res
-    # How many pixels of the picture a step in the result crosses, along each axis of the picture.
+    # How many pixels of the image a step in the result crosses, along each axis of the image.
     steps = np.maximum(np.hypot(matrix[:, 0], matrix[:, 1]).astype(int), 1)
     if steps.max() > 1:
         image = image.reduce((int(steps[0]), int(steps[1])))
@@ -169,12 +169,12 @@ def _warped(image: Image.Image, res: int, placement: np.ndarray) -> Image.Image:
     )
 
 
-def _laid_over(picture: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """A premultiplied (h, w, 4) picture over an opaque (h, w, 3) one."""
-    through = 255 - picture[..., 3:].astype(np.uint16)
+def _laid_over(image: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """A premultiplied (h, w, 4) image over an opaque (h, w, 3) one."""
+    through = 255 - image[..., 3:].astype(np.uint16)
     # Exact division by 255, rounded.
     shown = (through * behind + 127) // 255
-    return np.minimum(shown + picture[..., :3], 255).astype(np.uint8)
+    return np.minimum(shown + image[..., :3], 255).astype(np.uint8)
 
 
 def _jittered(

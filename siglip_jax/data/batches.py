@@ -11,9 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from siglip_jax.data.augmentation import Augmentation
+from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.data.examples import Batch, Preparation, Stream
-from siglip_jax.data.pair import Pairs
-from siglip_jax.optional import from_extra
+from siglip_jax.data.item import Pairs
+from siglip_jax.messages import from_extra
 from siglip_jax.preprocessing import Patches, Profile, Tokenizer
 
 # Before a share is judged by this many examples, or by all there are.
@@ -29,7 +30,7 @@ class Batches:
     `batch` and `augmentation` alone, not on `workers`, `threads` or how many processes
     share the batch, and a restored stream may change those.
 
-    A picture that cannot be read is replaced by another one drawn at random (by `seed`
+    An image that cannot be read is replaced by another one drawn at random (by `seed`
     again), and listed in `Batch.unreadable` and, each once, in `bad`.
 
     Args:
@@ -38,28 +39,28 @@ class Batches:
       profile: prepares the images.
       batch: examples of a batch over all processes.
       seed: 0 to 2³² - 1.
-      augmentation: random changes to the pictures.
-      images: False leaves pictures unread, for training on cached embeddings; texts and
+      augmentation: random changes to the images.
+      images: False leaves them unread, for training on cached embeddings; texts and
         indices are those of a run with them.
       workers: worker processes, which take turns at making batches; 0 for none.
       threads: threads, of each worker if there are any. A thread makes a whole batch,
         and as many as there are threads are made ahead.
-      max_unreadable: share of unreadable pictures above which a ValueError is raised.
+      max_error_share: share of unreadable images above which a ValueError is raised.
         Of the first thousand examples, or the first epoch if that is less, so many may
         be unreadable as the share allows over all of them.
-      skip: places of pictures that are known not to be readable; others replace them.
+      skip: indices of images that are known not to be readable; others replace them.
       patch: side of a NaFlex model's patches.
       process_index, process_count: this process makes row `process_index * b` to
         `(process_index + 1) * b` of each batch, where b is `batch / process_count`.
 
     Attributes:
-      bad: key to reason, of every unreadable picture that this object met.
+      bad: key to reason, of every unreadable image that this object met.
       unreadable: how often one was met, before a restored state too.
 
     Raises:
       ValueError: if grain is missing, a number is out of range, the batch does not
         divide by the processes, or the profile is NaFlex's and there is no `patch` or
-        an augmentation. While iterating: if too many pictures cannot be read.
+        an augmentation. While iterating: if too many images cannot be read.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Batches:
         images: bool = True,
         workers: int = 0,
         threads: int = 2,
-        max_unreadable: float = 0.01,
+        max_error_share: float = 0.01,
         skip: Collection[int] = (),
         patch: int | None = None,
         process_index: int = 0,
@@ -89,8 +90,6 @@ class Batches:
         _check("process_index", process_index, 0, process_count - 1)
         if batch % process_count:
             raise ValueError(f"batch {batch} does not divide by {process_count} processes")
-        if not 0 <= max_unreadable <= 1:
-            raise ValueError(f"max_unreadable must be a share from 0 to 1, got {max_unreadable!r}")
         if not len(pairs):
             raise ValueError("there are no pairs to make batches of")
         order = self._grain.MapDataset.range(len(pairs)).shuffle(seed=seed).repeat()
@@ -107,11 +106,11 @@ class Batches:
             process_count=process_count,
         )
         self._workers, self._threads = workers, threads
-        self._max_unreadable = max_unreadable
+        least = min(_ENOUGH, len(pairs))
+        self._share = ErrorShare(max_error_share, errors=1, items=least, what="images")
         self._identity = pairs.identity()
         self._step = 0
         self._batches: Any = None
-        self.unreadable = 0
         self.bad: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Batch]:
@@ -132,10 +131,14 @@ class Batches:
             self._count(batch)
         return batch
 
+    @property
+    def unreadable(self) -> int:
+        return self._share.count
+
     def state(self) -> dict[str, Any]:
         """Where the stream stands, in plain JSON types.
 
-        All of it is the same in every process but the count of unreadable pictures.
+        All of it is the same in every process but the count of unreadable images.
         """
         return {
             "batches": self._step,
@@ -161,7 +164,7 @@ class Batches:
                     f"{mine[name]!r} now"
                 )
         self.close()
-        self._step, self.unreadable = state["batches"], state["unreadable"]
+        self._step, self._share.count = state["batches"], state["unreadable"]
 
     def close(self) -> None:
         """Ends threads and worker processes; iterating on starts them again."""
@@ -183,7 +186,7 @@ class Batches:
         batches = steps.to_iter_dataset(options)
         if self._workers:
             # Grain asks absl for its flags when it starts processes, and absl refuses to
-            # tell before somebody has parsed a command line.
+            # tell before a command line was parsed.
             flags = from_extra("train", "absl.flags").FLAGS
             if not flags.is_parsed():
                 flags.mark_as_parsed()
@@ -192,26 +195,21 @@ class Batches:
         return iter(batches)
 
     def _count(self, batch: Batch) -> None:
-        self.unreadable += len(batch.unreadable)
         for key, reason in batch.unreadable:
+            self._share.add(key, reason)
             self.bad.setdefault(key, reason)
-        tried = self._step * self._stream.rows + self.unreadable
-        enough = min(_ENOUGH, len(self._stream.pairs))
-        if self.unreadable > self._max_unreadable * max(tried, enough):
-            key, reason = next(iter(self.bad.items()))
-            raise ValueError(
-                f"{self.unreadable} of {tried} pictures ({self.unreadable / tried:.1%}) cannot be "
-                f"read, more than the {self._max_unreadable:.1%} that max_unreadable allows; "
-                f"the first is {key}: {reason}"
-            )
+        self._share.check(self._step * self._stream.rows + self.unreadable)
 
 
 def _exit_with_parent(worker: int, workers: int) -> None:
     """Run in a worker: an interrupt is the trainer's to handle, and its end the worker's too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    parent = multiprocessing.parent_process()
+
     def follow() -> None:
-        multiprocessing.parent_process().join()
+        if parent is not None:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A pair as a model takes it, and batches of them at any place of an endless stream."""
+"""A pair as a model takes it, and batches of them at any position of an endless stream."""
 
 import dataclasses
 import io
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from siglip_jax.data.augmentation import Augmentation
-from siglip_jax.data.pair import Pairs
+from siglip_jax.data.item import Pairs
 from siglip_jax.preprocessing import (
     ImageProfile,
     ImageSource,
@@ -20,7 +20,7 @@ from siglip_jax.preprocessing import (
 )
 
 _ALPHA, _PLAIN = ("RGBA", "LA", "PA"), ("1", "L", "P", "RGB")
-# So many pictures drawn at random and not one readable: nothing is left to replace them by.
+# So many images drawn at random and not one readable: nothing is left to replace them by.
 _TRIES = 100
 
 
@@ -31,8 +31,8 @@ class Batch(NamedTuple):
       image: (b, res, res, 3) uint8, or for NaFlex `Patches` of arrays with a
         leading b; None where no images were asked for.
       text: (b, length) int32 token ids.
-      index: (b,) int64 places in the dataset.
-      unreadable: (key, reason) of each picture that another one replaces.
+      index: (b,) int64 indices in the dataset.
+      unreadable: (key, reason) of each image that another one replaces.
     """
 
     image: Any
@@ -68,7 +68,7 @@ class Preparation:
         return self.augmentation is not None and self.augmentation.changes
 
     def decoded(self, image: ImageSource) -> Any:
-        """The picture, as `finished` wants it.
+        """The image, as `finished` wants it.
 
         Raises:
           ValueError: if it cannot be read.
@@ -79,10 +79,10 @@ class Preparation:
             return naflex_patches(decode_image(image, self.profile), self.profile, self.patch)
         return preprocess_image(image, self.profile)
 
-    def finished(self, picture: Any, rng: np.random.Generator | None) -> Any:
+    def finished(self, image: Any, rng: np.random.Generator | None) -> Any:
         if self.augments:
-            return self.augmentation.apply(picture, self.profile.res, rng, self.profile)
-        return picture
+            return self.augmentation.apply(image, self.profile.res, rng, self.profile)
+        return image
 
     def stacked(self, examples: list[Any]) -> Any:
         """Examples as one array, or one `Patches` of arrays."""
@@ -92,7 +92,7 @@ class Preparation:
 
 
 def _with_alpha(data: bytes, profile: ImageProfile) -> Image.Image:
-    """The picture in mode RGB, or RGBA if it has transparency."""
+    """The image in mode RGB, or RGBA if it has transparency."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             clear = image.mode in _PLAIN and "transparency" in image.info
@@ -108,15 +108,15 @@ def _with_alpha(data: bytes, profile: ImageProfile) -> Image.Image:
 class Stream:
     """Batch `step` of an endless shuffled stream over the pairs, for any `step`.
 
-    What a batch holds depends on the arguments and `step` alone. Place `p` of the
-    stream is place `p % n` of epoch `p // n`, each of which is a permutation of its own;
+    What a batch holds depends on the arguments and `step` alone. Position `p` of the
+    stream is position `p % n` of epoch `p // n`, each of which is a permutation of its own;
     epochs that are no whole number of batches run into each other.
 
     Args:
-      order: order[p] is the pair at place p.
+      order: order[p] is the pair at position p.
       batch: examples over all processes; this one makes the rows of its turn.
-      skip: places in the dataset whose pictures are known not to be readable.
-      images: whether to read and prepare pictures at all.
+      skip: indices of pairs whose images are known not to be readable.
+      images: whether to read and prepare images at all.
     """
 
     def __init__(
@@ -142,15 +142,15 @@ class Stream:
     def __call__(self, step: int) -> Batch:
         images, texts, indices, unreadable = [], [], [], []
         start = step * self.batch + self.first
-        for place in range(start, start + self.rows):
-            rng = np.random.default_rng((self.seed, place))
-            index, captions, picture = self._usable(self.order[place], rng, unreadable)
-            # Drawn before anything that depends on the picture, so that a run on cached
-            # embeddings sees the texts that one on pictures would.
+        for position in range(start, start + self.rows):
+            rng = np.random.default_rng((self.seed, position))
+            index, captions, image = self._usable(self.order[position], rng, unreadable)
+            # Drawn before anything that depends on the image, so that a run on cached
+            # embeddings sees the texts that one on images would.
             texts.append(captions[rng.integers(len(captions))])
             indices.append(index)
             if self.images:
-                images.append(self.preparation.finished(picture, rng))
+                images.append(self.preparation.finished(image, rng))
         return Batch(
             self.preparation.stacked(images) if self.images else None,
             # A run warns of what is cut once, not of every batch.
@@ -162,11 +162,11 @@ class Stream:
     def _usable(
         self, index: int, rng: np.random.Generator, unreadable: list[tuple[str, str]]
     ) -> tuple[int, tuple[str, ...], Any]:
-        """The pair at `index`, or another one if that cannot be read: place, captions, picture."""
-        problem = (f"picture {index}", "to be skipped")
+        """The pair at `index`, or another one if that cannot be read: index, captions, image."""
+        problem = (f"image {index}", "to be skipped")
         for _ in range(_TRIES):
             if index not in self.skip:
-                key = f"picture {index}"
+                key = f"image {index}"
                 try:
                     if not self.images:
                         return index, self.pairs.captions(index), None
@@ -177,6 +177,6 @@ class Stream:
                     unreadable.append(problem)
             index = int(rng.integers(len(self.pairs)))
         raise ValueError(
-            f"of {_TRIES} pictures drawn at random none can be read; the last is "
+            f"of {_TRIES} images drawn at random none can be read; the last is "
             f"{problem[0]}: {problem[1]}"
         )

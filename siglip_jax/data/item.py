@@ -1,16 +1,21 @@
-"""What a source of a bulk job gives: items, in shards of work."""
+"""What a dataset gives: items in shards, for jobs; pairs by index, for training and evaluation.
 
+A format's class offers both where the format can, over one reading of its files.
+"""
+
+import hashlib
+import json
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Item(NamedTuple):
-    """A picture, a text, or a picture with its text.
+    """An image, a text, or an image with its text.
 
     Attributes:
-      key: names the item in what the job writes; the same in every run, unique in a source.
+      key: names the item in what a job writes; the same in every run, unique in a source.
       image: the bytes of an image file, or the path of a local one; None for a text.
-      text: None for a picture alone.
+      text: None for an image alone.
       error: why the item could not be read; image and text are None then.
     """
 
@@ -21,7 +26,7 @@ class Item(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A piece of work that is done whole or not at all.
+    """Items that are done whole or not at all.
 
     Attributes:
       name: for messages, such as the name of a tar.
@@ -30,6 +35,20 @@ class Shard(NamedTuple):
 
     name: str
     items: int | None = None
+
+
+class Pair(NamedTuple):
+    """An image and its captions.
+
+    Attributes:
+      key: as of an item.
+      image: the bytes of an image file.
+      captions: at least one.
+    """
+
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
 
 
 @runtime_checkable
@@ -41,6 +60,7 @@ class Source(Protocol):
 
     def shards(self) -> Sequence[Shard]:
         """All shards, in order."""
+        ...
 
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
         """The items of one shard, in order, without holding them all; those of `keys` if given.
@@ -52,6 +72,110 @@ class Source(Protocol):
           ValueError: if the shard cannot be opened at all, or a bucket that could be
             reached no longer can: reading it again may succeed.
         """
+        ...
 
     def identity(self) -> str:
         """A short digest of what the data are, so that a resumed job notices others."""
+        ...
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """A dataset of pairs with random access.
+
+    It can be pickled, so that worker processes open their own, and read by several
+    threads at once.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair:
+        """The pair at `index`, from 0.
+
+        Raises:
+          ValueError: if its image cannot be read.
+        """
+        ...
+
+    def key(self, index: int) -> str:
+        """The key at `index`, without reading the image."""
+        ...
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The captions at `index`, without reading the image."""
+        ...
+
+    def identity(self) -> str:
+        """A short digest of what the data are, so that a resumed run notices others."""
+        ...
+
+
+class Dataset(Source, Pairs, Protocol):
+    """What the class of a format is.
+
+    Attributes:
+      origin: what `open_items` was given, so that the images can be found again.
+    """
+
+    origin: dict[str, Any] | None = None
+
+
+class Unique:
+    """Gives a name that was there before a number: `a.jpg`, `a.jpg#2`, `a.jpg#3`.
+
+    >>> unique = Unique()
+    >>> [unique(name) for name in ("a", "b", "a", "a")]
+    ['a', 'b', 'a#2', 'a#3']
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        number = self._seen[name] = self._seen.get(name, 0) + 1
+        # The numbered name may be another item's own name as well.
+        return name if number == 1 else self(f"{name}#{number}")
+
+
+def captions_of(pairs: Pairs) -> list[tuple[str, ...]]:
+    """The captions of all pairs, in order, without reading an image."""
+    return [pairs.captions(index) for index in range(len(pairs))]
+
+
+def items_of(pairs: Pairs, first: int = 0) -> Iterator[Item]:
+    """The images of a dataset in order, from index `first` on, or why one cannot be read.
+
+    >>> class Two:
+    ...     def __len__(self):
+    ...         return 2
+    ...     def key(self, index):
+    ...         return "ab"[index]
+    ...     def __getitem__(self, index):
+    ...         if index:
+    ...             raise ValueError("b: cannot be read: no such file")
+    ...         return Pair("a", b"...", ("a dog",))
+    >>> [(item.key, item.error) for item in items_of(Two())]
+    [('a', None), ('b', 'b: cannot be read: no such file')]
+    """
+    for index in range(first, len(pairs)):
+        try:
+            key, image, _ = pairs[index]
+        except ValueError as error:
+            yield Item(pairs.key(index), error=str(error))
+        else:
+            yield Item(key, image)
+
+
+def several_texts(key: str, texts: Sequence[str]) -> Iterator[Item]:
+    """An item a text; those after the first have a number in their key."""
+    for number, text in enumerate(texts):
+        yield Item(f"{key}/{number + 1}" if number else key, text=text)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short digest of plain JSON values, of which identities are made.
+
+    >>> fingerprint("parquet", [["a.parquet", 120]], 3)
+    '38e646ff6bc6c0be'
+    """
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,125 +1,162 @@
-"""Pairs from Parquet files."""
+"""Rows of Parquet files, a few row groups a shard."""
 
 import bisect
 import collections
+import functools
 import threading
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from siglip_jax.data.pair import (
-    Pair,
-    choose_column,
-    digest,
-    names_and_sizes,
-    read_image,
-    refuse_missing,
-    text_captions,
+from siglip_jax.data.columns import Columns, Wanted, text_captions
+from siglip_jax.data.fetch import fetched
+from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
+from siglip_jax.data.parquet_file import (
+    BUFFER,
+    Header,
+    Piece,
+    UnreadableError,
+    check_types,
+    cut,
+    opened_parquet,
+    read_column,
+    read_rows,
+    refuse_repeated_keys,
 )
-from siglip_jax.optional import from_extra
+from siglip_jax.data.storage import Stored, joined, parent, read_bytes
 
-_IMAGE, _CAPTION = ("image",), ("caption", "captions", "text")
-_CACHE_BYTES = 1 << 30
+_CACHE_BYTES = 1 << 30  # of images in row groups, for random access
 
 
-class ParquetPairs:
-    """Pairs from Parquet files, a row each.
+class ParquetRows(Dataset):
+    """A row an item.
 
-    Captions and keys are held in memory. Images are read a row group at a time, and
-    the groups used last are kept, up to 1 GiB, so that smaller data are read once.
-    Shuffled access to more than that reads a whole row group for nearly every picture:
-    write large data in small row groups (some hundred pictures, as Hugging Face's
-    `datasets` does), or as webdataset shards.
+    Opening reads what the files say of themselves, and the column of keys if there is one,
+    to see that no key of an item is there twice. A shard is as many whole row groups of a file
+    as have at most `shard_size` rows, or a part of one; rows are read a few at a time. Memory
+    is that of a page, decoded: pyarrow puts up to 1,024 values of a row group into one,
+    whatever their sizes, so large images belong into small row groups (`datasets` writes 100
+    rows).
+
+    As pairs, captions and keys are held in memory. Images are read a row group at a time, and
+    the groups used last are kept, up to 1 GiB, so that smaller data are read once. Shuffled
+    access to more than that reads a whole row group for nearly every image: write large data
+    in small row groups, or as webdataset shards.
 
     Args:
-      files: .parquet files with the same columns, in order.
-      image: column of the images: bytes, the struct of bytes and path that Hugging
-        Face writes, or strings, which are paths relative to the file's folder.
-      caption: column of the captions: a string or a list of strings.
-      source: what messages call the data.
-
-    A column `key`, if there is one, names the pairs; without it file and row do.
+      files: .parquet files, each with the columns.
+      wanted: columns. The image's holds bytes, Hugging Face's structs of bytes and path, or
+        paths relative to the file (or URLs); the text's strings or lists of strings. `key`
+        names the rows; otherwise file:row does, from 0.
+      shard_size: the most rows of a shard.
 
     Raises:
-      ValueError: if a file is no Parquet file, a column is missing (near names are
-        offered) or of another type, or pictures have no caption.
+      ValueError: if a file is damaged, a column is missing or of another type, or a key
+        is null or there twice.
     """
 
-    def __init__(
-        self, files: list[Path], image: str | None, caption: str | None, source: str
-    ) -> None:
-        arrow = from_extra("train", "pyarrow")
-        self._files = files
-        self._metadata: list[Any] = []
-        self._groups: list[tuple[int, int]] = []  # file, and row group in it
-        self._starts: list[int] = []  # index of each group's first row
-        self._length = 0
-        texts, keys = [], []
-        for number, file in enumerate(files):
-            with _opened(file) as opened:
-                schema = opened.schema_arrow
-                self._image = choose_column(file, schema.names, "image", image, _IMAGE)
-                self._caption = choose_column(file, schema.names, "caption", caption, _CAPTION)
-                check_types(file, schema, self._image, self._caption)
-                texts += opened.read([self._caption]).column(0).chunks
-                if "key" in schema.names:
-                    keys += opened.read(["key"]).column(0).to_pylist()
-                else:
-                    keys += [f"{file.name}:{row}" for row in range(opened.metadata.num_rows)]
-                self._metadata.append(opened.metadata)
-                for group in range(opened.num_row_groups):
-                    self._groups.append((number, group))
-                    self._starts.append(self._length)
-                    self._length += opened.metadata.row_group(group).num_rows
-        if not self._length:
-            raise ValueError(f"{source}: there are no rows in it")
-        self._keys = arrow.array([str(key) for key in keys])
-        self._texts = arrow.chunked_array(texts).combine_chunks()
+    def __init__(self, files: Sequence[Stored], wanted: Wanted, shard_size: int) -> None:
+        self._files, self._wanted, self._size = list(files), wanted, shard_size
+        with ThreadPoolExecutor(16 if len(files) > 1 else 1) as pool:
+            self._headers = list(pool.map(self._header, self._files))
+        self._pieces = [
+            piece
+            for i, header in enumerate(self._headers)
+            for piece in cut(i, header.rows, shard_size)
+        ]
+        self._length = sum(piece.rows for piece in self._pieces)
+        if not self._pieces:
+            raise ValueError(f"{self._files[0].name}: there are no rows in it")
+        if wanted.only != "pairs":
+            # Of pairs several may well be of one key.
+            refuse_repeated_keys(self._files, self._headers)
+            self._headers = [header._replace(metadata=None, keys=None) for header in self._headers]
         self._forget()
-        bare = [self._key(i) for i in range(self._length) if not self.captions(i)]
-        refuse_missing(source, "caption", bare, self._length)
+
+    def shards(self) -> list[Shard]:
+        several = self._wanted.only == "texts"
+        return [
+            Shard(f"{self._files[p.file].name} from row {p.start:,}", None if several else p.rows)
+            for p in self._pieces
+        ]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        items = self._items(self._pieces[shard])
+        return fetched(item for item in items if keys is None or item.key in keys)
+
+    def identity(self) -> str:
+        files = [(f.name, f.size, f.stamp) for f in self._files]
+        return fingerprint("parquet", files, list(self._wanted), self._size, len(self))
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, index: int) -> Pair:
-        key = self._key(index)
-        group = bisect.bisect_right(self._starts, index) - 1
-        value = self._images(group)[index - self._starts[group]].as_py()
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        if isinstance(value, str):
-            value = read_image(self._files[self._groups[group][0]].parent / value)
-        if not value:
-            raise ValueError(f"{key}: no image")
-        return Pair(key, value, self.captions(index))
+        file, group, _, start = self._group(index)
+        key = self.key(index)
+        image = _place(self._files[file], self._images(file, group)[index - start].as_py())
+        if not image:
+            column = self._headers[file].columns.image
+            raise ValueError(f"{key}: no image in column {column}")
+        if isinstance(image, str):
+            image = read_bytes(image)
+        return Pair(key, image, self.captions(index))
+
+    def key(self, index: int) -> str:
+        file, _, first, start = self._group(index)
+        row, keys = first + index - start, self._headers[file].keys
+        key = keys[row].as_py() if keys is not None else None
+        return f"{self._files[file].name}:{row}" if key is None else str(key)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        return text_captions(self._texts[index].as_py())
+        file, _, first, start = self._group(index)
+        return text_captions(self._texts[file][first + index - start].as_py())
 
-    def identity(self) -> str:
-        columns = [self._image, self._caption]
-        return digest("parquet", names_and_sizes(self._files), columns, self._length)
+    @functools.cached_property
+    def _texts(self) -> list[Any]:
+        """The captions of each file, as pyarrow has them."""
+        found = []
+        for file, header in zip(self._files, self._headers, strict=True):
+            with opened_parquet(file) as opened:
+                _, text = header.columns.pair()
+                found.append(read_column(opened, file, text).combine_chunks())
+        return found
 
-    def _key(self, index: int) -> str:
-        return self._keys[index].as_py()
+    @functools.cached_property
+    def _groups(self) -> tuple[list[int], list[tuple[int, int, int, int]]]:
+        """Where the row groups start: the index, and file, group, row in the file, index."""
+        groups, index = [], 0
+        for file, header in enumerate(self._headers):
+            row = 0
+            for group, count in enumerate(header.rows):
+                groups.append((file, group, row, index))
+                row, index = row + count, index + count
+        return [start for *_, start in groups], groups
 
-    def _images(self, group: int) -> Any:
+    def _group(self, index: int) -> tuple[int, int, int, int]:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        starts, groups = self._groups
+        return groups[bisect.bisect_right(starts, index) - 1]
+
+    def _images(self, file: int, group: int) -> Any:
         """The images of one row group, from the cache or the file."""
         with self._lock:
-            if group not in self._cache:
-                number, part = self._groups[group]
-                with _opened(self._files[number], self._metadata[number]) as opened:
-                    column = opened.read_row_group(part, [self._image]).column(self._image)
-                self._cache[group] = column
+            if (file, group) not in self._cache:
+                image, _ = self._headers[file].columns.pair()
+                metadata = self._headers[file].metadata
+                with opened_parquet(self._files[file], metadata=metadata) as opened:
+                    found = read_column(opened, self._files[file], image, [group])
+                self._cache[file, group] = found
                 held = sum(c.nbytes for c in self._cache.values())
                 while held > _CACHE_BYTES and len(self._cache) > 1:
                     held -= self._cache.popitem(last=False)[1].nbytes
-            self._cache.move_to_end(group)
-            return self._cache[group]
+            self._cache.move_to_end((file, group))
+            return self._cache[file, group]
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._cache: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._cache: collections.OrderedDict[tuple[int, int], Any] = collections.OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_cache")}
@@ -128,51 +165,50 @@ class ParquetPairs:
         self.__dict__.update(state)
         self._forget()
 
+    def _header(self, file: Stored) -> Header:
+        with opened_parquet(file) as opened:
+            schema, metadata = opened.schema_arrow, opened.metadata
+            columns = Columns(file.name, schema.names, self._wanted)
+            check_types(file.name, schema, columns)
+            rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+            keys = read_column(opened, file, columns.key) if columns.key else None
+        return Header(columns, rows, metadata, keys)
 
-def _opened(file: Path, metadata: Any = None) -> Any:
-    parquet = from_extra("train", "pyarrow.parquet")
-    try:
-        return parquet.ParquetFile(file, metadata=metadata)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise ValueError(f"{file}: not a Parquet file that can be read: {reason}") from error
+    def _items(self, piece: Piece) -> Iterator[Item]:
+        file, columns = self._files[piece.file], self._headers[piece.file].columns
+        row, skip = piece.start, piece.skip
+        with opened_parquet(file, buffer_size=BUFFER, pre_buffer=False) as opened:
+            for group, count in piece.groups:
+                end = row + count
+                try:
+                    for values in read_rows(opened, group, columns.used(), skip, count):
+                        key = values[columns.key] if columns.key else f"{file.name}:{row}"
+                        yield from self._item(str(key), file, columns, values)
+                        row += 1
+                except UnreadableError as error:
+                    # How many there are is known, so none is lost without a word.
+                    for lost in range(row, end):
+                        yield Item(f"{file.name}:{lost}", error=f"{file.name}: row {lost}: {error}")
+                row, skip = end, 0
+
+    def _item(
+        self, key: str, file: Stored, columns: Columns, values: dict[str, Any]
+    ) -> Iterator[Item]:
+        texts = text_captions(values[columns.text]) if columns.text else ()
+        if not columns.image:
+            if texts:
+                several = self._wanted.only == "texts"
+                yield from several_texts(key, texts if several else texts[:1])
+            else:
+                yield Item(key, error=f"{key}: no text in column {columns.text}")
+        elif image := _place(file, values[columns.image]):
+            yield Item(key, image, texts[0] if texts else None)
+        else:
+            yield Item(key, error=f"{key}: no image in column {columns.image}")
 
 
-def check_types(file: object, schema: Any, image: str | None, text: str | None) -> None:
-    """Refuses columns that hold no images, or no texts.
-
-    Args:
-      file: what messages call the file.
-      schema: pyarrow's.
-      image, text: columns of it; None for one that is not read.
-
-    Raises:
-      ValueError: says what the column holds, and what is expected.
-    """
-    # Whoever has a schema has pyarrow.
-    from pyarrow import types
-
-    def plain(kind: Any) -> Any:
-        return kind.value_type if types.is_dictionary(kind) else kind
-
-    def is_text(kind: Any) -> bool:
-        kind = plain(kind)
-        return types.is_string(kind) or types.is_large_string(kind)
-
-    if image:
-        kind = plain(schema.field(image).type)
-        parts = {f.name for f in kind} if types.is_struct(kind) else set()
-        binary = types.is_binary(kind) or types.is_large_binary(kind)
-        if not (binary or is_text(kind) or parts & {"bytes", "path"}):
-            raise ValueError(
-                f"{file}: column {image} holds {kind}; expected the bytes of image files, "
-                "a struct of bytes and path, or paths"
-            )
-    if text:
-        kind = plain(schema.field(text).type)
-        lists = types.is_list, types.is_large_list, types.is_fixed_size_list
-        several = any(is_list(kind) for is_list in lists)
-        if not is_text(kind.value_type if several else kind):
-            raise ValueError(
-                f"{file}: column {text} holds {kind}; expected a string or a list of strings"
-            )
+def _place(file: Stored, value: Any) -> bytes | str | None:
+    """The bytes of an image or where it lies, of what a row of a file holds."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    return joined(parent(file.where), value) if value and isinstance(value, str) else value

@@ -1,144 +1,185 @@
-"""Pairs from webdataset tars."""
+"""Webdataset tars: from front to back, compressed or not; at any place, uncompressed."""
 
-import json
-import tarfile
-from collections.abc import Collection
-from pathlib import Path
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-from siglip_jax.data.pair import Pair, digest, names_and_sizes, refuse_missing, text_captions
+from siglip_jax.data.columns import (
+    IMAGE_ENDINGS,
+    Wanted,
+    captions_beside,
+    refuse_missing,
+    text_endings,
+)
+from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
+from siglip_jax.data.storage import Stored, read_range
+from siglip_jax.data.tar_stream import LARGEST, Damaged, Member, members
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
-_CAPTIONS = ("caption", "captions")
+
+class TarShards(Dataset):
+    """The samples of webdataset tars, a tar a shard.
+
+    Members that follow each other and agree up to the first dot of the file name are an
+    item: an image, a .txt or a .json with `caption`, `captions` or `text`. A tar that
+    is cut off gives what is whole before that, and an error in place of the rest.
+
+    As pairs, members need not follow each other. The headers and captions of all tars are
+    read once and held in memory, and an image costs one read; a tar that is cut off, and
+    samples that lack an image or a caption, are refused.
+
+    Args:
+      files: tars; gzip, bz2 and xz show in their first bytes.
+      wanted: `image` is what follows the first dot in the names of the images (otherwise
+        the first of jpg, jpeg, png, webp and others that there is), `text` a key in the
+        .json.
+    """
+
+    def __init__(self, files: Sequence[Stored], wanted: Wanted) -> None:
+        self._files, self._wanted = list(files), wanted
+        given = (wanted.image.lower(),) if wanted.image else IMAGE_ENDINGS
+        self._images = () if wanted.only == "texts" else given
+        self._texts = text_endings(wanted)
+
+    def shards(self) -> list[Shard]:
+        return [Shard(file.name) for file in self._files]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        unique = Unique()
+        for item in self._items(self._files[shard]):
+            item = item._replace(key=unique(item.key))
+            if keys is None or item.key in keys:
+                yield item
+
+    def identity(self) -> str:
+        files = [(f.name, f.size, f.stamp) for f in self._files]
+        options = [self._wanted.image, self._wanted.text, self._wanted.only]
+        return fingerprint("tars", files, options)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Pair:
+        place = self._index[index]
+        if not 0 < place.size <= LARGEST:
+            raise ValueError(f"{place.key}: its image has {place.size:,} bytes")
+        try:
+            data = read_range(self._files[place.file].where, place.offset, place.size)
+        except ValueError as error:
+            raise ValueError(f"{place.key}: {error}") from error
+        return Pair(place.key, data, place.captions)
+
+    def key(self, index: int) -> str:
+        return self._index[index].key
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self._index[index].captions
+
+    @functools.cached_property
+    def _index(self) -> list["_Place"]:
+        """Where the images lie; read from all headers, once."""
+        with ThreadPoolExecutor(16 if len(self._files) > 1 else 1) as pool:
+            return [
+                place
+                for places in pool.map(self._scan, range(len(self._files)))
+                for place in places
+            ]
+
+    def _scan(self, number: int) -> list["_Place"]:
+        file = self._files[number]
+        images: dict[str, dict[str, Member]] = {}
+        texts: dict[str, dict[str, bytes | None]] = {}
+        try:
+            for member in members(file.where, self._is_wanted, jump=True):
+                stem, ending = _split(member.name)
+                own, beside = images.setdefault(stem, {}), texts.setdefault(stem, {})
+                if ending in own or ending in beside:
+                    raise ValueError(f"{file.name}: {member.name} is in it twice")
+                if ending in self._texts:
+                    beside[ending] = member.read()
+                else:
+                    own[ending] = member
+        except Damaged as damage:
+            raise ValueError(f"{file.name}: {damage}") from damage
+        places, faceless = [], []
+        for stem, own in images.items():
+            key = f"{file.name}/{stem}"
+            image = next((own[e] for e in self._images if e in own), None)
+            if image is None:
+                faceless.append(key)
+                continue
+            try:
+                captions = captions_beside(texts[stem], self._wanted.text)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
+            places.append(_Place(key, number, image.offset, image.size, captions))
+        refuse_missing(file.name, f"image ({self._expected()})", faceless, len(images))
+        if not places:
+            raise ValueError(f"{file.name}: there are no images ({self._expected()}) in it")
+        return places
+
+    def _items(self, file: Stored) -> Iterator[Item]:
+        key = ""
+        group: dict[str, bytes | None] = {}
+        try:
+            for member in members(file.where, self._is_wanted):
+                stem, ending = _split(member.name)
+                if stem != key or ending in group:
+                    yield from self._item(file, key, group)
+                    key, group = stem, {}
+                group[ending] = member.read()
+        except Damaged as damage:
+            # The group of an image that is cut off is not given without it.
+            inside = damage.inside and _split(damage.inside)[0]
+            if inside != key:
+                yield from self._item(file, key, group)
+            where = f"{file.name}/{inside}" if inside else f"{file.name}:end"
+            yield Item(where, error=f"{file.name}: {damage}")
+        else:
+            yield from self._item(file, key, group)
+
+    def _item(self, file: Stored, key: str, group: dict[str, bytes | None]) -> Iterator[Item]:
+        """What the members of one key make; nothing if they are of no interest."""
+        if not group:
+            return
+        name = f"{file.name}/{key}"
+        image = next((group[e] for e in self._images if group.get(e)), None)
+        texts, problem = (), None
+        try:
+            texts = captions_beside(group, self._wanted.text) if self._texts else ()
+        except ValueError as error:
+            problem = str(error)
+        if None in group.values():
+            problem = f"a file of more than {LARGEST:,} bytes"
+        elif image is None and not problem and not (self._texts and texts):
+            problem = f"there is no {'image' if self._images else 'text'} ({self._expected()})"
+        if problem:
+            yield Item(name, error=f"{name}: {problem}")
+        elif self._images:
+            yield Item(name, image, texts[0] if texts else None)
+        else:
+            yield from several_texts(name, texts)
+
+    def _is_wanted(self, name: str) -> bool:
+        stem, ending = _split(name)
+        return bool(stem) and ending in (*self._images, *self._texts)
+
+    def _expected(self) -> str:
+        return ", ".join(f".{ending}" for ending in (self._images or self._texts)[:4])
 
 
-class Place(NamedTuple):
+class _Place(NamedTuple):
     """Where the bytes of an image lie."""
 
+    key: str
     file: int
     offset: int
     size: int
+    captions: tuple[str, ...]
 
 
-class TarPairs:
-    """Pairs from the tars of a webdataset, read where they lie.
-
-    The members of one tar whose paths agree up to the first dot of the file name are a
-    pair. Opening reads the headers and the captions of all tars; positions and captions
-    are then held in memory, and an image costs one read.
-
-    Args:
-      files: uncompressed tars, in order.
-      image: what follows the first dot in the names of the images, such as "jpg" or
-        "left.png"; otherwise the first of jpg, jpeg, png and webp that there is.
-      caption: key in the .json that holds a caption or a list of them. Otherwise a .txt,
-        one caption a line, or, where there is none, `caption` or `captions` in the .json.
-      source: what messages call the data.
-
-    Raises:
-      ValueError: if a tar is truncated or damaged (the member is named), a name occurs
-        twice in it, or a picture has no caption or a caption no picture.
-    """
-
-    def __init__(
-        self, files: list[Path], image: str | None, caption: str | None, source: str
-    ) -> None:
-        self._files, self._names = files, [image, caption]
-        self._keys: list[str] = []
-        self._captions: list[tuple[str, ...]] = []
-        self._places: list[Place] = []
-        endings = (image.lower(),) if image else _IMAGES
-        texts = ("json",) if caption else ("txt", "json")
-        faceless: list[str] = []
-        for number, file in enumerate(files):
-            for key, members in _read(file, texts, endings).items():
-                place = next((members[e] for e in endings if e in members), None)
-                if place is None:
-                    faceless.append(key)
-                    continue
-                self._keys.append(key)
-                self._places.append(place._replace(file=number))
-                self._captions.append(_captions(f"{file}: {key}", members, caption))
-        expected = ", ".join(f".{e}" for e in endings)
-        total = len(self._keys) + len(faceless)
-        refuse_missing(source, f"image ({expected})", faceless, total)
-        if not total:
-            raise ValueError(f"{source}: there are no images ({expected}) in it")
-        bare = [key for key, texts in zip(self._keys, self._captions, strict=True) if not texts]
-        refuse_missing(source, "caption", bare, total)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __getitem__(self, index: int) -> Pair:
-        place, key = self._places[index], self._keys[index]
-        file = self._files[place.file]
-        # Opened every time: that costs little, and needs no care for threads and processes.
-        try:
-            with file.open("rb", buffering=0) as opened:
-                opened.seek(place.offset)
-                data = opened.read(place.size)
-        except OSError as error:
-            raise ValueError(f"{file}: {key}: cannot be read: {error.strerror}") from error
-        if len(data) < place.size:
-            raise ValueError(f"{file}: {key}: the file has become shorter since it was opened")
-        return Pair(key, data, self._captions[index])
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        return self._captions[index]
-
-    def identity(self) -> str:
-        return digest("tar", names_and_sizes(self._files), self._names, len(self))
-
-
-def _read(
-    file: Path, texts: Collection[str], images: Collection[str]
-) -> dict[str, dict[str, bytes | Place]]:
-    """Key to ending to content, or for images to where it lies, of one tar."""
-    found: dict[str, dict[str, bytes | Place]] = {}
-    last = "its beginning"
-    try:
-        with tarfile.open(file, "r:") as tar:
-            for member in tar:
-                last = member.name
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                ending = ending.lower()
-                if not member.isfile() or not stem or ending not in {*texts, *images}:
-                    continue
-                group = found.setdefault(f"{folder}/{stem}" if folder else stem, {})
-                if ending in group:
-                    raise ValueError(f"{file}: {member.name} is in it twice")
-                if ending in texts:
-                    group[ending] = tar.extractfile(member).read()
-                else:
-                    group[ending] = Place(0, member.offset_data, member.size)
-            _check_end(tar)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{file}: truncated or damaged after {last}: {reason}") from error
-    return found
-
-
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Raises a ReadError if something else than an end follows: tarfile takes it for one."""
-    tar.fileobj.seek(tar.offset)
-    block = tar.fileobj.read(tarfile.BLOCKSIZE)
-    if any(block) or len(block) not in (0, tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("no valid header")
-
-
-def _captions(name: str, members: dict[str, Any], caption: str | None) -> tuple[str, ...]:
-    """The captions of one pair."""
-    try:
-        if "txt" in members:
-            return text_captions(members["txt"].decode().splitlines())
-        content = json.loads(members.get("json", b"{}"))
-    except ValueError as error:
-        raise ValueError(f"{name}: its caption cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{name}: its .json must hold an object, got {type(content).__name__}")
-    return next(
-        (t for n in ([caption] if caption else _CAPTIONS) if (t := text_captions(content.get(n)))),
-        (),
-    )
+def _split(name: str) -> tuple[str, str]:
+    """Key and ending: `a/b.left.PNG` is `a/b` and `left.png`."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return (folder + slash + stem if stem else ""), ending.lower()

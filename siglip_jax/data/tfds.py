@@ -1,47 +1,113 @@
-"""Pairs from TensorFlow Datasets."""
+"""Records of TensorFlow Datasets, without TensorFlow."""
 
 import re
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 
-from siglip_jax.data.pair import Pair, choose_column, digest, text_captions
-from siglip_jax.optional import optional_package
+from siglip_jax.data.columns import Columns, Wanted, text_captions
+from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
+from siglip_jax.messages import optional_package
 
 # A version is part of the name, and a split may be cut: tfds:coco_captions:1.1.0:train[:50%].
-_SOURCE = re.compile(r"tfds:([^:\[]+(?::\d[\d.*]*)?)(?::(.+))?")
-_CAPTIONS = ("caption", "captions", "text")
+_SPEC = re.compile(r"tfds:([^:\[]+(?::\d[\d.*]*)?)(?::(.+))?")
 
 
-def open_records(source: str, image: str | None) -> tuple[str, str, Any]:
-    """The name of a prepared dataset, the split, and its records, in random access.
+class TfdsRecords(Dataset):
+    """The records of a split, which must be prepared as array_record.
+
+    A record is read whole for its captions too, so that pairs without a caption show when
+    their turn comes, as images that cannot be read do.
 
     Args:
-      source: `tfds:NAME` or `tfds:NAME:SPLIT`; the split is train unless given.
-      image: feature that holds the image; `image` unless given. It comes as the bytes of
-        the file.
+      spec: `tfds:NAME` or `tfds:NAME:SPLIT`; the split is train unless given.
+      wanted: features; text may be a string, a sequence, or a sequence of features
+        of which `text` is one.
+      shard_size: the most records of a shard.
+
+    Keys are name:split:index.
 
     Raises:
-      ValueError: if `source` is written otherwise, tensorflow_datasets is missing, or the
-        dataset cannot be opened.
+      ValueError: if tensorflow_datasets is missing, or the dataset or a feature.
     """
-    parts = _SOURCE.fullmatch(source)
-    if parts is None:
-        raise ValueError(f"{source}: expected tfds:NAME or tfds:NAME:SPLIT")
-    name, split = parts[1], parts[2] or "train"
-    tfds = optional_package(
-        "tensorflow_datasets",
-        "tensorflow-datasets array_record",
-        name=f"{source}: tensorflow_datasets",
-    )
-    # The bytes of the file, so that it is decoded as every other picture is.
-    encoded = {image or "image": tfds.decode.SkipDecoding()}
-    try:
-        return name, split, tfds.data_source(name, split=split, decoders=encoded)
-    # Its errors are of many kinds, and some messages are pages long.
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{source}: cannot be opened: {reason}") from error
+
+    def __init__(self, spec: str, wanted: Wanted, shard_size: int) -> None:
+        self._arguments = (spec, wanted, shard_size)
+        self._name, self._split, self._records = _opened(spec, wanted.image)
+        features = list(self._records.dataset_info.features)
+        usual = "image" in features or wanted.only in ("images", "pairs")
+        asked = wanted._replace(image=wanted.image or ("image" if usual else None))
+        self._columns = Columns(spec, features, asked)
+        self._wanted, self._size = wanted, shard_size
+
+    def shards(self) -> list[Shard]:
+        total, size = len(self._records), self._size
+        several = self._wanted.only == "texts"
+        return [
+            Shard(
+                f"{self._name}:{self._split} from record {start:,}",
+                None if several else min(size, total - start),
+            )
+            for start in range(0, total, size)
+        ]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        start = shard * self._size
+        for index in range(start, min(start + self._size, len(self._records))):
+            key = self.key(index)
+            # A record may hold several texts, whose keys begin alike.
+            if keys is None or any(k == key or k.startswith(f"{key}/") for k in keys):
+                yield from (item for item in self._items(index) if keys is None or item.key in keys)
+
+    def identity(self) -> str:
+        spec, wanted, size = self._arguments
+        arguments = (spec, wanted.image, wanted.text, wanted.only, size)
+        version = str(self._records.dataset_info.version)
+        return fingerprint("tfds", *arguments, version, len(self._records))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Pair:
+        record = self._record(index)
+        return Pair(self.key(index), bytes(record[self._columns.image]), self._texts(index, record))
+
+    def key(self, index: int) -> str:
+        return f"{self._name}:{self._split}:{index}"
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self._texts(index, self._record(index))
+
+    def _record(self, index: int) -> dict[Any, Any]:
+        try:
+            return self._records[index]
+        # A damaged record, by whatever its reader calls it.
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{self.key(index)}: cannot be read: {reason}") from error
+
+    def _texts(self, index: int, record: dict[Any, Any]) -> tuple[str, ...]:
+        texts = record_texts(record[self._columns.text])
+        if not texts:
+            raise ValueError(f"{self.key(index)}: no text in feature {self._columns.text}")
+        return texts
+
+    def _items(self, index: int) -> Iterator[Item]:
+        key = self.key(index)
+        try:
+            record = self._record(index)
+            if self._columns.image:
+                texts = record_texts(record[self._columns.text]) if self._columns.text else ()
+                image = bytes(record[self._columns.image])
+                yield Item(key, image, texts[0] if texts else None)
+            else:
+                yield from several_texts(key, self._texts(index, record))
+        except ValueError as error:
+            yield Item(key, error=str(error))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TfdsRecords, self._arguments
 
 
 def record_texts(value: Any) -> tuple[str, ...]:
@@ -62,55 +128,22 @@ def record_texts(value: Any) -> tuple[str, ...]:
     )
 
 
-class TfdsPairs:
-    """Pairs from a prepared dataset of tensorflow_datasets, without TensorFlow.
-
-    The dataset must be prepared as array_record, the file format with random access.
-    A record is read whole for its captions too, so that pairs without a caption show
-    when their turn comes: they are then replaced as unreadable pictures are.
-
-    Args:
-      source: `tfds:NAME` or `tfds:NAME:SPLIT`, as `tensorflow_datasets.data_source`
-        takes them; the split is train unless given.
-      image: feature that holds the image; `image` unless given.
-      caption: feature that holds the captions: a text, a sequence of texts, or a
-        sequence of features of which `text` is one; `caption`, `captions` or `text`
-        unless given.
-
-    Raises:
-      ValueError: if tensorflow_datasets is missing, the dataset cannot be opened or has
-        no such feature (near names are offered).
-    """
-
-    def __init__(self, source: str, image: str | None, caption: str | None) -> None:
-        self._arguments = (source, image, caption)
-        self._name, self._split, self._records = open_records(source, image)
-        features = list(self._records.dataset_info.features)
-        self._image = choose_column(source, features, "image", image, ("image",))
-        self._caption = choose_column(source, features, "caption", caption, _CAPTIONS)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Pair:
-        record = self._records[index]
-        return Pair(self._key(index), bytes(record[self._image]), self._captions(index, record))
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        return self._captions(index, self._records[index])
-
-    def identity(self) -> str:
-        version = str(self._records.dataset_info.version)
-        return digest("tfds", *self._arguments, version, len(self))
-
-    def _key(self, index: int) -> str:
-        return f"{self._name}:{self._split}:{index}"
-
-    def _captions(self, index: int, record: dict[str, Any]) -> tuple[str, ...]:
-        captions = record_texts(record[self._caption])
-        if not captions:
-            raise ValueError(f"{self._key(index)}: no caption")
-        return captions
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TfdsPairs, self._arguments
+def _opened(spec: str, image: str | None) -> tuple[str, str, Any]:
+    """The name of a prepared dataset, the split, and its records, in random access."""
+    parts = _SPEC.fullmatch(spec)
+    if parts is None:
+        raise ValueError(f"{spec}: expected tfds:NAME or tfds:NAME:SPLIT")
+    name, split = parts[1], parts[2] or "train"
+    tfds = optional_package(
+        "tensorflow_datasets",
+        "tensorflow-datasets array_record",
+        name=f"{spec}: tensorflow_datasets",
+    )
+    # The bytes of the file, so that it is decoded as every other image is.
+    encoded = {image or "image": tfds.decode.SkipDecoding()}
+    try:
+        return name, split, tfds.data_source(name, split=split, decoders=encoded)
+    # Its errors are of many kinds, and some messages are pages long.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{spec}: cannot be opened: {reason}") from error

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from siglip_jax.jobs.result import JobResult
     from siglip_jax.jobs.run import embed, score
 
-# Looked up on first use: `run` imports jax, and `siglip_jax.jobs.sources` needs none.
+# Looked up on first use: `run` imports jax, and `siglip_jax.data` needs none.
 _LAZY = {
     "DiskFull": "durable",
     "Manifest": "manifest",

@@ -37,7 +37,7 @@ class Manifest:
       job: `kind` "embed" or "score"; `what` "images", "texts" or "pairs"; `format`
         "parquet" or "npy"; `store` "float32" or "float16"; for labels `count`, `digest`,
         `templates`, `top`, and `labels` themselves where there are few.
-      source: `identity` of the data, number of `shards`, and what `open_source` was given
+      source: `identity` of the data, number of `shards`, and what `open_items` was given
         (`origin`; None for a source of one's own).
       code: version of this package that began the job.
       format: of the folder.

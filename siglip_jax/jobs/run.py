@@ -9,10 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from siglip_jax.data.item import Source
+from siglip_jax.data import ErrorShare, Source, open_items
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
 from siglip_jax.jobs.durable import write_json
-from siglip_jax.jobs.errors import ErrorShare
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
@@ -30,6 +29,7 @@ from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.prompts import PLAIN
 
 SHARD_SIZE = 2048
+KEPT = "what is finished is kept, and "
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Options:
     Attributes:
       batch_size: items a step, over the local devices; 32 on a CPU and 256 on each other
         device, or fewer where there are few items.
-      max_error_share: of items that may be in error before the job stops.
+      max_error_share: of items that may be unreadable before the job stops.
       shared: other processes work on the same folder; so they do under `jax.distributed`.
       patience: seconds until another process that shows no life is replaced.
       threads: that decode; default: as many as there are cores.
@@ -68,22 +68,22 @@ def embed(
     what: str = "images",
     format: str = "parquet",
     store: str = "float32",
-    image: str | None = None,
-    text: str | None = None,
-    key: str | None = None,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    key_column: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
 ) -> JobResult:
     """Embeds images or texts into a folder; the same call goes on where it was interrupted.
 
     Args:
-      source: what `siglip_jax.jobs.sources.open_source` opens, one or several; or a `Source`.
+      source: what `siglip_jax.data.open_items` opens, one or several; or a `Source`.
       out: folder for the result, see `siglip_jax.jobs.manifest`; made if need be.
       model: a name as for `siglip_jax.load`, or what it returned.
       what: "images" or "texts".
       format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
       store: "float32" or "float16".
-      image, text, key: columns of a table.
+      image_column, text_column, key_column: see `siglip_jax.data.open_items`.
       shard_size: items that are done whole or not at all, where the source has no shards.
       options: see `Options`.
 
@@ -93,7 +93,14 @@ def embed(
       DiskFull: if there is no room. What is finished is kept.
     """
     job = Job(kind="embed", what=what, format=format, store=store)
-    opened = _opened(source, job.what, image, text, key, shard_size)
+    opened = _opened(
+        source,
+        job.what,
+        shard_size,
+        image_column=image_column,
+        text_column=text_column,
+        key_column=key_column,
+    )
     return run(job, opened, out, model, Options(**options))
 
 
@@ -106,9 +113,9 @@ def score(
     templates: Sequence[str] = PLAIN,
     top: int | None = None,
     pairs: bool = False,
-    image: str | None = None,
-    text: str | None = None,
-    key: str | None = None,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    key_column: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
 ) -> JobResult:
@@ -132,7 +139,14 @@ def score(
         templates=tuple(templates),
         top=top,
     )
-    opened = _opened(source, job.what, image, text, key, shard_size)
+    opened = _opened(
+        source,
+        job.what,
+        shard_size,
+        image_column=image_column,
+        text_column=text_column,
+        key_column=key_column,
+    )
     return run(job, opened, out, model, Options(**options))
 
 
@@ -145,7 +159,7 @@ def run(
 ) -> JobResult:
     """Runs a job, or goes on with it. A function is called for the model once it is needed."""
     folder = Path(out).expanduser()
-    errors = ErrorShare(options.max_error_share, 0)
+    errors = ErrorShare(options.max_error_share, kept=KEPT)
     check_folder(folder)
     shared = options.shared or jax.distributed.is_initialized()
     with locked(folder, shared=shared), Stop() as stop:
@@ -219,22 +233,16 @@ def run(
 
 def _opened(
     source: Source | str | Sequence[str],
-    what: str,
-    image: str | None,
-    text: str | None,
-    key: str | None,
+    what: Any,
     shard_size: int,
+    **columns: str | None,
 ) -> Source:
     if isinstance(source, Source):
         return source
-    from siglip_jax.jobs.sources import open_source
-
     specs = [source] if isinstance(source, str | os.PathLike) else source
-    return open_source(
+    return open_items(
         [os.fspath(spec) for spec in specs],
-        image=image,
-        text=text,
-        key=key,
+        **columns,
         only=None if what == "pairs" else what,
         shard_size=shard_size,
     )

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.data.item import Item, Shard, Source
 from siglip_jax.jobs.claims import AllMine, Claims
-from siglip_jax.jobs.errors import ErrorShare
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.progress import JobProgress

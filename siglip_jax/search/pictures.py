@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from siglip_jax.jobs.sources import open_source
+from siglip_jax.data.open import SHARD_SIZE, open_items
 from siglip_jax.search.embeddings import Embeddings, Row
 
 
@@ -23,7 +24,7 @@ def pictures_of(
     found: dict[Row, bytes | str] = {}
     for number, manifest in enumerate(embeddings.manifests):
         own = [row for row in rows if row.folder == number]
-        origin = {"specs": list(specs)} if specs else manifest.source.get("origin")
+        origin: Any = {"specs": list(specs)} if specs else manifest.source.get("origin")
         if origin is None or "-" in origin["specs"]:  # standard input is gone
             found |= {row: row.key for row in own if Path(row.key).is_file()}
             continue
@@ -31,7 +32,13 @@ def pictures_of(
         with contextlib.ExitStack() as stack:
             if not specs:
                 stack.enter_context(contextlib.suppress(ValueError))
-            source = open_source(**origin)
+            columns = {f"{what}_column": origin.get(what) for what in ("image", "text", "key")}
+            source = open_items(
+                origin["specs"],
+                **columns,
+                only=origin.get("only", "images"),
+                shard_size=origin.get("shard_size", SHARD_SIZE),
+            )
             wanted: dict[str, Row] = {row.key: row for row in own}
             by_shard: dict[int, set[str]] = {}
             for row in own:

@@ -9,7 +9,7 @@ from siglip_jax.training.recipe import Recipe
 from siglip_jax.weights.staging import staged
 
 # A run may go on with these changed: they do not touch the weights.
-_FREE = ("evaluate", "save", "data.workers")
+_FREE = ("evaluate", "save", "data.workers", "data.max_error_share")
 _RECORD = "recipe.json"
 
 

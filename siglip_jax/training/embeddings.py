@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from siglip_jax.data import Pairs, captions_of, items_of
+from siglip_jax.data import ErrorShare, Pairs, captions_of, items_of
 from siglip_jax.data.item import Item
 from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.programs.towers import Program
@@ -107,7 +107,7 @@ def cached_image_embeddings(
     profile: Profile,
     *,
     batch: int,
-    max_unreadable: float,
+    max_error_share: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, list[int]]:
     """Embeddings kept in `folder` under a name that says what they are embeddings of.
@@ -119,7 +119,7 @@ def cached_image_embeddings(
       The embeddings (n, d), and the indices of images that cannot be read: rows of NaN.
 
     Raises:
-      ValueError: if more than the share `max_unreadable` of the images cannot be read.
+      ValueError: if more than the share `max_error_share` of the images cannot be read.
       OSError: if the disk is full.
     """
     tower = hosts.gathered(params["img"], program.mesh)
@@ -142,13 +142,10 @@ def cached_image_embeddings(
             rows = Rows(filled=filled)
             _embed(program, params, items_of(pairs, first), profile, rows, seen, batch=batch)
             bad = hosts.agreed(cache.bad)
-            if bad > max_unreadable * len(pairs):
+            share = ErrorShare(max_error_share, bad, first=cache.reason, what="images")
+            if share.exceeded(len(pairs)):
                 cache.discard()
-                raise ValueError(
-                    f"{bad} of {len(pairs)} images ({bad / len(pairs):.1%}) cannot be read, more "
-                    f"than the share of {max_unreadable:.1%} that may be (data.max_unreadable); "
-                    f"the first is {cache.reason or 'one of an earlier run'}"
-                )
+                raise share.error(len(pairs))
             cache.finish()
         hosts.meet("kept embeddings")
     kept = np.load(path, mmap_mode="r")

@@ -34,7 +34,7 @@ def make_evaluator(
     if recipe.evaluate is None:
         return None
     e = recipe.evaluate
-    pairs = open_pairs(e.data, image=e.image, caption=e.caption)
+    pairs = open_pairs(e.data, image_column=e.image_column, text_column=e.text_column)
     towers = program(begin, mesh, recipe)
     batch = inference_batch(recipe, mesh)
 

@@ -74,7 +74,8 @@ def train(
             f"{mesh.size} devices; the next that does is {math.ceil(recipe.batch / least) * least}"
         )
     begin = start(recipe)
-    pairs = open_pairs(recipe.data.train, image=recipe.data.image, caption=recipe.data.caption)
+    data = recipe.data
+    pairs = open_pairs(data.train, image_column=data.image_column, text_column=data.text_column)
     evaluate = make_evaluator(recipe, begin, mesh)
     if hosts.first():
         claim_folder(folder, recipe)
@@ -116,10 +117,8 @@ class _Run:
                 pairs,
                 begin.profile,
                 batch=inference_batch(recipe, mesh),
-                max_unreadable=recipe.data.max_unreadable,
-                progress=lambda done, n: report(
-                    TrainingProgress("embedding pictures", done, n, {})
-                ),
+                max_error_share=recipe.data.max_error_share,
+                progress=lambda done, n: report(TrainingProgress("embedding images", done, n, {})),
             )
         o = recipe.optimizer
         schedule = make_schedule(
@@ -152,7 +151,7 @@ class _Run:
             augmentation=recipe.augmentation,
             images=self.cache is None,
             workers=recipe.data.workers,
-            max_unreadable=recipe.data.max_unreadable,
+            max_error_share=recipe.data.max_error_share,
             skip=unread,
             patch=begin.model.config.vision.patch if begin.model.config.naflex else None,
             process_index=jax.process_index(),

@@ -88,9 +88,9 @@ class Recipe:
                 "data.cache_images embeds every image once, so it cannot be augmented; "
                 "leave out [augmentation]"
             )
-        if not 0 <= self.data.max_unreadable < 1:
+        if not 0 <= self.data.max_error_share < 1:
             raise RecipeError(
-                f"data.max_unreadable is a share below 1, got {self.data.max_unreadable}"
+                f"data.max_error_share is a share below 1, got {self.data.max_error_share}"
             )
         if self.execution.weights not in (None, "float32"):
             raise RecipeError(

@@ -7,12 +7,22 @@ import dataclasses
 import tomllib
 import types
 import typing
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from siglip_jax.messages import choose, did_you_mean, reason
 from siglip_jax.training.recipe import Recipe, RecipeError
+
+# What keys were called before.
+_RENAMED = {
+    "data.image": "image_column",
+    "data.caption": "text_column",
+    "data.max_unreadable": "max_error_share",
+    "evaluate.image": "image_column",
+    "evaluate.caption": "text_column",
+}
 
 
 def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
@@ -62,7 +72,22 @@ def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
       ...
     siglip_jax.training.recipe_tables.RecipeError: optimiser is unknown; did you mean optimizer?
     """
-    return _build(Recipe, table, "")
+    return _build(Recipe, _renamed(table), "")
+
+
+def _renamed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with the present names of keys; a warning says what they were called."""
+    made = dict(table)
+    for old, new in _RENAMED.items():
+        where, _, key = old.partition(".")
+        inside = made.get(where)
+        if not isinstance(inside, Mapping) or key not in inside:
+            continue
+        if new in inside:
+            raise RecipeError(f"{old} is called {where}.{new} now, which is given too")
+        warnings.warn(f"{old} is called {where}.{new} now", stacklevel=3)
+        made[where] = {new if k == key else k: v for k, v in inside.items()}
+    return made
 
 
 def _set(table: dict[str, Any], change: str) -> None:

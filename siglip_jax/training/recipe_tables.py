@@ -86,18 +86,19 @@ class Data:
 
     Attributes:
       train: what `siglip_jax.data.open_pairs` opens.
-      image, caption: names of columns or extensions, where they are not the usual ones.
+      image_column, text_column: names of columns or extensions, where they are not the usual
+        ones.
       workers: processes that prepare batches; 0 uses threads only.
-      max_unreadable: the share of images that may be unreadable before the run stops.
+      max_error_share: the share of images that may be unreadable before the run stops.
       cache_images: embed every image once, before training, and never again. For a
         frozen image tower; images are then not augmented.
     """
 
     train: str
-    image: str | None = None
-    caption: str | None = None
+    image_column: str | None = None
+    text_column: str | None = None
     workers: int = 0
-    max_unreadable: float = 0.01
+    max_error_share: float = 0.01
     cache_images: bool = False
 
 
@@ -168,8 +169,8 @@ class Evaluate:
 
     data: str
     every: int = 1000
-    image: str | None = None
-    caption: str | None = None
+    image_column: str | None = None
+    text_column: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -77,8 +77,12 @@ def test_pictures_that_are_none(cli, model, tmp_path):
     code, out, err = cli("embed", folder, "--model", model, "--out", "y")
     assert (code, out, len(err)) == (2, "", 1)
     assert err[0].startswith(
-        "siglip-jax: error: 10 of 11 items cannot be read, more than the share"
+        "siglip-jax: error: 10 of 11 items (90.9%) cannot be read, more than the share"
     )
+    assert err[0].endswith("what is finished is kept, and a larger --max-error-share allows more")
+    code, _, err = cli("embed", folder, "--model", model, "--out", "z", "--error-share", "1")
+    assert (code, err[0]) == (2, "siglip-jax: --error-share is called --max-error-share now")
+    assert "holds another job: the data have changed" in err[1]
 
 
 @pytest.mark.parametrize(

@@ -122,14 +122,21 @@ def test_zero_shot_with_a_file_of_classes(cli, model, data, tmp_path):
 
 def test_zero_shot_for_a_person(capsys):
     result = {"task": "zeroshot", "images": 1595, "classes": 40, "templates": ["a {}"]}
+    result["errors"] = []
     result["metrics"] = {"accuracy": 0.64127, "top5_accuracy": 1.0}
     evaluate._print(result)
     evaluate._print(result | {"templates": ["a {}", "{}"]})
-    assert capsys.readouterr().out.splitlines() == [
+    errors = {"errors": [{}] * 3, "images": 1592}
+    evaluate._print(result | errors)
+    out = capsys.readouterr().out.splitlines()
+    assert out.pop(6) == "1,592 images (3 more cannot be read), 40 classes, 'a {}'"
+    assert out == [
         "1,595 images, 40 classes, 'a {}'",
         "accuracy        64.13%",
         "right among 5  100.00%",
         "1,595 images, 40 classes, 2 templates",
+        "accuracy        64.13%",
+        "right among 5  100.00%",
         "accuracy        64.13%",
         "right among 5  100.00%",
     ]
@@ -162,8 +169,12 @@ def test_pictures_that_cannot_be_read_are_left_out(cli, model, data, monkeypatch
 
     monkeypatch.setattr(type(data), "read_bytes", read)
     code, out, err = cli(*argv)
+    assert (code, out, len(err)) == (2, "", 3)
+    assert err[2].startswith("siglip-jax: error: 2 of 5 images (40.0%) cannot be read, more than")
+    assert err[2].endswith("; a larger --max-error-share allows more")
+    code, out, err = cli(*argv, "--max-error-share", "0.4")
     got = json.loads(out)
-    assert code == 2 and got["images"] == 3
+    assert code == 0 and got["images"] == 3
     assert [error["error"] for error in got["errors"]] == [
         "1.png: not an image in a known format",
         f"{data / '3.png'}: cannot be read: Permission denied",

@@ -12,8 +12,8 @@ import shapes
 from pair_files import write_tar
 
 import siglip_jax
+from siglip_jax.data import TextStrings, open_items
 from siglip_jax.jobs import embed
-from siglip_jax.jobs.sources import TextStrings, open_source
 
 cli, model, pictures, surroundings, compiled_once = (
     command_line.cli,
@@ -28,7 +28,7 @@ FILES = ("a.PNG", "b.png", "sub/c.png")
 
 @pytest.fixture
 def index(model, pictures, tmp_path):
-    source = open_source([str(pictures)])
+    source = open_items([str(pictures)])
     embed(source, tmp_path / "index", model=siglip_jax.load(model))
     return tmp_path / "index"
 
@@ -108,7 +108,7 @@ def test_a_sheet(cli, model, pictures, index, tmp_path):
 def test_pictures_in_a_tar_are_found_again(cli, model, pictures, tmp_path):
     members = [(f"{n}.png", (pictures / name).read_bytes()) for n, name in enumerate(FILES)]
     write_tar(tmp_path / "a.tar", members)
-    source = open_source(["a.tar"])
+    source = open_items(["a.tar"])
     embed(source, tmp_path / "tars", model=siglip_jax.load(model))
     manifest = json.loads((tmp_path / "tars" / "manifest.json").read_text())
     manifest["source"]["origin"] = source.origin

@@ -172,7 +172,7 @@ def test_naflex_profiles_give_patches(make):
         make(profile=profile, patch=4, augmentation=CHANGES)
 
 
-# Pictures that cannot be read.
+# Images that cannot be read.
 
 
 def damaged(folder, count, bad):
@@ -181,9 +181,9 @@ def damaged(folder, count, bad):
 
 
 @pytest.mark.parametrize("augmentation", [None, CHANGES])
-def test_unreadable_pictures_are_replaced_and_counted(make, tmp_path, augmentation):
+def test_unreadable_images_are_replaced_and_counted(make, tmp_path, augmentation):
     pairs = damaged(tmp_path, 20, {3, 7})
-    options = {"max_unreadable": 0.5, "augmentation": augmentation}
+    options = {"max_error_share": 0.5, "augmentation": augmentation}
     batches = make(pairs, **options)
     seen = take(batches, 10)  # two epochs
     visited = np.concatenate([batch.index for batch in seen])
@@ -202,43 +202,44 @@ def test_unreadable_pictures_are_replaced_and_counted(make, tmp_path, augmentati
         assert np.array_equal(with_.text, without.text)
 
 
-def test_the_count_of_unreadable_pictures_is_restored(make, tmp_path):
+def test_the_count_of_unreadable_images_is_restored(make, tmp_path):
     pairs = damaged(tmp_path, 20, {3, 7})
-    first = make(pairs, max_unreadable=0.5)
+    first = make(pairs, max_error_share=0.5)
     take(first, 5)
-    second = make(pairs, max_unreadable=0.5)
+    second = make(pairs, max_error_share=0.5)
     second.restore(first.state())
     take(first, 5), take(second, 5)
     assert second.state() == first.state()
     assert second.unreadable >= 4
 
 
-def test_too_many_unreadable_pictures_are_an_error(make, tmp_path):
+def test_too_many_unreadable_images_are_an_error(make, tmp_path):
     pairs = damaged(tmp_path, 20, {3, 7})
     message = (
-        r"^[1-3] of \d+ pictures \(\d+\.\d%\) cannot be read, more than the 5\.0% that "
-        r"max_unreadable allows; the first is d\.parquet:[37]: image bytes: not an image"
+        r"^[1-3] of \d+ images \(\d+\.\d%\) cannot be read, more than the share of 0\.05 that may "
+        r"be; the first is d\.parquet:[37]: image bytes: not an image in a known format; "
+        r"a larger max_error_share allows more$"
     )
     with pytest.raises(ValueError, match=message):
-        take(make(pairs, max_unreadable=0.05), 10)
-    with pytest.raises(ValueError, match=r"^1 of \d+ pictures .* more than the 0\.0% that"):
-        take(make(pairs, max_unreadable=0, batch=1), 20)
+        take(make(pairs, max_error_share=0.05), 10)
+    with pytest.raises(ValueError, match=r"^1 of \d+ images .* more than the share of 0 that"):
+        take(make(pairs, max_error_share=0, batch=1), 20)
 
 
 def test_a_bad_start_is_no_bad_share(make, tmp_path):
     # One in twenty-five is within 4%, even where it is among the first.
-    batches = make(damaged(tmp_path, 25, {3}), batch=1, max_unreadable=0.04)
+    batches = make(damaged(tmp_path, 25, {3}), batch=1, max_error_share=0.04)
     take(batches, 25)
     assert batches.unreadable == 1
 
 
-def test_no_readable_picture_at_all(make, tmp_path):
-    batches = make(damaged(tmp_path, 5, range(5)), threads=1, max_unreadable=1.0)
-    message = r"^of 100 pictures drawn at random none can be read; the last is d\.parquet:\d: image"
+def test_no_readable_image_at_all(make, tmp_path):
+    batches = make(damaged(tmp_path, 5, range(5)), threads=1, max_error_share=1.0)
+    message = r"^of 100 images drawn at random none can be read; the last is d\.parquet:\d: image"
     with pytest.raises(ValueError, match=message):
         next(batches)
     batches = make(images=False, skip=range(11))
-    with pytest.raises(ValueError, match=r"the last is picture \d+: to be skipped$"):
+    with pytest.raises(ValueError, match=r"the last is image \d+: to be skipped$"):
         next(batches)
 
 
@@ -279,7 +280,7 @@ def test_what_is_no_state(make, state):
         ({"workers": -1}, r"workers must be an integer from 0 to 1024, got -1$"),
         ({"process_count": 3}, r"^batch 4 does not divide by 3 processes$"),
         ({"process_index": 1}, r"process_index must be an integer from 0 to 0, got 1$"),
-        ({"max_unreadable": 2}, r"^max_unreadable must be a share from 0 to 1, got 2$"),
+        ({"max_error_share": 2}, r"^max_error_share must be a share from 0 to 1, got 2$"),
     ],
 )
 def test_bad_arguments(make, options, message):

@@ -1,12 +1,213 @@
-"""Pairs from Parquet files."""
+"""Parquet files, as items in shards and as pairs at any row."""
 
 import pickle
+import random
+import sys
 
 import pyarrow
+import pyarrow.parquet
 import pytest
-from pair_files import captions, png, write_parquet
+from job_inputs import items
+from pair_files import captions, picture, png, write_parquet
 
-from siglip_jax.data import Pairs, captions_of, open_pairs, parquet
+from siglip_jax.data import Pairs, captions_of, open_items, open_pairs, parquet
+
+
+def test_bytes_and_texts_by_row_groups(tmp_path):
+    for number in range(2):
+        write_parquet(tmp_path / f"{number}.parquet", count=7, rows=3)
+    source = open_items([str(tmp_path)], shard_size=6)
+    assert [(shard.name, shard.items) for shard in source.shards()] == [
+        ("0.parquet from row 0", 6),
+        ("0.parquet from row 6", 1),
+        ("1.parquet from row 0", 6),
+        ("1.parquet from row 6", 1),
+    ]
+    expected = [(f"0.parquet:{n}", png(n), captions(n)[0], None) for n in range(7)]
+    assert items(source)[:7] == expected
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.identity() == source.identity()
+    assert list(copy.read(1, keys={"0.parquet:6"})) == expected[6:]
+    assert list(copy.read(1, keys=())) == []
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 40, 100])
+@pytest.mark.parametrize("size", [1, 4, 33, 1000])
+def test_every_row_is_in_one_shard_of_a_bounded_size(tmp_path, rows, size):
+    path = write_parquet(tmp_path / "a.parquet", count=71, rows=rows)
+    source = open_items([str(path)], shard_size=size)
+    assert [item.key for item in items(source)] == [f"a.parquet:{n}" for n in range(71)]
+    assert [item.image for item in items(source)] == [png(n) for n in range(71)]
+    for number, shard in enumerate(source.shards()):
+        assert len(list(source.read(number))) == shard.items <= size
+
+
+def test_what_hugging_face_writes(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "named.png").write_bytes(png(2))
+    made = datasets.Dataset.from_dict(
+        {"img": [picture(0), {"bytes": png(1), "path": "x.png"}, None], "label": [0, 1, 0]},
+        features=datasets.Features(
+            {"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+        ),
+    )
+    made.to_parquet(str(tmp_path / "train-00000-of-00001.parquet"))
+    found = items(open_items([str(tmp_path / "train-*.parquet")]))
+    assert found[0].image.startswith(b"\x89PNG")
+    assert found[1].image == png(1)
+    name = "train-00000-of-00001.parquet:2"
+    assert found[2] == (name, None, None, f"{name}: no image in column img")
+
+
+def test_paths_structs_of_paths_and_other_names(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "0.png").write_bytes(png(0))
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    places = [{"bytes": None, "path": "sub/0.png"}, {"bytes": png(1), "path": None}]
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table(
+        {
+            "image": ["sub/0.png", "/x/1.png"],
+            "both": pyarrow.array(places, kind),
+            "id": [17, 4],
+            "title": pyarrow.array(["a dog", None]),
+        }
+    )
+    pyarrow.parquet.write_table(table, path)
+    found = items(open_items([str(path)], key_column="id", text_column="title"))
+    assert found == [
+        ("17", str(tmp_path / "sub" / "0.png"), "a dog", None),
+        ("4", "/x/1.png", None, None),
+    ]
+    found = items(open_items([str(path)], image_column="both"))
+    assert [item.image for item in found] == [str(tmp_path / "sub" / "0.png"), png(1)]
+
+
+def test_texts_alone(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", count=2, image=None)
+    assert [item.text for item in items(open_items([str(path)]))] == ["dog 0", "dog 1"]
+    found = items(open_items([str(write_parquet(tmp_path / "b.parquet", count=2))], only="texts"))
+    assert [(item.key, item.image, item.text) for item in found] == [
+        ("b.parquet:0", None, "dog 0"),
+        ("b.parquet:0/2", None, "cat 0"),
+        ("b.parquet:1", None, "dog 1"),
+        ("b.parquet:1/2", None, "cat 1"),
+    ]
+    texts = ["a dog", "", None]
+    path = write_parquet(tmp_path / "c.parquet", count=3, image=None, captions=texts)
+    assert [item.error for item in items(open_items([str(path)]))] == [
+        None,
+        "c.parquet:1: no text in column captions",
+        "c.parquet:2: no text in column captions",
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.list_(pyarrow.string(), 2),
+        pyarrow.large_list(pyarrow.large_string()),
+        pyarrow.list_(pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+    ],
+    ids=["fixed", "large", "dictionary"],
+)
+def test_lists_of_texts_of_every_kind(tmp_path, kind):
+    lists = pyarrow.array([["a dog", "a cat"], ["one", "two"]], pyarrow.list_(pyarrow.string()))
+    pyarrow.parquet.write_table(pyarrow.table({"text": lists.cast(kind)}), tmp_path / "a.parquet")
+    found = items(open_items([str(tmp_path / "a.parquet")], only="texts"))
+    assert [item.text for item in found] == ["a dog", "a cat", "one", "two"]
+
+
+def test_damage_inside_loses_no_row_without_a_word(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"image": [png(n) for n in range(8)]})
+    pyarrow.parquet.write_table(table, path, row_group_size=4, compression="gzip")
+    group = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    start = group.dictionary_page_offset or group.data_page_offset
+    data[start : start + group.total_compressed_size] = b"\xaa" * group.total_compressed_size
+    path.write_bytes(data)
+    found = items(open_items([str(path)]))
+    assert [item.image for item in found[:4]] == [png(n) for n in range(4)]
+    assert [item.key for item in found] == [f"a.parquet:{n}" for n in range(8)]
+    assert all(item.error.startswith("a.parquet: row ") for item in found[4:])
+
+
+def test_a_large_row_group_is_not_read_whole(tmp_path):
+    path, data = tmp_path / "a.parquet", random.Random(0).randbytes(100_000)
+    table = pyarrow.table({"image": [data] * 400})
+    pyarrow.parquet.write_table(table, path, use_dictionary=False, write_batch_size=8)
+    del table
+    before, most = pyarrow.total_allocated_bytes(), 0
+    for item in open_items([str(path)]).read(0):
+        assert item.image == data
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert 1 << 20 < most < 12 << 20  # of 40 MB
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        (
+            {},
+            {"image_column": "imag"},
+            "no column imag; the columns are image, captions; did you mean",
+        ),
+        ({}, {"text_column": "title"}, "no column title; the columns are image, captions"),
+        (
+            {},
+            {"key_column": "id"},
+            "no column id; the columns are image, captions; name it with key_column$",
+        ),
+        ({"image": None, "captions": None, "x": [1]}, {}, "no column image or img or jpg or png"),
+        ({"image": [1] * 7}, {}, "column image holds int64; expected the bytes of image files"),
+        ({"captions": [1] * 7}, {}, "column captions holds int64; expected a string or a list"),
+        (
+            {"key": list("abcdbfg")},
+            {},
+            "'b' is 2 times in column key; name a column with key_c",
+        ),
+        ({"key": ["a", None, *"cdefg"]}, {}, "row 1 has no key in column key"),
+        ({"captions": None}, {"only": "texts"}, "no column caption or captions or text"),
+    ],
+)
+def test_columns_that_do_not_fit(tmp_path, columns, options, message):
+    path = write_parquet(tmp_path / "a.parquet", **columns)
+    for opened in (open_items, open_pairs):
+        if opened is open_pairs and ("key" in columns or options.pop("only", None)):
+            continue
+        with pytest.raises(ValueError, match=f"a.parquet: {message}") as caught:
+            opened(str(path), **options)
+        assert "\n" not in str(caught.value)
+
+
+def test_keys_that_two_files_share(tmp_path):
+    for name in ("a.parquet", "b.parquet"):
+        write_parquet(tmp_path / name, key=list("abcdefg"))
+    with pytest.raises(ValueError, match="'a' is 2 times in column key"):
+        open_items([str(tmp_path)])
+    # Of pairs several may be of one image, which its key names.
+    assert open_pairs(str(tmp_path))[8] == ("b", png(1), captions(1))
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -9])
+def test_a_damaged_file(tmp_path, keep):
+    path = write_parquet(tmp_path / "a.parquet")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"a\.parquet: not a Parquet file that can be read: ") as e:
+        open_items([str(path)])
+    assert "\n" not in str(e.value)
+    with pytest.raises(ValueError, match=r"a\.parquet: not a Parquet file that can be read: "):
+        open_pairs(str(path))
+
+
+def test_no_rows(tmp_path):
+    path = tmp_path / "a.parquet"
+    columns = {"image": pyarrow.array([], "binary"), "text": pyarrow.array([], "string")}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    for opened in (open_items, open_pairs):
+        with pytest.raises(ValueError, match=r"a\.parquet: there are no rows in it"):
+            opened(str(path))
 
 
 def test_rows_are_pairs_across_row_groups_and_files(tmp_path):
@@ -45,20 +246,20 @@ def test_images_as_hugging_face_stores_them_and_as_paths(tmp_path):
     b = write_parquet(tmp_path / "b.parquet", 2, image=["inside/1.png", "none.png"])
     assert [open_pairs(str(a))[n].image for n in (0, 1)] == [png(0), png(1)]
     assert open_pairs(str(b))[0].image == png(1)
-    with pytest.raises(ValueError, match=r"none\.png: cannot be read: No such file"):
+    with pytest.raises(ValueError, match=r"none\.png: no such file or folder"):
         open_pairs(str(b))[1]
 
 
 def test_columns_can_be_named(tmp_path):
     columns = {"image": None, "captions": None, "photo": [png(0)], "title": ["a dog"]}
     file = write_parquet(tmp_path / "a.parquet", 1, **columns)
-    pairs = open_pairs(str(file), image="photo", caption="title")
+    pairs = open_pairs(str(file), image_column="photo", text_column="title")
     assert pairs[0] == ("a.parquet:0", png(0), ("a dog",))
 
 
 def test_a_null_image_is_one_that_cannot_be_read(tmp_path):
     file = write_parquet(tmp_path / "a.parquet", 2, image=[png(0), None])
-    with pytest.raises(ValueError, match=r"^a\.parquet:1: no image$"):
+    with pytest.raises(ValueError, match=r"^a\.parquet:1: no image in column image$"):
         open_pairs(str(file))[1]
 
 
@@ -73,8 +274,9 @@ def test_a_copy_in_another_process_reads_the_same(tmp_path):
 def test_row_groups_used_last_are_kept_and_others_dropped(tmp_path, monkeypatch):
     pairs = open_pairs(str(write_parquet(tmp_path / "a.parquet", 9, rows=3)))
     opened = []
-    real = parquet._opened
-    monkeypatch.setattr(parquet, "_opened", lambda *a: opened.append(1) or real(*a))
+    real = parquet.opened_parquet
+    spy = lambda *a, **options: opened.append(1) or real(*a, **options)  # noqa: E731
+    monkeypatch.setattr(parquet, "opened_parquet", spy)
     assert [pairs[n].image for n in (0, 1, 4, 2, 5)] == [png(n) for n in (0, 1, 4, 2, 5)]
     assert len(opened) == 2
     monkeypatch.setattr(parquet, "_CACHE_BYTES", 1)
@@ -95,46 +297,6 @@ def test_identity_is_of_the_data_not_of_the_folder(tmp_path):
     assert len({a.identity(), more.identity(), renamed.identity()}) == 3
 
 
-BAD = {
-    "no such image column": (
-        {"image": None, "images": [png(0)]},
-        {},
-        r"a\.parquet: no column image; the columns are captions, images; "
-        r"did you mean image='images'\?$",
-    ),
-    "no such caption column": (
-        {"captions": None, "words": ["a"]},
-        {},
-        r"no column caption or captions or text; the columns are image, words; "
-        r"name it with caption=$",
-    ),
-    "a wrong name": (
-        {},
-        {"caption": "caption"},
-        r"no column caption; .*; did you mean caption='captions'\?$",
-    ),
-    "images of numbers": (
-        {"image": [3]},
-        {},
-        r"a\.parquet: column image holds int64; expected the bytes of image files, "
-        r"a struct of bytes and path, or paths$",
-    ),
-    "captions of numbers": (
-        {"captions": [[1, 2]]},
-        {},
-        r"column captions holds list<\w+: int64>; expected a string or a list of strings$",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_columns(tmp_path, case):
-    columns, names, message = BAD[case]
-    file = write_parquet(tmp_path / "a.parquet", 1, **columns)
-    with pytest.raises(ValueError, match=message):
-        open_pairs(str(file), **names)
-
-
 def test_missing_captions_are_counted(tmp_path):
     texts = [["a"], [], None, ["", " "], ["b"], [], ["c"]]
     file = write_parquet(tmp_path / "a.parquet", captions=texts)
@@ -146,19 +308,10 @@ def test_missing_captions_are_counted(tmp_path):
         open_pairs(str(file))
 
 
-def test_files_that_are_no_parquet_or_hold_nothing(tmp_path):
-    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(ValueError, match=r"bad\.parquet: not a Parquet file that can be read: "):
-        open_pairs(str(tmp_path / "bad.parquet"))
-    columns = {"image": pyarrow.array([], "binary"), "captions": pyarrow.array([], "string")}
-    write_parquet(tmp_path / "empty.parquet", 0, **columns)
-    with pytest.raises(ValueError, match=r"empty\.parquet: there are no rows in it$"):
-        open_pairs(str(tmp_path / "empty.parquet"))
-
-
 def test_pyarrow_missing(tmp_path, monkeypatch):
     file = write_parquet(tmp_path / "a.parquet")
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    message = r"pyarrow is not installed.*pip install 'siglip-jax\[train\]'$"
-    with pytest.raises(ValueError, match=message):
-        open_pairs(str(file))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    message = r"pyarrow is not installed.*pip install 'siglip-jax\[jobs\]'$"
+    for opened in (open_items, open_pairs):
+        with pytest.raises(ValueError, match=message):
+            opened(str(file))

@@ -6,8 +6,8 @@ from job_inputs import picture
 from saved_model import saved
 
 import siglip_jax
+from siglip_jax.data import Item, Shard
 from siglip_jax.jobs import embed
-from siglip_jax.jobs.sources import Item, Shard
 
 
 class Some:

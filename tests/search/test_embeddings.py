@@ -8,8 +8,8 @@ import pytest
 import shapes
 from job_inputs import pictures
 
+from siglip_jax.data import TextStrings
 from siglip_jax.jobs import embed, score
-from siglip_jax.jobs.sources import TextStrings
 from siglip_jax.programs import make_mesh
 from siglip_jax.search import Searcher, open_embeddings, search
 

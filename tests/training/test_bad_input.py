@@ -87,7 +87,7 @@ def test_unreadable_pictures_are_replaced_and_counted(tmp_path, table, data):
     def change(rows):
         rows[3]["image"] = b"no picture"
 
-    table |= {"data": rewritten(data, tmp_path, change) | {"max_unreadable": 0.2}}
+    table |= {"data": rewritten(data, tmp_path, change) | {"max_error_share": 0.2}}
     with pytest.warns(UserWarning, match="times another image was taken") as told:
         assert run(tmp_path, table).finished
     (line,) = [str(one.message) for one in told]
@@ -104,9 +104,10 @@ def test_too_many_unreadable_pictures(tmp_path, table, data):
         for row in rows[::4]:
             row["image"] = b"no picture"
 
-    table |= {"data": rewritten(data, tmp_path, change) | {"max_unreadable": 0.1}}
+    table |= {"data": rewritten(data, tmp_path, change) | {"max_error_share": 0.1}}
     with pytest.raises(
-        ValueError, match=r"more than the 10\.0% that max_unreadable allows"
+        ValueError,
+        match=r"more than the share of 0\.1 that may be.*a larger max_error_share allows more$",
     ) as caught:
         run(tmp_path, table)
     assert "the first is " in str(caught.value) and "\n" not in str(caught.value)

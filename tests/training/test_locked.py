@@ -85,6 +85,9 @@ class Images:
     def __len__(self):
         return 10
 
+    def key(self, index):
+        return str(index)
+
     def __getitem__(self, index):
         if self.name == "damaged" and index in (3, 7):
             raise ValueError(f"{index}.png: cannot be read")
@@ -109,7 +112,7 @@ def cached(tmp_path, monkeypatch, data):
     monkeypatch.setattr(embeddings, "_embed", embed)
     program = Program(SiglipModel(config), make_mesh(jax.devices()[:1]))
 
-    def call(tower=1.0, images="a", max_unreadable=0.5):
+    def call(tower=1.0, images="a", max_error_share=0.5):
         return cached_image_embeddings(
             tmp_path,
             program,
@@ -117,7 +120,7 @@ def cached(tmp_path, monkeypatch, data):
             Images(images),
             custom_profile(config, pad=1),
             batch=4,
-            max_unreadable=max_unreadable,
+            max_error_share=max_error_share,
         )
 
     run.call = call
@@ -152,11 +155,11 @@ def test_what_was_embedded_before_an_interruption_is_not_embedded_again(cached, 
 
 def test_images_that_cannot_be_embedded_are_left_out_or_too_many(cached):
     for _ in range(2):
-        zimg, unread = cached.call(images="damaged", max_unreadable=0.2)
+        zimg, unread = cached.call(images="damaged", max_error_share=0.2)
         assert unread == [3, 7] and np.isnan(zimg[unread]).all()
         assert np.isfinite(np.delete(zimg, unread, axis=0)).all()
     assert len(cached.calls) == 1
     for _ in range(2):  # each is tried again
         with pytest.raises(ValueError, match=r"2 of 10 images \(20.0%\) cannot be read.* 3.png: "):
-            cached.call(tower=3.0, images="damaged", max_unreadable=0.1)
+            cached.call(tower=3.0, images="damaged", max_error_share=0.1)
     assert [len(keys) for keys in cached.calls] == [10, 10, 10]

@@ -130,7 +130,7 @@ def test_a_released_architecture_brings_its_vocabulary():
         ("save.every", 0, "save.every must be at least 1, got 0"),
         ("save.keep", 0, "save.keep must be at least 1, got 0"),
         ("evaluate", {"data": "x", "every": 0}, "evaluate.every must be at least 1, got 0"),
-        ("data.max_unreadable", 1.5, "data.max_unreadable is a share below 1, got 1.5"),
+        ("data.max_error_share", 1.5, "data.max_error_share is a share below 1, got 1.5"),
         ("optimizer.warmup", 10, "optimizer.warmup=10 is not below steps=10"),
         ("augmentation.rotate", -1, "[augmentation]: "),
         ("model.image.num_heads", 3, "width 8 is not a multiple of num_heads 3"),
@@ -150,6 +150,27 @@ def test_what_a_recipe_may_not_say(path, value, message):
         _ = recipe.config  # sizes are checked when the architecture is made
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("data.image", "data.image_column", "photo"),
+        ("data.caption", "data.text_column", "title"),
+        ("data.max_unreadable", "data.max_error_share", 0.5),
+        ("evaluate.caption", "evaluate.text_column", "title"),
+    ],
+)
+def test_keys_under_the_names_that_they_had(old, new, value):
+    table = changed("evaluate", {"data": "x"})
+    where, _, key = old.partition(".")
+    table[where] = table[where] | {key: value}
+    with pytest.warns(UserWarning, match=f"^{old} is called {new} now$"):
+        recipe = recipe_from_dict(table)
+    assert getattr(getattr(recipe, where), new.partition(".")[2]) == value
+    table[where] |= {new.partition(".")[2]: value}
+    with pytest.raises(ValueError, match=f"^{old} is called {new} now, which is given too$"):
+        recipe_from_dict(table)
 
 
 def test_two_that_exclude_each_other():

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.cli.image_files import image_files
+from siglip_jax.cli.options.data import column_options
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.job import (
     add_job_arguments,
-    column_options,
     refuse_job_arguments,
     run_job,
     shard_size,
@@ -102,10 +102,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
+    from siglip_jax.data import TextStrings, open_items
     from siglip_jax.jobs.job import Job
     from siglip_jax.jobs.run import Options
     from siglip_jax.jobs.run import run as run_in
-    from siglip_jax.jobs.sources import TextStrings, open_source
 
     texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
     of_texts = bool(texts or args.texts_file or (args.text_column and not args.image_column))
@@ -120,7 +120,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
             raise ValueError(f"{args.texts_file}: expected one text a line, got none")
         source = TextStrings(texts, shard_size(args))
     else:
-        source = open_source(
+        source = open_items(
             args.sources or args.images,
             **column_options(args),
             only=job.what,

@@ -1,16 +1,19 @@
 """Measure a model on images with captions, by big_vision's definitions.
 
-DATA is a folder of images with captions, webdataset .tar files, .parquet files, or
-tfds:NAME:SPLIT. Every caption of every image takes part in retrieval; in zero-shot
-classification the first caption of an image is its class.
+DATA is a folder of images with captions, a .csv, .tsv or .jsonl, webdataset .tar files,
+.parquet files, local or remote (gs://, s3://, hf://, https://), or tfds:NAME:SPLIT. Every
+caption of every image takes part in retrieval; in zero-shot classification the first
+caption of an image is its class.
 
   siglip-jax evaluate coco/ --model siglip_b16_224 --task retrieval
   siglip-jax evaluate photos.tar --model siglip_b16_224 --task zeroshot --templates clip_best
   siglip-jax evaluate emoji.parquet --model model/ --task zeroshot --template "{}" --as-written
 
 Recall at k is the share of images with a caption of theirs among the k nearest, and of
-captions with their image among the k nearest. An image that cannot be read is reported
-on standard error and left out with its captions, and the exit code is 2.
+captions with their image among the k nearest. An image that cannot be read is named on
+standard error, counted in the result, and left out with its captions; if more of them
+cannot be read than the share of --max-error-share, there is no result, and the exit code
+is 2.
 """
 
 import argparse
@@ -18,6 +21,8 @@ import warnings
 from collections import Counter
 from typing import Any
 
+from siglip_jax.cli.options.data import add_data_arguments, column_options, max_error_share
+from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
     add_model_arguments,
     batch_sizes,
@@ -40,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", choices=("retrieval", "zeroshot"), required=True, help="what is measured"
     )
-    parser.add_argument("--image-column", metavar="NAME", help="of the image, if not as usual")
-    parser.add_argument("--caption-column", metavar="NAME", help="of the caption, likewise")
+    add_data_arguments(parser)
+    add_former(parser, "--caption-column", "--text-column", dest="text_column")
     add_json_argument(parser)
     group = parser.add_argument_group("zero-shot classification")
     group.add_argument(
@@ -73,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, option) and not zero_shot:
             raise ValueError(f"--{option.replace('_', '-')} is for --task zeroshot")
 
-    from siglip_jax.data import captions_of, open_pairs
+    from siglip_jax.data import ErrorShare, captions_of, open_pairs
 
-    pairs = open_pairs(args.data, image=args.image_column, caption=args.caption_column)
+    pairs = open_pairs(args.data, **column_options(args))
     captions = captions_of(pairs)
     if not captions:
         raise ValueError(f"{args.data}: there is no image")
@@ -99,6 +104,11 @@ def run(args: argparse.Namespace) -> int:
     zimg, good, errors = embed_images(scorer, items_of(pairs), len(pairs))
     if not len(good):
         raise ValueError(f"{args.data}: none of the {len(captions):,} images can be read")
+    unreadable = ErrorShare(max_error_share(args), what="images")
+    for error in errors:
+        unreadable.add(error["image"], error["error"])
+    if unreadable.exceeded(len(captions)):
+        raise unreadable.error(len(captions))
     result: dict[str, Any] = describe_run(args, model) | {"data": args.data, "task": args.task}
     result["images"] = len(good)
     if zero_shot:
@@ -125,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(result)
     else:
         _print(result)
-    return 2 if errors else 0
+    return 0
 
 
 def _classes(labels_file: str | None, firsts: list[str]) -> tuple[list[str], list[int]]:
@@ -170,14 +180,19 @@ def _print(result: dict[str, Any]) -> None:
     if result["task"] == "zeroshot":
         templates = len(result["templates"])
         spoken = f"{templates} templates" if templates > 1 else repr(result["templates"][0])
-        print(f"{result['images']:,} images, {result['classes']:,} classes, {spoken}")
+        print(f"{_images(result)}, {result['classes']:,} classes, {spoken}")
         names = {"accuracy": "accuracy", "top5_accuracy": "right among 5"}
         rows = [(name, f"{metrics[key]:.2%}") for key, name in names.items()]
         print(aligned(rows, "lr"))
         return
-    print(f"{result['images']:,} images, {result['texts']:,} captions")
+    print(f"{_images(result)}, {result['texts']:,} captions")
     ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in metrics))
     table = [("recall", *(f"@{k}" for k in ks))]
     for key, name in (("img2txt", "image to caption"), ("txt2img", "caption to image")):
         table.append((name, *(f"{metrics[f'{key}_recall@{k}']:.2%}" for k in ks)))
     print(aligned(table, "l" + "r" * len(ks)))
+
+
+def _images(result: dict[str, Any]) -> str:
+    bad = f" ({len(result['errors']):,} more cannot be read)" if result["errors"] else ""
+    return f"{result['images']:,} images{bad}"

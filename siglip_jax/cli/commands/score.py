@@ -28,9 +28,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.image_files import image_files
+from siglip_jax.cli.options.data import column_options
 from siglip_jax.cli.options.job import (
     add_job_arguments,
-    column_options,
     refuse_job_arguments,
     run_job,
     shard_size,
@@ -155,10 +155,10 @@ def _labels(args: argparse.Namespace) -> list[str]:
 
 
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
+    from siglip_jax.data import open_items
     from siglip_jax.jobs.job import ALL_LABELS, Job
     from siglip_jax.jobs.run import Options
     from siglip_jax.jobs.run import run as run_in
-    from siglip_jax.jobs.sources import open_source
 
     labels = _labels(args)
     if not labels and not args.pairs:
@@ -177,7 +177,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         templates=tuple(args.template or ["{}"]),
         top=args.top,
     )
-    source = open_source(
+    source = open_items(
         args.images,
         **column_options(args),
         only=None if args.pairs else "images",

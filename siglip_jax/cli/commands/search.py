@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.image_files import SUFFIXES
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
     PROFILES,
@@ -118,7 +117,9 @@ def _sorted_queries(queries: list[str]) -> tuple[list[str], list[str]]:
     Raises:
       ValueError: if an image file does not exist.
     """
-    images = [query for query in queries if Path(query).suffix.lower() in SUFFIXES]
+    from siglip_jax.data.specs import IMAGES
+
+    images = [query for query in queries if Path(query).suffix.lower() in IMAGES]
     for image in images:
         if not Path(image).expanduser().exists():
             raise ValueError(f"{image}: no such file{near_file(image)}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.options.former import add_former
+from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import print_json
 from siglip_jax.cli.progress import Bar
@@ -28,44 +28,16 @@ _OF_JOBS = (
 )
 
 
-def share(text: str) -> float:
-    """argparse type of a share."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
-    return value
-
-
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("bulk jobs (--out is a folder)")
-    for what in ("image", "text", "key"):
-        group.add_argument(
-            f"--{what}-column",
-            metavar="NAME",
-            help=f"column of a table that holds the {what}s (default: one of the usual names)",
-        )
+    add_data_arguments(group)
     group.add_argument(
         "--shard-size",
         type=positive,
         metavar="N",
         help=f"items a shard, done whole or not at all (default: {_SHARD_SIZE}; a tar is a shard)",
     )
-    group.add_argument(
-        "--max-error-share",
-        type=share,
-        metavar="SHARE",
-        help="share of items that may be unreadable before the job stops (default: 0.01)",
-    )
-    add_former(
-        group,
-        "--error-share",
-        "--max-error-share",
-        dest="max_error_share",
-        type=share,
-    )
+    add_former_share(group)
     group.add_argument(
         "--shared",
         action="store_true",
@@ -89,16 +61,10 @@ def shard_size(args: argparse.Namespace) -> int:
     return args.shard_size or _SHARD_SIZE
 
 
-def column_options(args: argparse.Namespace) -> dict[str, str | None]:
-    """The columns that a source is told, as `open_source` takes them."""
-    return {what: getattr(args, f"{what}_column") for what in ("image", "text", "key")}
-
-
 def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     """Runs `call(report=..., ...)`, with a bar, and says how it ended; the exit code."""
     join(args.distributed)
-    share = 0.01 if args.max_error_share is None else args.max_error_share
-    options: dict[str, Any] = {"max_error_share": share, "shared": args.shared}
+    options: dict[str, Any] = {"shared": args.shared, "max_error_share": max_error_share(args)}
     with Bar(log=_LOG) as bar:
         result = call(
             batch_size=args.batch_size,

@@ -2,17 +2,18 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from siglip_jax.jobs.sources.storage import open_binary
+from siglip_jax.data.storage import open_binary, whole_only
 
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _FAILURES = (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error)
-# What claims to be a picture of more than this would not fit into memory.
+# What claims to be an image of more than this would not fit into memory.
 LARGEST = 1 << 30
 
 
@@ -24,17 +25,39 @@ class Damaged(Exception):
         self.inside = inside  # name of the member that is cut off
 
 
-def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
-    """Name and content of the files in a tar whose names are `wanted`; None if too large.
+class Member(NamedTuple):
+    """A file in a tar, and where its content lies in the decompressed tar.
+
+    `read()`, before the next member is asked for, gives the content, or None if it is too
+    large. It raises `Damaged`.
+    """
+
+    name: str
+    offset: int
+    size: int
+    read: Callable[[], bytes | None]
+
+
+def members(where: str, wanted: Callable[[str], bool], *, jump: bool = False) -> Iterator[Member]:
+    """The files in a tar whose names are `wanted`.
+
+    Args:
+      jump: go from header to header, without reading what lies between.
 
     Raises:
-      ValueError: if it is no tar, or cannot be reached.
+      ValueError: if it is no tar, or cannot be reached; with `jump`, if it is compressed or
+        comes from a server that gives whole files only.
       Damaged: if it ends too early or something else follows.
     """
     with open_binary(where) as opened:
         head = opened.peek(2)[:2]
+        if jump and head in _OPENERS:
+            raise ValueError(
+                f"{where}: a compressed tar has no random access; decompress it "
+                "(images do not get smaller by it)"
+            )
         plain = _OPENERS[head](opened) if head in _OPENERS else opened
-        stream = _Forward(plain)
+        stream: Any = _Forward(plain, jump)
         try:
             tar = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 - closed with its file
         except _FAILURES as error:
@@ -47,13 +70,15 @@ def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
                 if not member.isfile() or not wanted(member.name):
                     continue
                 last = member.name
-                stream.seek(member.offset_data)
-                yield member.name, _content(stream, member)
+                read = lambda member=member: _content(stream, member)  # noqa: E731
+                yield Member(member.name, member.offset_data, member.size, read)
             # tarfile takes an end of the file, or what is no header, for the end of the tar.
             if len(stream.last) < tarfile.BLOCKSIZE:
                 raise Damaged(f"cut off after {last}: there is no end mark")
             if any(stream.last):
                 raise Damaged(f"damaged after {last}: no valid header follows")
+        except io.UnsupportedOperation as error:
+            raise whole_only(where, "a tar in random access") from error
         except _FAILURES as error:
             reason = getattr(error, "strerror", None) or error
             raise Damaged(f"cut off or damaged after {last}: {reason}") from error
@@ -63,6 +88,7 @@ def _content(stream: "_Forward", member: tarfile.TarInfo) -> bytes | None:
     if member.size > LARGEST:
         return None
     try:
+        stream.seek(member.offset_data)
         data = stream.read(member.size)
         missing = member.size - len(data)
         reason = f"{missing:,} of {member.size:,} bytes are missing"
@@ -74,10 +100,14 @@ def _content(stream: "_Forward", member: tarfile.TarInfo) -> bytes | None:
 
 
 class _Forward:
-    """What tarfile needs of a file, for a stream that cannot go back."""
+    """What tarfile needs of a file, for a stream that cannot go back.
 
-    def __init__(self, stream: BinaryIO | Any) -> None:
-        self._stream, self._position = stream, 0
+    Args:
+      jump: the stream can, and what is passed over need not be read.
+    """
+
+    def __init__(self, stream: BinaryIO | Any, jump: bool) -> None:
+        self._stream, self._jump, self._position = stream, jump, 0
         self._again = b""
         self.last = b""  # what the last read gave
 
@@ -96,6 +126,9 @@ class _Forward:
         return self.last
 
     def seek(self, position: int) -> None:
+        if self._jump and position != self._position:
+            self._position, self._again = self._stream.seek(position), b""
+            return
         # tarfile reads the byte before a header, to see that the file goes on until there.
         if position == self._position - 1 and self.last:
             self._again, self._position = self.last[-1:], position

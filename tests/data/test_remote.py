@@ -14,13 +14,13 @@ import pytest
 from job_inputs import items
 from pair_files import png, samples, write_parquet, write_tar
 
-from siglip_jax.jobs.sources import open_source, trouble
-from siglip_jax.jobs.sources.storage import open_binary
+from siglip_jax.data import failures, open_items, open_pairs
+from siglip_jax.data.storage import open_binary
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(trouble, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(failures, "PAUSES", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -30,9 +30,13 @@ def files(tmp_path):
     (folder / "pictures" / "sub").mkdir(parents=True)
     for number, name in enumerate(("a.png", "b.jpg", "sub/c.png", "notes.md")):
         (folder / "pictures" / name).write_bytes(png(number))
+    for name in ("a.txt", "b.json", "sub/c.txt"):
+        (folder / "pictures" / name).write_text('{"text": "a dog"}')
     (folder / "tars").mkdir()
     for shard in range(2):
-        members = [(f"{key}.png", image) for key, image, _ in samples(3)]
+        members = []
+        for key, image, texts in samples(3):
+            members += [(f"{key}.png", image), (f"{key}.txt", "\n".join(texts).encode())]
         tar = write_tar(folder / "tars" / f"{shard}.tar", members)
     (folder / "packed.tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
     write_parquet(folder / "t.parquet")
@@ -146,8 +150,8 @@ def test_a_bucket_gives_what_the_folder_gives(files, memory, spec):
     def at(root):
         return f"texts:{root}/{spec[6:]}" if spec.startswith("texts:") else f"{root}/{spec}"
 
-    remote = open_source([at(memory)], shard_size=2)
-    here = open_source([at(files)], shard_size=2)
+    remote = open_items([at(memory)], shard_size=2)
+    here = open_items([at(files)], shard_size=2)
     assert contents(remote) == contents(here)
     assert remote.shards() == here.shards()
     copy = pickle.loads(pickle.dumps(remote))
@@ -155,25 +159,93 @@ def test_a_bucket_gives_what_the_folder_gives(files, memory, spec):
     assert copy.identity() == remote.identity()
 
 
+def pairs_of(spec):
+    pairs = open_pairs(spec)
+    copy = pickle.loads(pickle.dumps(pairs))
+    assert copy.identity() == pairs.identity()
+    return [copy[index] for index in reversed(range(len(copy)))]
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec != "packed.tar.gz"])
+def test_pairs_of_a_bucket_are_those_of_the_folder(files, memory, spec):
+    found = pairs_of(f"{memory}/{spec}")
+    assert found == pairs_of(f"{files}/{spec}")
+    assert all(pair.captions for pair in found)
+    # An item and a pair of one file are called alike, and hold the same.
+    keyed = {
+        key: (image, text) for key, image, text, _ in contents(open_items([f"{files}/{spec}"]))
+    }
+    assert keyed == {pair.key: (pair.image, pair.captions[0]) for pair in found}
+
+
+@pytest.mark.parametrize("spec", ["tars/{0..1}.tar", "t.parquet"])
+def test_pairs_of_a_web_server_with_ranges(files, ranged, spec):
+    expected = pairs_of(f"{files}/{spec}")
+    RangeHandler.asked.clear()
+    assert pairs_of(f"{ranged}/{spec}") == expected
+
+
+def test_an_image_in_a_remote_tar_is_read_alone(files, ranged, monkeypatch):
+    large = [
+        (f"{n}.{e}", content)
+        for n in range(3)
+        for e, content in (("png", random.Random(n).randbytes(3_000_000)), ("txt", b"a dog"))
+    ]
+    write_tar(files / "large.tar", large)
+    pairs = open_pairs(f"{ranged}/large.tar")
+    given = []
+    send = RangeHandler.send_header
+    monkeypatch.setattr(
+        RangeHandler,
+        "send_header",
+        lambda self, name, value: given.append((name, value)) or send(self, name, value),
+    )
+    assert pairs[1].image == large[2][1]
+    assert [value for name, value in given if name == "Content-Length"] == ["3000000"]
+
+
+def test_a_web_server_without_ranges_gives_small_tars_and_no_large_ones(files, plain):
+    spec = "tars/{0..1}.tar"
+    assert pairs_of(f"{plain}/{spec}") == pairs_of(f"{files}/{spec}")
+    # More than the first 5 MiB, which are read at once.
+    members = [(f"{n}.{e}", random.randbytes(2_000_000)) for n in range(4) for e in ("png", "x")]
+    write_tar(files / "big.tar", members)
+    with pytest.raises(ValueError, match=r"/big\.tar: the server gives whole files only, and") as e:
+        open_pairs(f"{plain}/big.tar")
+    assert str(e.value).startswith(f"{plain}/big.tar: ")
+    assert str(e.value).endswith("a tar in random access is read in parts; download it first")
+
+
+def test_a_pair_that_is_gone_or_refused_is_named_by_its_url(files, memory, plain):
+    pairs = open_pairs(f"{memory}/tars/0.tar")
+    fsspec.filesystem("memory").rm("/bucket/tars/0.tar")
+    with pytest.raises(ValueError, match=r"^0\.tar/0001: memory:///bucket/tars/0\.tar: no such f"):
+        pairs[1]
+    pairs = open_pairs(f"{plain}/pictures/a.png")
+    Handler.failures[:] = [("a.png", 403, 0)]
+    with pytest.raises(ValueError, match=f"^{plain}/pictures/a.png: access is refused$"):
+        pairs[0]
+
+
 @pytest.mark.parametrize("spec", ["tars/{0..1}.tar", "packed.tar.gz", "t.parquet"])
 def test_a_web_server_with_ranges(files, ranged, spec):
-    expected = contents(open_source([f"{files}/{spec}"]))
-    assert contents(open_source([f"{ranged}/{spec}"])) == expected
+    expected = contents(open_items([f"{files}/{spec}"]))
+    assert contents(open_items([f"{ranged}/{spec}"])) == expected
 
 
 @pytest.mark.parametrize("spec", ["tars/{0..1}.tar", "packed.tar.gz"])
 def test_a_web_server_without_ranges(files, plain, spec):
-    expected = contents(open_source([f"{files}/{spec}"]))
-    assert contents(open_source([f"{plain}/{spec}"])) == expected
+    expected = contents(open_items([f"{files}/{spec}"]))
+    assert contents(open_items([f"{plain}/{spec}"])) == expected
 
 
 def test_a_table_of_remote_pictures(files, plain, memory):
-    found = items(open_source([f"{memory}/t.csv"]))
+    found = items(open_items([f"{memory}/t.csv"]))
     assert found[0] == ("pictures/a.png", png(0), "a dog", None)
     assert found[1].key == "pictures/x.png"
     assert found[1].error == "memory:///bucket/pictures/x.png: no such file or folder"
     (files / "urls.csv").write_text(f"image\n{plain}/pictures/a.png\n{plain}/pictures/no.png\n")
-    found = items(open_source([str(files / "urls.csv")]))
+    found = items(open_items([str(files / "urls.csv")]))
     assert found[0][:2] == (f"{plain}/pictures/a.png", png(0))
     assert found[1].error == f"{plain}/pictures/no.png: no such file or folder"
 
@@ -181,10 +253,10 @@ def test_a_table_of_remote_pictures(files, plain, memory):
 @pytest.mark.parametrize("code", [500, 503, 429])
 def test_a_transient_error_is_tried_again(plain, code):
     Handler.failures[:] = [("a.png", code, 0)] * 3
-    assert items(open_source([f"{plain}/pictures/a.png"]))[0].image == png(0)
+    assert items(open_items([f"{plain}/pictures/a.png"]))[0].image == png(0)
     assert Handler.failures == []
     Handler.failures[:] = [("a.png", code, 0)] * 4
-    error = items(open_source([f"{plain}/pictures/a.png"]))[0].error
+    error = items(open_items([f"{plain}/pictures/a.png"]))[0].error
     assert error.startswith(f"{plain}/pictures/a.png: cannot be reached after 4 tries: {code}")
 
 
@@ -201,7 +273,7 @@ def test_a_broken_line_is_mended(files, plain):
 @pytest.mark.parametrize("code", [401, 403])
 def test_refused_access_is_not_tried_again(plain, code):
     Handler.failures[:] = [("a.png", code, 0)] * 4
-    error = items(open_source([f"{plain}/pictures/a.png"]))[0].error
+    error = items(open_items([f"{plain}/pictures/a.png"]))[0].error
     assert error == f"{plain}/pictures/a.png: access is refused"
     assert len(Handler.failures) == 3
 
@@ -219,10 +291,11 @@ def test_errors_of_a_bucket(files, memory, plain):
         "http://127.0.0.1:9/a.tar": "cannot be reached after 4 tries: .*[Cc]onnect",
     }
     for spec, message in cases.items():
-        with pytest.raises(ValueError, match=message) as caught:
-            open_source([spec])
-        assert str(caught.value).startswith(spec)
-        assert "\n" not in str(caught.value)
+        for opened in (open_items, open_pairs):
+            with pytest.raises(ValueError, match=message) as caught:
+                opened(spec)
+            assert str(caught.value).startswith(spec)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -232,13 +305,13 @@ def test_errors_of_a_bucket(files, memory, plain):
 def test_a_missing_package_is_named(monkeypatch, spec, module, package):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=f"{spec}: reading .*pip install {package}$"):
-        open_source([spec])
+        open_items([spec])
 
 
 def test_fsspec_itself_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(ValueError, match=r"fsspec is not installed.*'siglip-jax\[jobs\]'"):
-        open_source(["memory://bucket/a.tar"])
+        open_items(["memory://bucket/a.tar"])
 
 
 class NoCredentialsError(Exception):
@@ -261,11 +334,11 @@ def test_what_packages_raise(memory, monkeypatch, error, message):
 
     monkeypatch.setattr(MemoryFileSystem, "info", info)
     with pytest.raises(ValueError, match=f"memory://bucket/a.png: {message}"):
-        open_source([f"{memory}/a.png"])
+        open_items([f"{memory}/a.png"])
 
 
 def test_how_to_log_in_depends_on_the_bucket():
     error = NoCredentialsError("none")
-    assert "aws configure" in trouble.explained("s3://b/a", error)
-    assert "gcloud auth" in trouble.explained("gs://b/a", error)
-    assert "HF_TOKEN" in trouble.explained("hf://datasets/a/b", PermissionError("no"))
+    assert "aws configure" in failures.explained("s3://b/a", error)
+    assert "gcloud auth" in failures.explained("gs://b/a", error)
+    assert "HF_TOKEN" in failures.explained("hf://datasets/a/b", PermissionError("no"))

@@ -1,17 +1,24 @@
 """Rows of CSV, TSV and JSONL files, and lines of text files."""
 
 import csv
+import functools
 import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-from siglip_jax.data.item import Item, Shard
-from siglip_jax.data.pair import digest, text_captions
-from siglip_jax.jobs.sources.fetch import fetched
-from siglip_jax.jobs.sources.named import Columns, Unique, several_texts
-from siglip_jax.jobs.sources.storage import Stored, joined, open_binary, parent
+from siglip_jax.data.columns import Columns, Wanted, text_captions
+from siglip_jax.data.fetch import fetched
+from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
+from siglip_jax.data.storage import (
+    Stored,
+    is_remote,
+    joined,
+    open_binary,
+    parent,
+    read_bytes,
+    size,
+)
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
 _LINE = "line"  # the one column of a text file
 
 
@@ -24,21 +31,30 @@ class _Piece(NamedTuple):
     count: int
 
 
-class TableRows:
+class _Image(NamedTuple):
+    """An image that rows name, where it lies if it does, and in which file the first row is."""
+
+    key: str
+    where: str | None
+    captions: tuple[str, ...]
+    file: int
+
+
+class TableRows(Dataset):
     """A row an item, or of a text file a line a text.
 
     Files are read once when they are opened, to see that they are whole, that keys are
-    unique and where every shard begins; the rows themselves are not held.
+    unique and where every shard begins; the rows themselves are not held. As pairs, rows of
+    the same image are one, with the captions of all; these are held in memory.
 
     Args:
-      files: .csv, .tsv, .jsonl, or with `texts` text files, of which blank lines are
+      files: .csv, .tsv, .jsonl, or with `plain` text files, of which blank lines are
         left out.
-      image, text, key: columns; image holds paths, relative to the file, or URLs.
-      only: "images" or "texts".
-      shard_size: how many rows are a piece of work.
-      texts: the files hold a text a line.
+      wanted: columns; that of the image holds paths, relative to the file, or URLs.
+      shard_size: the most rows of a shard.
+      plain: the files hold a text a line.
 
-    An item's key is that of its row, otherwise its picture's path, otherwise file:row
+    An item's key is that of its row, otherwise its image's path, otherwise file:row
     from 0. One that was there before gets a number.
 
     Raises:
@@ -46,20 +62,11 @@ class TableRows:
     """
 
     def __init__(
-        self,
-        files: Sequence[Stored],
-        image: str | None,
-        text: str | None,
-        key: str | None,
-        only: str | None,
-        shard_size: int,
-        *,
-        texts: bool = False,
+        self, files: Sequence[Stored], wanted: Wanted, shard_size: int, *, plain: bool = False
     ) -> None:
-        self._files, self._size, self._plain = list(files), shard_size, texts
-        self._options = [image, text, key, only]
+        self._files, self._wanted, self._size, self._plain = list(files), wanted, shard_size, plain
         self._headers: list[list[str]] = []
-        self._columns: list[Columns | None] = []
+        self._columns: list[Columns] = []
         self._pieces: list[_Piece] = []
         self._again: dict[tuple[int, int], str] = {}  # the keys that had to be changed
         unique = Unique()
@@ -67,7 +74,7 @@ class TableRows:
             self._scan(number, unique)
 
     def shards(self) -> list[Shard]:
-        several = self._options[3] == "texts" and not self._plain  # texts in a row, perhaps
+        several = self._wanted.only == "texts" and not self._plain  # texts in a row, perhaps
         return [
             Shard(f"{self._files[p.file].name} from row {p.row:,}", None if several else p.count)
             for p in self._pieces
@@ -75,14 +82,50 @@ class TableRows:
 
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
         piece = self._pieces[shard]
-        items = self._rows_to_items(piece)
-        items = (item for item in items if keys is None or item.key in keys)
-        return fetched(items)
+        items = (
+            item for key, values in self._rows(piece) for item in self._item(key, piece, values)
+        )
+        return fetched(item for item in items if keys is None or item.key in keys)
 
     def identity(self) -> str:
         files = [(f.name, f.size, f.stamp) for f in self._files]
         rows = sum(piece.count for piece in self._pieces)
-        return digest("tables", files, self._options, self._size, rows)
+        return fingerprint("tables", files, list(self._wanted), self._size, rows)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Pair:
+        key, where, captions, file = self._images[index]
+        if where is None:
+            raise ValueError(f"{key}: no image in column {self._columns[file].image}")
+        return Pair(key, read_bytes(where), captions)
+
+    def key(self, index: int) -> str:
+        return self._images[index].key
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        return self._images[index].captions
+
+    @functools.cached_property
+    def _images(self) -> list["_Image"]:
+        """The images, in order; a row that names none is one of its own."""
+        found: dict[str, _Image] = {}
+        for piece in self._pieces:
+            columns = self._columns[piece.file]
+            for key, values in self._rows(piece):
+                where = self._image(piece.file, values)
+                texts = text_captions(values.get(columns.text))
+                one = found.get(where or key) or _Image(key, where, (), piece.file)
+                found[where or key] = one._replace(captions=one.captions + texts)
+        # One missing image of several is reported when its turn comes; if none is there, now.
+        first = [where for _, where, *_ in list(found.values())[:1000] if where]
+        if first and not any(is_remote(where) or size(where) is not None for where in first):
+            raise ValueError(
+                f"{self._files[0].name}: {first[0]} is no file, nor are the images of the rows "
+                "after it; paths are relative to the table"
+            )
+        return list(found.values())
 
     def _scan(self, number: int, unique: Unique) -> None:
         """Finds the columns, the shards and the repeated keys of a file."""
@@ -91,11 +134,11 @@ class TableRows:
             lines = _Lines(opened, file.name)
             header = self._read_header(lines)
             self._headers.append(header)
-            self._columns.append(None)
             start, count, row = lines.offset, 0, -1
             for row, values in enumerate(self._parse(lines, header)):
-                if self._columns[number] is None and not self._plain:
-                    self._columns[number] = Columns(file.name, header or values, *self._options)
+                if row == 0:
+                    wanted = Wanted(text=_LINE, only="texts") if self._plain else self._wanted
+                    self._columns.append(Columns(file.name, header or values, wanted))
                 key = self._key(number, row, values)
                 if (name := unique(key)) != key:
                     self._again[number, row] = name
@@ -108,7 +151,8 @@ class TableRows:
             if row < 0:
                 raise ValueError(f"{file.name}: there are no rows in it")
 
-    def _rows_to_items(self, piece: _Piece) -> Iterator[Item]:
+    def _rows(self, piece: _Piece) -> Iterator[tuple[str, dict[Any, Any]]]:
+        """Key and values of the rows of a shard."""
         file = self._files[piece.file]
         with open_binary(file.where) as opened:
             opened.seek(piece.offset)
@@ -116,30 +160,32 @@ class TableRows:
             rows = self._parse(lines, self._headers[piece.file])
             for row, values in zip(range(piece.row, piece.row + piece.count), rows, strict=False):
                 key = self._again.get((piece.file, row)) or self._key(piece.file, row, values)
-                yield from self._items(key, piece.file, values)
+                yield key, values
 
-    def _items(self, key: str, file: int, values: dict[str, Any]) -> Iterator[Item]:
-        columns = self._columns[file]
-        if columns is None:
-            yield Item(key, text=values[_LINE])
-            return
+    def _item(self, key: str, piece: _Piece, values: dict[Any, Any]) -> Iterator[Item]:
+        columns = self._columns[piece.file]
         texts = text_captions(values.get(columns.text)) if columns.text else ()
         if columns.image is None:
             if not texts:
                 yield Item(key, error=f"{key}: no text in column {columns.text}")
             else:
-                yield from several_texts(key, texts if self._options[3] == "texts" else texts[:1])
-            return
-        name = values.get(columns.image)
-        if not isinstance(name, str) or not name:
-            yield Item(key, error=f"{key}: no picture in column {columns.image}")
-        else:
-            where = joined(parent(self._files[file].where), name)
+                several = self._wanted.only == "texts"
+                yield from several_texts(key, texts if several else texts[:1])
+        elif where := self._image(piece.file, values):
             yield Item(key, where, texts[0] if texts else None)
+        else:
+            yield Item(key, error=f"{key}: no image in column {columns.image}")
 
-    def _key(self, file: int, row: int, values: dict[str, Any]) -> str:
+    def _image(self, file: int, values: dict[Any, Any]) -> str | None:
+        """Where the image of a row lies."""
+        name = values.get(self._columns[file].image)
+        if not isinstance(name, str) or not name:
+            return None
+        return joined(parent(self._files[file].where), name)
+
+    def _key(self, file: int, row: int, values: dict[Any, Any]) -> str:
         columns = self._columns[file]
-        name = values.get(columns.key or columns.image) if columns else None
+        name = values.get(columns.key or columns.image)
         return str(name) if name not in (None, "") else f"{self._files[file].name}:{row}"
 
     def _read_header(self, lines: "_Lines") -> list[str]:
@@ -179,7 +225,7 @@ class TextStrings:
         return (item for item in part if keys is None or item.key in keys)
 
     def identity(self) -> str:
-        return digest("texts", [item.text for item in self._items], self._size)
+        return fingerprint("texts", [item.text for item in self._items], self._size)
 
 
 class _Lines:

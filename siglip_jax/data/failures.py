@@ -32,6 +32,40 @@ _LOGINS = {"gs": _GOOGLE, "gcs": _GOOGLE, "s3": _AMAZON, "s3a": _AMAZON} | {
 }
 
 
+class SettingError(ValueError):
+    """An error that a setting mends, which has one name in Python and one as an option.
+
+    `str(error)` says `text_column='title'`, `error.on_command_line()` says
+    `--text-column title`.
+
+    Args:
+      problem: what is wrong.
+      setting: the argument, such as "text_column".
+      advice: what to do about it, with {} for the setting.
+      value: the setting's, if it is known.
+
+    >>> error = SettingError("there is no title", "text_column", "did you mean {}?", "text")
+    >>> str(error)
+    "there is no title; did you mean text_column='text'?"
+    >>> error.on_command_line()
+    'there is no title; did you mean --text-column text?'
+    """
+
+    def __init__(self, problem: str, setting: str, advice: str, value: str | None = None) -> None:
+        super().__init__(problem, setting, advice, value)
+        self.problem, self.setting, self.advice, self.value = problem, setting, advice, value
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f"={self.value!r}"
+        return f"{self.problem}; {self.advice.format(self.setting + value)}"
+
+    def on_command_line(self) -> str:
+        """The same line, in the words of the options."""
+        option = f"--{self.setting.replace('_', '-')}"
+        value = "" if self.value is None else f" {self.value}"
+        return f"{self.problem}; {self.advice.format(option + value)}"
+
+
 def protocol_of(where: str) -> str:
     """The part of a URL before `://`, empty for a path.
 
@@ -82,7 +116,7 @@ def explained(where: str, error: BaseException) -> str:
     return f"cannot be reached after {len(PAUSES) + 1} tries: {reason}"
 
 
-def _reason(where: str, error: Exception) -> Exception:
+def _reason(where: str, error: BaseException) -> BaseException:
     """What is behind an error: fsspec calls a file missing whatever ails a web server."""
     cause = error.__cause__
     web = protocol_of(where) in ("http", "https") and isinstance(error, FileNotFoundError)
@@ -91,7 +125,7 @@ def _reason(where: str, error: Exception) -> Exception:
     return _reason(where, cause)
 
 
-def _transient(where: str, error: Exception) -> bool:
+def _transient(where: str, error: BaseException) -> bool:
     if not protocol_of(where) or isinstance(error, _LASTING):
         return False
     status = getattr(error, "status", None)

@@ -6,26 +6,29 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from siglip_jax.data.pairs import without_braces
-from siglip_jax.jobs.sources import parquet, tables, tars
-from siglip_jax.jobs.sources.storage import (
+from siglip_jax.data.columns import (
+    CAPTION_TABLES,
+    IMAGE_ENDINGS,
+    PARQUET_ENDINGS,
+    TABLE_ENDINGS,
+    TAR_ENDINGS,
+)
+from siglip_jax.data.storage import (
     Stored,
     is_remote,
     look_up,
     matches,
     open_binary,
     size,
+    without_braces,
 )
 
-# What people keep pictures in; a file that is named may end in anything that is no other kind.
-PICTURES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
-    | {".ppm", ".pgm", ".pbm", ".avif", ".jp2", ".ico"}
-)
+# What a folder is searched for; a file that is named may end in anything that is no other kind.
+IMAGES = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
 _ENDINGS = {
-    "tars": tars.ENDINGS,
-    "parquet": parquet.ENDINGS,
-    "tables": tables.ENDINGS,
+    "tars": TAR_ENDINGS,
+    "parquet": PARQUET_ENDINGS,
+    "tables": TABLE_ENDINGS,
     "list": (".txt",),
 }
 _REFUSED = (".zst", ".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".json", ".arrow", ".npy", ".npz")
@@ -33,33 +36,36 @@ _REFUSED += (".tfrecord", ".array_record", ".pdf", ".py", ".html")
 
 
 class Named(NamedTuple):
-    """A file of a kind: pictures, tars, parquet, tables, texts or tfds."""
+    """A file of a kind: images, tars, parquet, tables, texts or tfds."""
 
     kind: str
     file: Stored
 
 
-def expanded(specs: Sequence[str]) -> list[Named]:
+def expanded(specs: Sequence[str], *, captioned: bool = False) -> list[Named]:
     """The files that `specs` name, in their order, those of a folder or pattern sorted.
 
     Of one spec they are named relative to its folder, of several as they were given.
+
+    Args:
+      captioned: of a folder of images with a table of captions, name the table.
 
     Raises:
       ValueError: if something is not there, of no known kind, or of several kinds.
     """
     found: list[Named] = []
     for spec in specs:
-        found += _one(spec, alone=len(specs) == 1)
+        found += _one(spec, len(specs) == 1, captioned)
     seen: set[str] = set()
     for kind, file in found:
-        # A picture may be there twice, by two names or with a number; its rows would clash.
-        if kind != "pictures" and file.name in seen:
+        # An image may be there twice, and is given a number; rows of a table would clash.
+        if kind != "images" and file.name in seen:
             raise ValueError(f"{file.name} is named twice")
         seen.add(file.name)
     return found
 
 
-def _one(spec: str, alone: bool) -> list[Named]:
+def _one(spec: str, alone: bool, captioned: bool) -> list[Named]:
     if spec.startswith("tfds:"):
         return [Named("tfds", Stored(spec, spec))]
     if spec == "-":
@@ -81,13 +87,18 @@ def _one(spec: str, alone: bool) -> list[Named]:
                 with open_binary(file.where) as opened:
                     found += _listed(name, opened)
                 continue
-            if kind == "pictures":
+            if kind == "images":
                 file = file._replace(name=name)
             found.append(Named(kind, file))
             continue
+        table = None if several or texts or not captioned else _captions_among(looked_up)
         if not alone:
             looked_up = [f._replace(name=f.where) for f in looked_up]
-        found += [Named("texts", f) for f in looked_up] if texts else _of_one_kind(name, looked_up)
+            table = table and table._replace(name=table.where)
+        if texts:
+            found += [Named("texts", f) for f in looked_up]
+        else:
+            found += _of_one_kind(name, looked_up, table)
     if braces:  # relative to the last folder that they share
         # By letters, for commonpath takes one of the slashes of https://.
         letters = os.path.commonprefix(names)  # noqa: RUF071
@@ -99,7 +110,7 @@ def _one(spec: str, alone: bool) -> list[Named]:
 
 
 _WHAT = (
-    "not of a known kind; expected pictures, .tar, .parquet, .csv, .tsv, .jsonl, a .txt of "
+    "not of a known kind; expected images, .tar, .parquet, .csv, .tsv, .jsonl, a .txt of "
     "one path a line, texts:FILE or tfds:NAME"
 )
 
@@ -108,11 +119,11 @@ def kind_of(name: str) -> str | None:
     """The kind of a file that is named by itself; None if it is no input.
 
     >>> kind_of("a.tar.gz"), kind_of("a.JPG"), kind_of("scan_0001"), kind_of("a.tar.zst")
-    ('tars', 'pictures', 'pictures', None)
+    ('tars', 'images', 'images', None)
     """
     name = name.partition("?")[0].lower() if is_remote(name) else name.lower()
     kind = next((k for k, endings in _ENDINGS.items() if name.endswith(endings)), None)
-    return kind or (None if name.endswith(_REFUSED) else "pictures")
+    return kind or (None if name.endswith(_REFUSED) else "images")
 
 
 def _there(spec: str) -> bool:
@@ -120,14 +131,19 @@ def _there(spec: str) -> bool:
     return not is_remote(spec) and size(spec) is not None
 
 
-def _of_one_kind(spec: str, files: Sequence[Stored]) -> list[Named]:
-    """The pictures, tars or Parquet files among what a folder or a pattern holds."""
-    kinds: dict[str, list[Stored]] = {"pictures": [], "tars": [], "parquet": []}
+def _captions_among(files: Sequence[Stored]) -> Stored | None:
+    """The table of captions of a folder, not of those inside it."""
+    tables = {file.name: file for file in files if file.name in CAPTION_TABLES}
+    return next((tables[name] for name in CAPTION_TABLES if name in tables), None)
+
+
+def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> list[Named]:
+    """The images, tars or Parquet files among what a folder or a pattern holds."""
+    kinds: dict[str, list[Stored]] = {"images": [], "tars": [], "parquet": []}
     others: dict[str, list[Stored]] = {"tables": [], "list": []}
     for file in files:
         kind = kind_of(file.where)
-        picture = file.where.lower().endswith(tuple(PICTURES))
-        if kind in kinds and (kind != "pictures" or picture):
+        if kind in kinds and (kind != "images" or file.where.lower().endswith(IMAGES)):
             kinds[kind].append(file)
         elif kind in others:
             others[kind].append(file)
@@ -139,21 +155,23 @@ def _of_one_kind(spec: str, files: Sequence[Stored]) -> list[Named]:
         raise ValueError(f"{spec}: {counts} are in it; name those that you mean, such as by *.tar")
     if not present:
         what = "the folder is empty" if not files else f"none of the {len(files):,} files is one"
-        raise ValueError(f"{spec}: no pictures, .tar or .parquet in it; {what}")
+        raise ValueError(f"{spec}: no images, .tar or .parquet in it; {what}")
+    if table and present == ["images"]:
+        return [Named("tables", table)]
     if present == ["list"]:
         return [n for f in kinds["list"] for n in _listed(f.name, open_binary(f.where))]
     return [Named(present[0], file) for file in kinds[present[0]]]
 
 
 def _listed(name: str, lines: Iterator[bytes]) -> list[Named]:
-    """The pictures of a list, a path or URL a line, relative to the working folder."""
+    """The images of a list, a path or URL a line, relative to the working folder."""
     spoken = "standard input" if name == "-" else name
     try:
         paths = [text for line in lines if (text := line.decode("utf-8").strip("\ufeff \t\r\n"))]
     except UnicodeDecodeError as error:
         raise ValueError(f"{spoken}: not UTF-8 text") from error
     if not paths:
-        raise ValueError(f"{spoken}: expected one picture a line, got none")
+        raise ValueError(f"{spoken}: expected one image a line, got none")
     files = [Stored(path, path, None if is_remote(path) else size(path)) for path in paths]
     # One missing file of several is reported when its turn comes; if none is there, now.
     first = list(itertools.islice(files, 1000))
@@ -162,4 +180,4 @@ def _listed(name: str, lines: Iterator[bytes]) -> list[Named]:
             f"{spoken}: {paths[0]!r} is no file, nor are those after it; a list has one path a "
             f"line (for texts to embed: texts:{name})"
         )
-    return [Named("pictures", file) for file in files]
+    return [Named("images", file) for file in files]

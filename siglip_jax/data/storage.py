@@ -1,16 +1,20 @@
-"""Files here and in buckets: listed, sized, opened, through fsspec where they are remote."""
+"""Files here and in buckets: found, listed, read. Local ones need no fsspec."""
 
-import difflib
 import glob
 import io
+import itertools
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-from siglip_jax.jobs.sources.trouble import protocol_of, retrying
-from siglip_jax.optional import from_extra
+from siglip_jax.data.failures import protocol_of, retrying
+from siglip_jax.data.remote import RemoteFile, filesystem
+from siglip_jax.messages import suggestions
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
 
 # What tells two contents of one name apart, by the names that fsspec's packages give it.
 _STAMPS = ("ETag", "etag", "blob_id", "md5Hash", "md5", "checksum")
@@ -114,6 +118,26 @@ def matches(pattern: str) -> list[Stored]:
     return sorted(files)
 
 
+def without_braces(name: str) -> list[str]:
+    """Every name that `{0..3}` and `{a,b}` stand for, as the shell has it.
+
+    >>> without_braces("x-{08..10}.{tar,idx}")[:3]
+    ['x-08.tar', 'x-08.idx', 'x-09.tar']
+    """
+    pieces = _BRACES.split(name)
+    choices: list[list[str]] = []
+    for number, piece in enumerate(pieces):
+        span = re.fullmatch(r"(\d+)\.\.(\d+)", piece)
+        if number % 2 == 0:
+            choices.append([piece])
+        elif span:
+            low, high = int(span[1]), int(span[2])
+            choices.append([str(i).zfill(len(span[1])) for i in range(low, high + 1)])
+        else:
+            choices.append(piece.split(","))
+    return ["".join(parts) for parts in itertools.product(*choices)]
+
+
 def size(path: str) -> int | None:
     """Bytes of a local file, None if there is none."""
     try:
@@ -134,7 +158,39 @@ def read_bytes(where: str) -> bytes:
     return retrying(where, lambda: fs.cat_file(path))
 
 
-def open_binary(where: str) -> BinaryIO:
+def read_if_there(where: str) -> bytes | None:
+    """A whole file, or None if there is none of this name.
+
+    Raises:
+      ValueError: one line that names it, for any other failure.
+    """
+    try:
+        return read_bytes(where)
+    except ValueError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
+def read_range(where: str, start: int, size: int) -> bytes:
+    """`size` bytes of a file from `start` on.
+
+    Raises:
+      ValueError: one line that names it; also if it ends before.
+    """
+    if is_remote(where):
+        fs, path = filesystem(where)
+        data = retrying(where, lambda: fs.cat_file(path, start=start, end=start + size))
+        # Some web servers give whole files only. Large ones are refused when they are opened.
+        data = data if len(data) <= size else data[start : start + size]
+    else:
+        data = retrying(where, lambda: _local_range(where, start, size))
+    if len(data) < size:
+        raise ValueError(f"{where}: the file has become shorter since it was opened")
+    return data
+
+
+def open_binary(where: str) -> io.BufferedReader:
     """A file to read from; a remote one reconnects when the line breaks.
 
     Raises:
@@ -142,87 +198,22 @@ def open_binary(where: str) -> BinaryIO:
     """
     if not is_remote(where):
         return retrying(where, lambda: Path(local(where)).open("rb"))
-    return io.BufferedReader(_Remote(where), 1 << 20)
+    return io.BufferedReader(RemoteFile(where), 1 << 20)
 
 
-def filesystem(where: str) -> tuple[Any, str]:
-    """fsspec's file system and the path in it.
-
-    Raises:
-      ValueError: if a package is missing, the protocol unknown, or there is no login.
-    """
-    fsspec = from_extra("jobs", "fsspec")
-    protocol = protocol_of(where)
-    known = fsspec.available_protocols()
-    if protocol not in known:
-        near = difflib.get_close_matches(protocol, known, n=1)
-        hint = f"; did you mean {near[0]}://?" if near else ""
-        raise ValueError(f"{where}: there is no protocol {protocol}://{hint}")
-    return retrying(where, lambda: fsspec.core.url_to_fs(where))
+def _local_range(where: str, start: int, size: int) -> bytes:
+    # Opened every time: that costs little, and needs no care for threads and processes.
+    with Path(local(where)).open("rb", buffering=0) as opened:
+        opened.seek(start)
+        return opened.read(size)
 
 
-class _Remote(io.RawIOBase):
-    """A remote file that is opened again, where it was, after a transient error."""
-
-    def __init__(self, where: str) -> None:
-        self._where, self._position = where, 0
-        self._fs, self._path = filesystem(where)
-        self._options: dict[str, Any] = {}
-        self._file: Any = None
-        self._size = retrying(where, self._opened).size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return not self._options
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if not self.seekable():
-            raise io.UnsupportedOperation("the server gives whole files only")
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        data = retrying(self._where, lambda: self._attempt(len(buffer)))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        super().close()
-
-    def _attempt(self, count: int) -> bytes:
-        try:
-            file = self._opened()
-            if self.seekable() and file.tell() != self._position:
-                file.seek(self._position)
-            data = file.read(count)
-            if not data and self._size is not None and self._position < self._size:
-                raise ConnectionError(f"it ends after {self._position:,} of {self._size:,} bytes")
-            return data
-        except Exception as error:
-            self._file = None
-            if "range requests" not in str(error) or self._options:
-                raise
-            # fsspec's word for a web server that gives whole files only.
-            self._options = {"block_size": 0}
-            return self._attempt(count)
-
-    def _opened(self) -> Any:
-        """The open file; one that gives itself only whole is read up to the position."""
-        if self._file is None:
-            self._file = self._fs.open(self._path, "rb", **self._options)
-            left = self._position if self._options else 0
-            while left and (skipped := self._file.read(min(left, 1 << 20))):
-                left -= len(skipped)
-        return self._file
+def whole_only(where: str, what: str) -> ValueError:
+    """The error of a web server from which no part of a file can be had."""
+    return ValueError(
+        f"{where}: the server gives whole files only, and {what} is read in parts; "
+        "download it first"
+    )
 
 
 def _walk(folder: str, inside: str) -> Iterator[Stored]:
@@ -253,5 +244,5 @@ def _near(where: str) -> str:
     # Only a hint: a folder that cannot be listed gives none.
     except Exception:
         return ""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    near = suggestions(name, names)
     return f"; did you mean {joined(folder, near[0])}?" if near else ""

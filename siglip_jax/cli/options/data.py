@@ -1,0 +1,50 @@
+"""The options of all commands that read datasets: their columns, and what may be unreadable."""
+
+import argparse
+from typing import Any
+
+from siglip_jax.cli.options.former import add_former
+
+ERROR_SHARE = 0.01
+_COLUMNS = ("image_column", "text_column", "key_column")
+
+
+def share(text: str) -> float:
+    """argparse type of a share."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+    return value
+
+
+def add_data_arguments(parser: Any) -> None:
+    """Adds --image-column, --text-column, --key-column and --max-error-share."""
+    for what in ("image", "text", "key"):
+        parser.add_argument(
+            f"--{what}-column",
+            metavar="NAME",
+            help=f"column of a table that holds the {what}s (default: one of the usual names)",
+        )
+    parser.add_argument(
+        "--max-error-share",
+        type=share,
+        metavar="SHARE",
+        help="share of items that may be unreadable before the command stops (default: 0.01)",
+    )
+
+
+def add_former_share(parser: Any) -> None:
+    """Accepts --error-share, as --max-error-share was called."""
+    add_former(parser, "--error-share", "--max-error-share", dest="max_error_share", type=share)
+
+
+def column_options(args: argparse.Namespace) -> dict[str, str | None]:
+    """The columns, as `siglip_jax.data.open_items` takes them."""
+    return {name: getattr(args, name) for name in _COLUMNS}
+
+
+def max_error_share(args: argparse.Namespace) -> float:
+    return ERROR_SHARE if args.max_error_share is None else args.max_error_share

@@ -1,0 +1,187 @@
+"""From what a command or a recipe names to a dataset, of any format, here or in a bucket."""
+
+import bisect
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
+
+from siglip_jax.data.columns import Wanted, refuse_missing
+from siglip_jax.data.failures import SettingError
+from siglip_jax.data.images import ImageFiles
+from siglip_jax.data.item import Dataset, Item, Pair, Pairs, Shard, Source, fingerprint
+from siglip_jax.data.parquet import ParquetRows
+from siglip_jax.data.specs import expanded
+from siglip_jax.data.storage import Stored
+from siglip_jax.data.tables import TableRows
+from siglip_jax.data.tars import TarShards
+from siglip_jax.data.tfds import TfdsRecords
+
+SHARD_SIZE = 4096
+
+
+def open_items(
+    specs: Sequence[str],
+    *,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    key_column: str | None = None,
+    only: Literal["images", "texts"] | None = None,
+    shard_size: int = SHARD_SIZE,
+) -> Source:
+    """Opens images, texts or both, to be read from front to back in shards.
+
+    Each of `specs` is a path or URL (`gs://`, `s3://`, `hf://`, `https://` and what else
+    fsspec has a package for), of:
+
+    * an image, a folder (searched to the bottom, sorted) or a pattern in quotes; texts are
+      in a .txt of the same name, one a line, or in a .json with `caption`, `captions` or
+      `text`; or the folder has a table called captions or metadata (.csv, .tsv, .jsonl);
+    * webdataset tars, .tar or compressed: a file, `shards-{0000..0007}.tar`, a pattern, a
+      folder; members up to the first dot of the name are an item, with the same endings;
+    * Parquet: the same; a row is an item, with images as bytes, as Hugging Face's struct or
+      as paths relative to the file;
+    * .csv, .tsv or .jsonl with a column of paths relative to the file, of texts, or both;
+    * a .txt of one path a line, relative to the working folder, or - for standard input;
+    * `texts:FILE`: a text a line;
+    * `tfds:NAME` or `tfds:NAME:SPLIT` of TensorFlow Datasets.
+
+    A shard is a tar, or up to `shard_size` images, rows or lines. Keys are paths below
+    the folder (as given where there are several specs), tar/member, a column's value, or
+    file:row from 0. Where an image has several texts, its item has the first.
+
+    Args:
+      image_column: column or ending of the images, where not as usual (`image`, `jpg`, ...).
+      text_column: column of the texts, beside images and in tars key in the .json, where not
+        `caption`, `captions` or `text`.
+      key_column: column of the keys, where not `key`.
+      only: reads nothing but images, or nothing but texts, of which every one is an item
+        then.
+      shard_size: the most items of a shard.
+
+    Raises:
+      ValueError: one line: nothing is there, a package or a login is missing, a column is
+        not there (near names are offered), or a file is damaged.
+
+    >>> from pathlib import Path
+    >>> import siglip_jax
+    >>> images = Path(siglip_jax.__file__).parent / "emoji" / "pictures"
+    >>> source = open_items([str(images)], only="images")
+    >>> source.shards(), next(source.read(0)).key
+    ([Shard(name='images 1 to 8', items=8)], '1f44d-1f3fc.webp')
+    """
+    specs = [specs] if isinstance(specs, str) else list(specs)
+    if not specs:
+        raise ValueError("there is no input; name a folder, files, tars, .parquet or a table")
+    if only not in (None, "images", "texts"):
+        raise ValueError(f"only must be 'images', 'texts' or None, got {only!r}")
+    if shard_size < 1:
+        raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+    wanted = Wanted(image_column, text_column, key_column, only)
+    source = _opened(specs, wanted, shard_size)
+    source.origin = {"specs": specs, **wanted._asdict(), "shard_size": shard_size}
+    return source
+
+
+def open_pairs(
+    spec: str,
+    *,
+    image_column: str | None = None,
+    text_column: str | None = None,
+    key_column: str | None = None,
+) -> Pairs:
+    """Opens images with captions, to be read in any order.
+
+    All that `open_items` opens, but for compressed tars and texts alone. Several rows of a
+    table that name one image are captions of one pair. Captions and positions are read at
+    once and held in memory (but for TensorFlow Datasets), images when asked for.
+
+    Args:
+      spec: one path, URL or name, as of `open_items`.
+      image_column, text_column, key_column: as of `open_items`.
+
+    Raises:
+      ValueError: if nothing is there, it is of no known format, a file is damaged, or an
+        image has no caption.
+    """
+    pairs = _opened([spec], Wanted(image_column, text_column, key_column, "pairs"), SHARD_SIZE)
+    count = len(pairs)
+    if not spec.startswith("tfds:"):
+        bare = [pairs.key(index) for index in range(count) if not pairs.captions(index)]
+        refuse_missing(spec, "caption", bare, count)
+    return pairs
+
+
+def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:
+    def open_kind(kind: str, files: list[Stored]) -> Dataset:
+        if wanted.key and kind in ("images", "tars", "texts", "tfds"):
+            problem = f"{specs[0]}: {kind} have no column of keys"
+            raise SettingError(problem, "key_column", "leave out {}")
+        if wanted.image and kind in ("images", "texts"):
+            problem = f"{specs[0]}: {kind} have no column of images"
+            raise SettingError(problem, "image_column", "leave out {}")
+        if kind == "images":
+            if wanted.only == "texts":
+                raise ValueError(f"{specs[0]}: images have no texts; texts:FILE is a text a line")
+            return ImageFiles(files, wanted, shard_size)
+        if kind == "tars":
+            return TarShards(files, wanted)
+        if kind == "parquet":
+            return ParquetRows(files, wanted, shard_size)
+        if kind == "tfds":
+            return _joined([TfdsRecords(f.where, wanted, shard_size) for f in files])
+        if kind == "texts" and wanted.only in ("images", "pairs"):
+            raise ValueError(f"{specs[0]}: texts have no images")
+        return TableRows(files, wanted, shard_size, plain=kind == "texts")
+
+    captioned = wanted.only in ("pairs", None)
+    found = itertools.groupby(expanded(specs, captioned=captioned), lambda named: named.kind)
+    return _joined([open_kind(kind, [n.file for n in named]) for kind, named in found])
+
+
+class Joined(Dataset):
+    """Datasets one after another; what each of them calls an item must be its own."""
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        self._parts = list(parts)
+        self._places = [
+            (number, shard)
+            for number, part in enumerate(self._parts)
+            for shard in range(len(part.shards()))
+        ]
+
+    def shards(self) -> list[Shard]:
+        return [shard for part in self._parts for shard in part.shards()]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        number, own = self._places[shard]
+        return self._parts[number].read(own, keys)
+
+    def identity(self) -> str:
+        return fingerprint("joined", [part.identity() for part in self._parts])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, index: int) -> Pair:
+        part, own = self._own(index)
+        return part[own]
+
+    def key(self, index: int) -> str:
+        part, own = self._own(index)
+        return part.key(own)
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        part, own = self._own(index)
+        return part.captions(own)
+
+    def _own(self, index: int) -> tuple[Pairs, int]:
+        """The part that an index is in, and the index there."""
+        starts = list(itertools.accumulate(map(len, self._parts), initial=0))
+        number = bisect.bisect_right(starts, index) - 1
+        if not 0 <= index < starts[-1]:
+            raise IndexError(index)
+        return self._parts[number], index - starts[number]
+
+
+def _joined(parts: Sequence[Dataset]) -> Dataset:
+    return parts[0] if len(parts) == 1 else Joined(parts)

@@ -1,0 +1,86 @@
+"""Files in buckets and on web servers, through fsspec."""
+
+import io
+from typing import Any
+
+from siglip_jax.data.failures import protocol_of, retrying
+from siglip_jax.messages import did_you_mean, from_extra
+
+
+def filesystem(where: str) -> tuple[Any, str]:
+    """fsspec's file system and the path in it.
+
+    Raises:
+      ValueError: if a package is missing, the protocol unknown, or there is no login.
+    """
+    fsspec = from_extra("jobs", "fsspec")
+    protocol = protocol_of(where)
+    known = fsspec.available_protocols()
+    if protocol not in known:
+        hint = did_you_mean(protocol, known, form="{}://")
+        raise ValueError(f"{where}: there is no protocol {protocol}://{hint}")
+    return retrying(where, lambda: fsspec.core.url_to_fs(where))
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file that is opened again, where it was, after a transient error."""
+
+    def __init__(self, where: str) -> None:
+        self._where, self._position = where, 0
+        self._fs, self._path = filesystem(where)
+        self._options: dict[str, Any] = {}
+        self._file: Any = None
+        self._size = retrying(where, self._opened).size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return not self._options
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if not self.seekable():
+            raise io.UnsupportedOperation("the server gives whole files only")
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = retrying(self._where, lambda: self._attempt(len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        super().close()
+
+    def _attempt(self, count: int) -> bytes:
+        try:
+            file = self._opened()
+            if self.seekable() and file.tell() != self._position:
+                file.seek(self._position)
+            data = file.read(count)
+            if not data and self._size is not None and self._position < self._size:
+                raise ConnectionError(f"it ends after {self._position:,} of {self._size:,} bytes")
+            return data
+        except Exception as error:
+            self._file = None
+            if "range requests" not in str(error) or self._options:
+                raise
+            # fsspec's word for a web server that gives whole files only.
+            self._options = {"block_size": 0}
+            return self._attempt(count)
+
+    def _opened(self) -> Any:
+        """The open file; one that gives itself only whole is read up to the position."""
+        if self._file is None:
+            self._file = self._fs.open(self._path, "rb", **self._options)
+            left = self._position if self._options else 0
+            while left and (skipped := self._file.read(min(left, 1 << 20))):
+                left -= len(skipped)
+        return self._file
