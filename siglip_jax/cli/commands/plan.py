@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on", required=True, metavar="SLICE", help="TPU slice, such as v5e:4x4, or local"
     )
     parser.add_argument(
-        "--task", choices=TASKS, default="score", help="what to run (default: score)"
+        "--task", choices=TASKS, help="what to run (default: score; of one tower, what it does)"
     )
     parser.add_argument(
         "--train", metavar="RECIPE", help="plan a training step of this recipe instead"
