@@ -15,6 +15,7 @@ from siglip_jax.checkpoints import CHECKPOINTS
 from siglip_jax.config import to_dict
 from siglip_jax.weights.staging import staged
 
+from .formats import FORMATS
 from .record import Record
 
 NAME = "conversion.json"
@@ -29,9 +30,14 @@ def certificate_path(destination: Path, to: str) -> Path:
     >>> certificate_path(Path("a/b"), "timm").as_posix()
     'a/b/conversion.json'
     """
-    if to in ("npz", "tensorstore"):
-        return destination.with_name(f"{destination.name}.{NAME}")
+    if FORMATS[to].config is None:
+        return certificate_beside(destination)
     return destination / NAME
+
+
+def certificate_beside(destination: Path) -> Path:
+    """Where it lies if `destination` is no folder of files."""
+    return destination.with_name(f"{destination.name}.{NAME}")
 
 
 def make_certificate(record: Record) -> dict[str, Any]:

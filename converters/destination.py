@@ -6,7 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .certificate import certificate_path
+from siglip_jax.errors import ModelError
+
+from .certificate import certificate_beside
 
 
 @contextlib.contextmanager
@@ -28,14 +30,18 @@ def replacing(destination: Path, *, source: Path, force: bool) -> Iterator[Path]
     old += [entry for entry in parent.glob(f"{destination.name}-*") if entry.name[-9:].isdigit()]
     old = [entry for entry in old if entry.exists()]
     if old and not force:
-        raise ValueError(f"{old[0]} exists already; choose another name, or force to replace it")
+        raise ModelError(
+            f"{old[0]} exists already",
+            needs="force",
+            advice="choose another name, or force to replace it",
+        )
     inside = source.resolve()
     if any(entry.resolve() in (inside, *inside.parents) for entry in old):
         raise ValueError(f"{destination} is what is to be converted; choose another name")
     if inside.is_dir() and inside in destination.resolve().parents:
         raise ValueError(f"{destination} lies in {source}, which is to be converted")
     # A certificate beside nothing is no reason to refuse, but it goes back if this fails.
-    old += [e for e in (certificate_path(destination, "npz"),) if e.exists()]
+    old += [e for e in (certificate_beside(destination),) if e.exists()]
     work = Path(tempfile.mkdtemp(dir=parent, prefix=f".{destination.name}."))
     moved: list[tuple[Path, Path]] = []
     try:

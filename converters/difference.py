@@ -8,8 +8,8 @@ import numpy as np
 
 from siglip_jax.config import to_dict
 
-from .looped import Looped
-from .source import Source
+from .checkpoint import OpenCheckpoint
+from .loop_form import LoopForm
 
 Progress = Callable[[int, int], None]
 _CHUNK = 1 << 22  # numbers at a time, because the difference is taken in float64
@@ -36,14 +36,14 @@ class TensorDifference:
     scale: float | None
 
 
-def architecture_differences(a: Source, b: Source) -> dict[str, tuple[Any, Any]]:
+def architecture_differences(a: OpenCheckpoint, b: OpenCheckpoint) -> dict[str, tuple[Any, Any]]:
     """What the configurations say differently, of the towers that both have."""
     pairs = {
         "towers": (a.tower or "image and text", b.tower or "image and text"),
         **{
             f"{part}.{key}": (flat_a.get(key), flat_b.get(key))
             for part, tower in (("vision", "image"), ("text", "text"))
-            if {a.tower, b.tower} <= {None, tower}
+            if tower in a.config.towers and tower in b.config.towers
             for flat_a, flat_b in [(_flat(to_dict(s.config)[part]) for s in (a, b))]
             for key in {**flat_a, **flat_b}
         },
@@ -51,20 +51,20 @@ def architecture_differences(a: Source, b: Source) -> dict[str, tuple[Any, Any]]
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def names_apart(a: Source, b: Source) -> tuple[list[str], list[str]]:
+def names_apart(a: OpenCheckpoint, b: OpenCheckpoint) -> tuple[list[str], list[str]]:
     """The tensors that only one of them has."""
-    one, other = (set(Looped(source.reader).shapes) for source in (a, b))
+    one, other = (set(LoopForm(source.reader).shapes) for source in (a, b))
     return sorted(one - other), sorted(other - one)
 
 
 def tensor_differences(
-    a: Source, b: Source, progress: Progress | None = None
+    a: OpenCheckpoint, b: OpenCheckpoint, progress: Progress | None = None
 ) -> Iterator[TensorDifference]:
     """Every tensor that both have, one at a time.
 
     `progress` is called with bytes read so far and in all, of both.
     """
-    one, other = Looped(a.reader), Looped(b.reader)
+    one, other = LoopForm(a.reader), LoopForm(b.reader)
     # In the order of a stacked checkpoint, of which whole stacks are kept till they are used.
     stacked = any(one.origin(name)[1] is not None for name in one.shapes)
     first, second = (one, other) if stacked else (other, one)

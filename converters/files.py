@@ -1,8 +1,8 @@
 """Opening a file of weights, whatever it is called, by what it begins with."""
 
-import difflib
 from pathlib import Path
 
+from siglip_jax.messages import near_file
 from siglip_jax.weights.npz import NpzReader
 from siglip_jax.weights.reader import Reader
 
@@ -19,9 +19,7 @@ def open_file(path: str | Path) -> Reader:
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, _names(path.parent), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{path} does not exist{hint}")
+        raise ValueError(f"{path} does not exist{near_file(path)}")
     if path.name.endswith(INDEX):
         return ShardsReader(path, open_file)
     if path.suffix == ".safetensors":

@@ -9,7 +9,7 @@ from typing import Any
 
 from .json_file import read_settings, write_json
 
-_CONFIG = "tokenizer_config.json"
+CONFIG = "tokenizer_config.json"
 
 
 def write(
@@ -54,16 +54,16 @@ def write(
         }
     if processor is not None:
         card["processor_class"] = processor
-    write_json(folder / _CONFIG, card)
+    write_json(folder / CONFIG, card)
     shutil.copyfile(vocabulary, folder / name)
 
 
 def read_pad(folder: Path) -> int | None:
     """The padding id that a folder's tokenizer states: 1 if it pads with the end of text,
     else 0; None if it states nothing."""
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         return None
-    card = read_settings(folder / _CONFIG)
+    card = read_settings(folder / CONFIG)
     pad, eos = (_token(card.get(name)) for name in ("pad_token", "eos_token"))
     if pad is None:
         return None

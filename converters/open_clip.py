@@ -10,19 +10,18 @@ by its full path: a folder that was moved has to name the new one.
 from pathlib import Path
 from typing import Any
 
-from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision
+from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
+from siglip_jax.weights.layout import parameter_shapes
 
 from . import hf_tokenizer, timm
+from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary_beside
 from .files import find_weights, open_file
+from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
 from .rules import Op, Rule, Step, dense, expand, heads, heads_out, norm
-from .source import Source, Tower, present, released_vocabulary, tower_shapes, vocabulary_beside
-from .translated import translate
+from .translation import translate
 
-FORMAT = "open_clip"
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-TOWERS: tuple[Tower | None, ...] = (None,)
-SHARD_BYTES = None  # open_clip reads one file only
 VISUAL = "visual"
 _OTHERS = (
     "open_clip_pytorch_model.safetensors",
@@ -57,7 +56,7 @@ def rules(config: Siglip) -> list[Rule]:
 
 def steps(config: Siglip, tower: Tower | None = None) -> list[Step]:
     """The steps from big_vision's tensors to open_clip's."""
-    return expand(rules(config), tower_shapes(config, None))
+    return expand(rules(config), parameter_shapes(config))
 
 
 def write_files(
@@ -72,7 +71,7 @@ def write_files(
     **unused: Any,
 ) -> None:
     """Everything but the weights: configuration, preprocessing, tokenizer."""
-    vision, text = config.vision, config.text
+    vision, text = config.image_tower, config.text_tower
     name, arguments = timm.architecture_of(vision)
     if timm.exact_gelu(name) or set(arguments) != {"act_layer"}:
         (folder / VISUAL).mkdir()
@@ -118,7 +117,9 @@ def write_files(
         hf_tokenizer.write(folder, vocabulary, pad, text.length)
 
 
-def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | None = None) -> Source:
+def open_folder(
+    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+) -> OpenCheckpoint:
     """Opens a folder of open_clip, or a file of weights in it.
 
     Args:
@@ -135,8 +136,8 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_OTHERS)))
     reader, dropped = translate(stored, steps(config), DROP)
     known = released_vocabulary(config)
-    return Source(
-        format=FORMAT,
+    return OpenCheckpoint(
+        format=FORMAT.name,
         path=path,
         reader=reader,
         files=(*present(path / CONFIG, path / VISUAL / timm.CONFIG), *stored.files),
@@ -208,3 +209,27 @@ def _read_text(part: Settings, embed_dim: int) -> tuple[Text, tuple[str, ...]]:
         "open_clip computes the exact GELU in the text tower; "
         "big_vision and siglip_jax its tanh approximation",
     )
+
+
+def _exact_gelu(config: Siglip, pad: int | None) -> tuple[Tower, ...]:
+    # The stock text towers of SigLIP 2, padded with 0, say tanh.
+    return (*timm.exact_gelu_of(config), *(("text",) if pad != 0 else ()))
+
+
+FORMAT = Format(
+    name="open_clip",
+    config=CONFIG,
+    weights=(WEIGHTS, *_OTHERS),
+    others=(f"{VISUAL}/{timm.CONFIG}", hf_tokenizer.CONFIG),
+    towers=(None,),
+    tensors=r"visual\.|text\.transformer\.resblocks\.",
+    recognises=lambda folder: (folder / CONFIG).is_file(),
+    open=open_folder,
+    # In one file: open_clip reads no other.
+    write_weights=safetensors_in(WEIGHTS),
+    write_files=write_files,
+    steps=steps,
+    vocabulary=True,
+    needs_pad=lambda config, tower, vocabulary: vocabulary,
+    exact_gelu=_exact_gelu,
+)

@@ -2,16 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from siglip_jax.config import Siglip, Tower, to_dict
+from siglip_jax.weights.digest import combined_digest
 
-from siglip_jax.config import Siglip, to_dict
-
-from .plan import PlanStep
-from .source import Tower
+from .tensors import PlanStep
 
 _BLOCK = 1 << 22
 
@@ -59,24 +57,6 @@ class Record:
         plain["notes"] = list(self.notes)
         plain["weights_sha256"] = self.weights_sha256
         return plain
-
-
-def tensor_digest(array: np.ndarray) -> str:
-    """SHA-256 of a tensor: its dtype, its shape and its numbers in C order.
-
-    >>> tensor_digest(np.zeros(2)) == tensor_digest(np.zeros((1, 2)))
-    False
-    """
-    digest = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
-    if array.size:
-        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
-    return digest.hexdigest()
-
-
-def combined_digest(tensors: Mapping[str, str]) -> str:
-    """SHA-256 of the digests of all tensors and their names, in the order of the names."""
-    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(tensors.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:

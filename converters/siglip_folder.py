@@ -5,21 +5,21 @@ beside it lie `weights.safetensors` (folders written before had a `weights.npz`)
 `tokenizer.model`. It loads fastest: nothing is rearranged or unpacked.
 """
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
 
-from siglip_jax.config import Siglip, from_dict, to_dict
+from siglip_jax.config import Siglip, Text, Tower, Vision, from_dict, to_dict
 from siglip_jax.preprocessing.profiles import Profile, custom_profile
 
+from .checkpoint import OpenCheckpoint, released_vocabulary
 from .files import open_file
+from .format import Format, safetensors_in
 from .json_file import read_settings, write_json
-from .source import Source, Tower, released_vocabulary
 
-FORMAT = "siglip_jax"
 CONFIG, WEIGHTS, TOKENIZER = "siglip_jax.json", "weights.safetensors", "tokenizer.model"
-TOWERS: tuple[Tower | None, ...] = (None, "image", "text")
-SHARD_BYTES = None
+_OLD_WEIGHTS = "weights.npz"
 
 
 def write_files(
@@ -41,18 +41,33 @@ def write_files(
         profile = custom_profile(config, pad, vocabulary=known.name if known else None)
     card: dict[str, Any] = {
         "name": name,
-        "config": to_dict(config),
+        "config": to_dict(_with_both(config)),
         "profile": profile.to_dict(),
         "weights": WEIGHTS,
     }
-    if tower is not None:
+    if tower := tower or config.tower:
         card["tower"] = tower
     write_json(folder / CONFIG, card)
     if vocabulary is not None:
         shutil.copyfile(vocabulary, folder / TOKENIZER)
 
 
-def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | None = None) -> Source:
+def _with_both(config: Siglip) -> Siglip:
+    """With a placeholder for the tower that there is not: readers of this format before a
+    configuration could be of one tower want both, and go by `tower`."""
+    if config.vision is None:
+        size = dataclasses.replace(config.text_tower.size, width=config.embed_dim, num_heads=1)
+        return dataclasses.replace(config, vision=Vision(size=size, patch=1, res=1))
+    if config.text is None:
+        size = config.vision.size
+        text = Text(size=size, vocab_size=1, length=1, head=size.width)
+        return dataclasses.replace(config, text=text)
+    return config
+
+
+def open_folder(
+    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+) -> OpenCheckpoint:
     """Opens a folder that `siglip_jax.save` or `convert` wrote.
 
     Raises:
@@ -68,18 +83,31 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
     except (ValueError, TypeError) as error:
         raise ValueError(f"{card.where}: {error}") from error
     card.require("tower", (None, "image", "text"), None, "expected image or text")
+    config = config.only(card.get("tower"))
     reader = open_file(weights or path / card.values["weights"])
     vocabulary = path / TOKENIZER
-    return Source(
-        format=FORMAT,
+    return OpenCheckpoint(
+        format=FORMAT.name,
         path=path,
         reader=reader,
         files=(path / CONFIG, Path(reader.path)),
         config=config,
-        tower=card.get("tower"),
         dropped=dict.fromkeys(reader.ignored, "not a parameter"),
         vocabulary=vocabulary if vocabulary.is_file() else None,
         pad=profile.text.pad,
         profile=profile,
-        name=str(card.values["name"]),
+        given_name=str(card.values["name"]),
     )
+
+
+FORMAT = Format(
+    name="siglip_jax",
+    config=CONFIG,
+    weights=(WEIGHTS, _OLD_WEIGHTS),
+    recognises=lambda folder: (folder / CONFIG).is_file(),
+    open=open_folder,
+    write_weights=safetensors_in(WEIGHTS),
+    write_files=write_files,
+    vocabulary=True,
+    needs_pad=lambda config, tower, vocabulary: tower != "image",
+)

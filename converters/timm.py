@@ -7,25 +7,24 @@ approximation; the configuration written here says tanh.
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 from pathlib import Path
 from typing import Any
 
 from siglip_jax import checkpoints
-from siglip_jax.config import NaFlexVision, Siglip, Vision
+from siglip_jax.config import NaFlexVision, Siglip, Tower, Vision
+from siglip_jax.messages import suggestions
+from siglip_jax.weights.layout import parameter_shapes
 
+from .checkpoint import OpenCheckpoint, present
 from .files import find_weights, open_file
+from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
 from .rules import CONV, Op, Rule, Step, dense, expand, heads, heads_out, norm
-from .source import Source, Tower, image_only, present, tower_shapes
-from .translated import translate
+from .translation import translate
 
-FORMAT = "timm"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-TOWERS: tuple[Tower | None, ...] = ("image",)
-SHARD_BYTES = None  # timm reads one file only
 _PYTORCH = ("pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 # Architectures whose activation is the exact GELU unless told otherwise.
@@ -84,18 +83,25 @@ def rules(naflex: bool, prefix: str = "") -> list[Rule]:
 
 def steps(config: Siglip, tower: Tower | None = "image") -> list[Step]:
     """The steps from big_vision's image tower to timm's."""
-    return expand(rules(config.naflex), tower_shapes(config, "image"))
+    return expand(rules(config.naflex), parameter_shapes(config.only("image")))
 
 
 @functools.cache
 def architectures() -> dict[str, Vision | NaFlexVision]:
     """timm's names of the released image towers."""
-    return {row.timm.split(".")[0]: row.config.vision for row in reversed(checkpoints.CHECKPOINTS)}
+    rows = reversed(checkpoints.CHECKPOINTS)
+    return {row.timm.split(".")[0]: row.config.image_tower for row in rows}
 
 
 def exact_gelu(architecture: str) -> bool:
     """Whether timm computes the exact GELU for this architecture unless told otherwise."""
     return architecture.startswith(_EXACT_GELU)
+
+
+def exact_gelu_of(config: Siglip) -> tuple[Tower, ...]:
+    """The image tower, if timm's own configuration of one like it computes the exact GELU."""
+    name, _ = architecture_of(config.image_tower)
+    return ("image",) if exact_gelu(name) else ()
 
 
 def architecture_of(vision: Vision | NaFlexVision) -> tuple[str, dict[str, Any]]:
@@ -130,7 +136,7 @@ def mlp_ratio(width: int, mlp_dim: int) -> float:
 
 def write_files(folder: Path, config: Siglip, tower: Tower | None, **unused: Any) -> None:
     """The configuration."""
-    write_json(folder / CONFIG, card(config.vision))
+    write_json(folder / CONFIG, card(config.image_tower))
 
 
 def card(vision: Vision | NaFlexVision) -> dict[str, Any]:
@@ -161,7 +167,9 @@ def card(vision: Vision | NaFlexVision) -> dict[str, Any]:
     }
 
 
-def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | None = None) -> Source:
+def open_folder(
+    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+) -> OpenCheckpoint:
     """Opens a folder of timm.
 
     Raises:
@@ -170,16 +178,16 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
     notes: tuple[str, ...] = ()
     if config is None:
         vision, notes = read_card(read_settings(path / CONFIG))
-        config = image_only(vision)
+        config = Siglip(vision=vision, text=None)
+    config = config.only("image")
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_PYTORCH)))
     reader, dropped = translate(stored, steps(config))
-    return Source(
-        format=FORMAT,
+    return OpenCheckpoint(
+        format=FORMAT.name,
         path=path,
         reader=reader,
         files=(*present(path / CONFIG), *stored.files),
         config=config,
-        tower="image",
         dropped=dropped,
         notes=notes,
     )
@@ -203,7 +211,7 @@ def read_architecture(
     name = name.split(".")[0]
     known = architectures() | {"vit_so400m_patch14_siglip_378": _so400m14()}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=2)
+        near = suggestions(name, known, 2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"{where}: timm's {name!r} is not an image tower of SigLIP{hint}")
     if unknown := sorted(set(arguments.values) - _HARMLESS - _SIZES - set(_FIXED)):
@@ -243,4 +251,24 @@ def _with_arguments(vision: Vision | NaFlexVision, arguments: Settings) -> Visio
 
 
 def _so400m14() -> Vision | NaFlexVision:
-    return checkpoints.find("siglip_so400m14_384").config.vision
+    return checkpoints.find("siglip_so400m14_384").config.image_tower
+
+
+def _recognises(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and "architecture" in read_settings(folder / CONFIG)
+
+
+FORMAT = Format(
+    name="timm",
+    config=CONFIG,
+    weights=(WEIGHTS, *_PYTORCH),
+    towers=("image",),
+    tensors=r"blocks\.\d+\.|patch_embed\.|embeds\.|attn_pool\.",
+    recognises=_recognises,
+    open=open_folder,
+    # In one file: timm reads no other.
+    write_weights=safetensors_in(WEIGHTS),
+    write_files=write_files,
+    steps=steps,
+    exact_gelu=lambda config, pad: exact_gelu_of(config),
+)

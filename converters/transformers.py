@@ -8,28 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from siglip_jax.config import Siglip, Text
+from siglip_jax.config import Siglip, Text, Tower
+from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.reader import Reader
 
 from . import hf_tokenizer
+from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary_beside
 from .files import find_weights, open_file
+from .format import Format, safetensors_in
+from .json_file import read_settings
 from .rules import CONV, DENSE, Op, Rule, Step, dense, expand, heads, heads_out, norm
-from .safetensors_file import SHARD_BYTES as SHARD_BYTES
-from .source import (
-    Source,
-    Tower,
-    present,
-    released_vocabulary,
-    tower_shapes,
-    vocabulary_beside,
-)
-from .transformers_card import CONFIG, pad_by_images, read_config
-from .transformers_card import write_files as write_files
-from .translated import translate
+from .safetensors_file import SHARD_BYTES
+from .transformers_card import CONFIG, IMAGES, pad_by_images, read_config, write_files
+from .translation import translate
 
-FORMAT = "transformers"
 WEIGHTS = "model.safetensors"
-TOWERS: tuple[Tower | None, ...] = (None, "image", "text")
 _PYTORCH = "pytorch_model.bin"
 _HEAD = "text_model.head"
 
@@ -91,10 +84,11 @@ def rules(config: Siglip) -> list[Rule]:
 
 def steps(config: Siglip, tower: Tower | None = None) -> list[Step]:
     """The steps from big_vision's tensors to those of transformers."""
-    made = expand(rules(config), tower_shapes(config, tower))
-    if config.text.head is None and tower != "image":
+    part = config.only(tower)
+    made = expand(rules(config), parameter_shapes(part))
+    if part.text is not None and part.text.head is None:
         # transformers has no text tower without a projection: it gets one that does nothing.
-        width = config.text.size.width
+        width = part.text.size.width
         made += [
             Step((), f"{_HEAD}.weight", Op("->"), (), (width, width), "identity"),
             Step((), f"{_HEAD}.bias", Op("->"), (), (width,), "zeros"),
@@ -102,7 +96,9 @@ def steps(config: Siglip, tower: Tower | None = None) -> list[Step]:
     return made
 
 
-def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | None = None) -> Source:
+def open_folder(
+    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+) -> OpenCheckpoint:
     """Opens a folder of transformers.
 
     Args:
@@ -113,29 +109,26 @@ def open_folder(path: Path, *, config: Siglip | None = None, weights: Path | Non
     Raises:
       ValueError: if it holds another architecture or is damaged.
     """
-    tower: Tower | None = None
-    if config is None:
-        config, tower = read_config(path / CONFIG)
+    config = config or read_config(path / CONFIG)
     stored = open_file(weights or find_weights(path, (WEIGHTS, _PYTORCH)))
-    if tower != "image" and _head_does_nothing(stored, config.text):
+    if config.text is not None and _head_does_nothing(stored, config.text):
         text = dataclasses.replace(config.text, head=None)
         config = dataclasses.replace(config, text=text)
-    reader, dropped = translate(stored, steps(config, tower), DROP)
+    reader, dropped = translate(stored, steps(config), DROP)
     for name in (f"{_HEAD}.weight", f"{_HEAD}.bias"):
         if name in dropped:
             dropped[name] = "projection that changes nothing"
-    if tower == "image":
+    if config.tower == "image":
         pad = pad_by_images(path)
     else:
         known = released_vocabulary(config)
         pad = known.pad if known else hf_tokenizer.read_pad(path)
-    return Source(
-        format=FORMAT,
+    return OpenCheckpoint(
+        format=FORMAT.name,
         path=path,
         reader=reader,
         files=(*present(path / CONFIG), *stored.files),
         config=config,
-        tower=tower,
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
         pad=pad,
@@ -151,3 +144,25 @@ def _head_does_nothing(stored: Reader, text: Text) -> bool:
         return False
     weight, bias = (stored.read(name) for name in names)
     return not bias.any() and bool((weight == np.eye(width, dtype=weight.dtype)).all())
+
+
+def _recognises(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and "model_type" in read_settings(folder / CONFIG)
+
+
+FORMAT = Format(
+    name="transformers",
+    config=CONFIG,
+    weights=(WEIGHTS, _PYTORCH),
+    others=(IMAGES, hf_tokenizer.CONFIG),
+    tensors=r"(vision|text)_model\.",
+    recognises=_recognises,
+    open=open_folder,
+    write_weights=safetensors_in(WEIGHTS, SHARD_BYTES),
+    write_files=write_files,
+    steps=steps,
+    vocabulary=True,
+    # The resampling of a fixed-resolution image processor follows from it too.
+    needs_pad=lambda config, tower, vocabulary: tower != "image" or not config.naflex,
+    profile="transformers",
+)

@@ -8,12 +8,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision
+from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
 from siglip_jax.preprocessing.profiles import custom_profile
 
 from . import hf_tokenizer
 from .json_file import Settings, read_settings, write_json
-from .source import Tower, image_only, text_only
 
 CONFIG, IMAGES = "config.json", "preprocessor_config.json"
 
@@ -42,42 +41,51 @@ def write_files(
     """Everything but the weights: configuration, image processor, tokenizer."""
     kind = "siglip2" if config.naflex else "siglip"
     name = "Siglip2" if config.naflex else "Siglip"
-    vision, text = config.vision, config.text
-    picture = {"patch_size": vision.patch, "num_channels": 3}
-    if isinstance(vision, NaFlexVision):
-        picture["num_patches"] = vision.posemb_grid**2
-    else:
-        picture["image_size"] = vision.res
-    parts = {
-        "vision": {
-            "model_type": f"{kind}_vision_model",
-            **_size(vision.size),
-            **picture,
-            "vision_use_head": True,
-        },
-        "text": {
-            "model_type": f"{kind}_text_model",
-            **_size(text.size),
-            "vocab_size": text.vocab_size,
-            "max_position_embeddings": text.length,
-            "projection_size": text.head or text.size.width,
-            "pad_token_id": pad,
-            "bos_token_id": None,
-            "eos_token_id": 1,
-        },
-    }
-    if tower is None:
+    part = config.only(tower)
+    vision = _vision_card(part.vision, kind) if part.vision else {}
+    text = _text_card(part.text, kind, pad) if part.text else {}
+    if part.tower is None:
         card = {"architectures": [f"{name}Model"], "model_type": kind}
-        card |= {"vision_config": parts["vision"], "text_config": parts["text"]}
+        card |= {"vision_config": vision, "text_config": text}
+    elif part.text is None:
+        card = {"architectures": [f"{name}VisionModel"], **vision}
     else:
-        part = "vision" if tower == "image" else "text"
-        card = {"architectures": [f"{name}{part.capitalize()}Model"], **parts[part]}
+        card = {"architectures": [f"{name}TextModel"], **text}
     # Both spellings, because transformers 4 reads one and 5 the other.
     write_json(folder / CONFIG, {**card, "dtype": dtype, "torch_dtype": dtype})
-    if tower != "text":
+    if part.vision is not None:
         write_json(folder / IMAGES, _image_processor(config, name, pad))
-    if tower != "image" and vocabulary is not None and pad is not None:
-        hf_tokenizer.write(folder, vocabulary, pad, text.length, f"{name}Processor")
+    if part.text is not None and vocabulary is not None and pad is not None:
+        hf_tokenizer.write(folder, vocabulary, pad, part.text.length, f"{name}Processor")
+
+
+def _vision_card(vision: Vision | NaFlexVision, kind: str) -> dict[str, Any]:
+    side = (
+        {"num_patches": vision.posemb_grid**2}
+        if isinstance(vision, NaFlexVision)
+        else {"image_size": vision.res}
+    )
+    return {
+        "model_type": f"{kind}_vision_model",
+        **_size(vision.size),
+        "patch_size": vision.patch,
+        "num_channels": 3,
+        **side,
+        "vision_use_head": True,
+    }
+
+
+def _text_card(text: Text, kind: str, pad: int | None) -> dict[str, Any]:
+    return {
+        "model_type": f"{kind}_text_model",
+        **_size(text.size),
+        "vocab_size": text.vocab_size,
+        "max_position_embeddings": text.length,
+        "projection_size": text.head or text.size.width,
+        "pad_token_id": pad,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+    }
 
 
 def _size(size: Size) -> dict[str, Any]:
@@ -113,8 +121,8 @@ def _image_processor(config: Siglip, name: str, pad: int | None) -> dict[str, An
     return made
 
 
-def read_config(path: Path) -> tuple[Siglip, Tower | None]:
-    """The architecture that a `config.json` states, and its only tower if it has one.
+def read_config(path: Path) -> Siglip:
+    """The architecture that a `config.json` states, of both towers or of one.
 
     Raises:
       ValueError: if it states another architecture than SigLIP's.
@@ -126,11 +134,11 @@ def read_config(path: Path) -> tuple[Siglip, Tower | None]:
         raise ValueError(f"{path} is of model_type {kind!r}, not SigLIP; expected one of {known}")
     naflex, tower = _KINDS[kind]
     if tower == "image":
-        return image_only(_read_vision(card, naflex)), tower
+        return Siglip(vision=_read_vision(card, naflex), text=None)
     if tower == "text":
-        return text_only(_read_text(card)), tower
+        return Siglip(vision=None, text=_read_text(card))
     vision = _read_vision(card.part("vision_config"), naflex)
-    return Siglip(vision=vision, text=_read_text(card.part("text_config"))), None
+    return Siglip(vision=vision, text=_read_text(card.part("text_config")))
 
 
 def _read_vision(part: Settings, naflex: bool) -> Vision | NaFlexVision:

@@ -12,6 +12,8 @@ from siglip_jax.checkpoints import CHECKPOINTS, Checkpoint, find
 from siglip_jax.config import Execution
 
 if TYPE_CHECKING:
+    from siglip_jax.converters import OpenCheckpoint
+    from siglip_jax.model_files import open_model
     from siglip_jax.models import SiglipModel
     from siglip_jax.preprocessing import Patches
     from siglip_jax.pretrained import Pretrained, load, save
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # Looked up on first use, because each imports jax and the command line's tables need none.
 _LAZY = {
     "FSDP": "programs",
+    "OpenCheckpoint": "converters",
     "Patches": "preprocessing",
     "Pretrained": "pretrained",
     "Scorer": "scoring",
@@ -28,6 +31,7 @@ _LAZY = {
     "SiglipModel": "models",
     "load": "pretrained",
     "make_mesh": "programs",
+    "open_model": "model_files",
     "save": "pretrained",
 }
 
@@ -36,6 +40,7 @@ __all__ = [
     "FSDP",
     "Checkpoint",
     "Execution",
+    "OpenCheckpoint",
     "Patches",
     "Pretrained",
     "Scorer",
@@ -44,6 +49,7 @@ __all__ = [
     "find",
     "load",
     "make_mesh",
+    "open_model",
     "save",
 ]
 

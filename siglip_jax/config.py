@@ -12,7 +12,6 @@ table of sizes (big_vision `models/vit.py`, `decode_variant`), because
 """
 
 import dataclasses
-import re
 from typing import Any, Literal
 
 from siglip_jax.messages import choose
@@ -110,23 +109,32 @@ class Text:
             _require_positive("Text", "head", self.head)
 
 
+Tower = Literal["image", "text"]
+_PARTS: dict[Tower, str] = {"image": "vision", "text": "text"}
+_TOWER: dict[Tower, str] = {"image": "an image tower", "text": "a text tower"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Siglip:
-    """Two towers, a temperature `t` and a bias `b`.
+    """An image tower and a text tower with a temperature `t` and a bias `b`, or one tower alone.
 
     Raises:
-      ValueError: if the embeddings of the two towers differ in width.
+      ValueError: if there is no tower, or the embeddings of the two differ in width.
 
     >>> base = Siglip(vision=Vision(size=SIZES["B"], patch=16, res=224),
     ...               text=Text(size=SIZES["B"], vocab_size=32_000, length=64, head=768))
-    >>> base.embed_dim, base.vision.grid
-    (768, 14)
+    >>> base.embed_dim, base.vision.grid, base.only("text").tower
+    (768, 14, 'text')
     """
 
-    vision: Vision | NaFlexVision
-    text: Text
+    vision: Vision | NaFlexVision | None
+    text: Text | None
 
     def __post_init__(self) -> None:
+        if self.vision is None and self.text is None:
+            raise ValueError("Siglip: there is no tower; give vision, text, or both")
+        if self.vision is None or self.text is None:
+            return
         ztxt = self.text.size.width if self.text.head is None else self.text.head
         if ztxt != self.embed_dim:
             raise ValueError(
@@ -137,21 +145,75 @@ class Siglip:
     @property
     def embed_dim(self) -> int:
         """Width of `zimg` and `ztxt`."""
-        return self.vision.size.width
+        if self.vision is not None:
+            return self.vision.size.width
+        return self.text_tower.head or self.text_tower.size.width
 
     @property
     def naflex(self) -> bool:
         return isinstance(self.vision, NaFlexVision)
 
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """Those that there are."""
+        return tuple(tower for tower, part in _PARTS.items() if getattr(self, part) is not None)
+
+    @property
+    def tower(self) -> Tower | None:
+        """The only tower; None if there are both."""
+        return self.towers[0] if len(self.towers) == 1 else None
+
+    @property
+    def image_tower(self) -> Vision | NaFlexVision:
+        """`vision`, where it is needed; a ValueError where there is none."""
+        self.needs("image", what="images")
+        assert self.vision is not None
+        return self.vision
+
+    @property
+    def text_tower(self) -> Text:
+        """`text`, where it is needed; a ValueError where there is none."""
+        self.needs("text", what="texts")
+        assert self.text is not None
+        return self.text
+
+    def needs(self, *towers: Tower, what: str, name: str = "this model") -> None:
+        """Raises a ValueError unless there are these towers.
+
+        >>> text = Text(size=SIZES["B"], vocab_size=32_000, length=64, head=768)
+        >>> Siglip(vision=None, text=text).needs("image", "text", what="scores", name="t.npz")
+        Traceback (most recent call last):
+          ...
+        ValueError: t.npz is a text tower alone; scores need an image tower too
+        """
+        for tower in towers:
+            if tower not in self.towers:
+                too = " too" if len(towers) > 1 else ""
+                raise ValueError(
+                    f"{name} is {_TOWER[self.towers[0]]} alone; {what} need {_TOWER[tower]}{too}"
+                )
+
+    def only(self, tower: Tower | None) -> "Siglip":
+        """One tower of it alone; itself for None.
+
+        Raises:
+          ValueError: if it has no such tower.
+        """
+        if tower is None:
+            return self
+        self.needs(tower, what=f"{tower}s")
+        return dataclasses.replace(self, **{_PARTS[t]: None for t in self.towers if t != tower})
+
     def at_resolution(self, res: int) -> "Siglip":
         """The same model for square images of `res` pixels.
 
         Raises:
-          ValueError: for a NaFlex model, which takes any resolution as it is.
+          ValueError: for a NaFlex model, which takes any resolution as it is, and for a text
+            tower alone.
         """
-        if isinstance(self.vision, NaFlexVision):
+        if isinstance(self.image_tower, NaFlexVision):
             raise ValueError("a NaFlex model has no fixed resolution to change")
-        return dataclasses.replace(self, vision=dataclasses.replace(self.vision, res=res))
+        return dataclasses.replace(self, vision=dataclasses.replace(self.image_tower, res=res))
 
 
 Attention = Literal["auto", "matmul", "xla", "cudnn", "einsum"]
@@ -229,10 +291,14 @@ class Execution:
             )
 
 
+_NONE = "not a model configuration"
+
+
 def to_dict(config: Siglip) -> dict[str, Any]:
     """A `Siglip` as plain JSON types; `from_dict` is its inverse."""
     plain = dataclasses.asdict(config)
-    plain["vision"]["type"] = "naflex" if config.naflex else "fixed"
+    if plain["vision"] is not None:
+        plain["vision"]["type"] = "naflex" if config.naflex else "fixed"
     return plain
 
 
@@ -247,14 +313,42 @@ def from_dict(plain: dict[str, Any]) -> Siglip:
     >>> from_dict(to_dict(config)) == config
     True
     """
-    try:
-        vision, text = dict(plain["vision"]), dict(plain["text"])
-        kind = {"fixed": Vision, "naflex": NaFlexVision}[vision.pop("type")]
-        return Siglip(
-            vision=kind(**{**vision, "size": Size(**vision["size"])}),
-            text=Text(**{**text, "size": Size(**text["size"])}),
-        )
-    except (KeyError, TypeError) as error:
-        message = re.sub(r"^.*__init__\(\) ", "", str(error))
-        message = f"there is no {message}" if isinstance(error, KeyError) else message
-        raise ValueError(f"not a model configuration: {message}") from error
+    for part in _PARTS.values():
+        if part not in plain:
+            raise ValueError(f"{_NONE}: there is no {part!r}")
+    return Siglip(vision=_vision(plain["vision"]), text=_text(plain["text"]))
+
+
+def _vision(plain: Any) -> Vision | NaFlexVision | None:
+    if plain is None:
+        return None
+    fields = _object(plain, "vision")
+    kinds = {"fixed": Vision, "naflex": NaFlexVision}
+    kind = fields.pop("type", None)
+    if kind not in kinds:
+        raise ValueError(f"{_NONE}: vision.type is {kind!r}, expected one of {', '.join(kinds)}")
+    return _made(kinds[kind], fields, "vision")
+
+
+def _text(plain: Any) -> Text | None:
+    return None if plain is None else _made(Text, _object(plain, "text"), "text")
+
+
+def _made(kind: Any, fields: dict[str, Any], where: str) -> Any:
+    """The dataclass `kind`, of these fields and no others."""
+    if "size" in fields and kind is not Size:
+        fields["size"] = _made(Size, _object(fields["size"], f"{where}.size"), f"{where}.size")
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
+    for name in fields:
+        if name not in known:
+            raise ValueError(f"{_NONE}: {where}.{name} is unknown")
+    for name, default in known.items():
+        if default is dataclasses.MISSING and name not in fields:
+            raise ValueError(f"{_NONE}: {where}.{name} is missing")
+    return kind(**fields)
+
+
+def _object(plain: Any, where: str) -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        raise ValueError(f"{_NONE}: {where} is {plain!r}, expected an object")
+    return dict(plain)

@@ -5,6 +5,7 @@ tree. A saved folder holds `siglip_jax.json` (architecture and preprocessing pro
 `weights.safetensors` under big_vision's names, and `tokenizer.model`.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -16,14 +17,12 @@ from typing import Any
 import numpy as np
 
 from siglip_jax.checkpoints import VOCABULARIES, Checkpoint
-from siglip_jax.config import Execution, NaFlexVision, Siglip
-from siglip_jax.found import CARD as CARD
-from siglip_jax.found import find_model
-from siglip_jax.locate import Progress, locate_vocabulary
+from siglip_jax.config import Execution, Siglip
+from siglip_jax.converters import OpenCheckpoint
+from siglip_jax.errors import ModelError
+from siglip_jax.fetch import Progress, fetch_vocabulary
+from siglip_jax.model_files import open_model
 from siglip_jax.models import SiglipModel
-from siglip_jax.models.naflex import NaFlexVisionTower
-from siglip_jax.models.text import TextTower
-from siglip_jax.models.vision import VisionTower
 from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.programs import REPLICATED, sharding_of
 from siglip_jax.programs.sharding import Mesh, Rules
@@ -31,7 +30,6 @@ from siglip_jax.scoring import Scorer
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.save import on_host
-from siglip_jax.weights.source import Subtree
 from siglip_jax.weights.tree import flatten
 
 
@@ -41,8 +39,8 @@ class Pretrained:
 
     Attributes:
       name: the checkpoint's name, or the path it came from.
-      model: the Flax module; `model.apply({"params": params}, image, text)`. Of an
-        image or text tower alone, that tower's own module, which does not normalise.
+      model: the Flax module; `model.apply({"params": params}, image, text)`. Of one tower
+        alone, the other is None in its configuration and not given.
       params: big_vision's tree of weights, on devices.
       profile: the preprocessing that belongs to it.
       checkpoint: the row of the table, if it is a released one.
@@ -51,7 +49,7 @@ class Pretrained:
     """
 
     name: str
-    model: SiglipModel | VisionTower | NaFlexVisionTower | TextTower
+    model: SiglipModel
     params: Any
     profile: Profile
     checkpoint: Checkpoint | None = None
@@ -60,42 +58,44 @@ class Pretrained:
     rules: Rules = REPLICATED
 
     @property
-    def config(self) -> Any:
-        """The architecture: a `Siglip`, or a single tower's part of one."""
+    def config(self) -> Siglip:
+        """The architecture."""
         return self.model.config
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer.
 
         Raises:
-          ValueError: if its vocabulary is nowhere to be found, or another model's.
+          ValueError: if its vocabulary is nowhere to be found, or another model's, or this is
+            an image tower alone.
         """
+        self.config.needs("text", what="texts", name=self.name)
         path = self.vocabulary
         if path is None:
             name = self.profile.text.vocabulary
             if name is None:
-                raise ValueError(f"{self.name} does not say which vocabulary it needs; name a file")
-            path = locate_vocabulary(VOCABULARIES[name])
+                raise ModelError(
+                    f"{self.name} does not say which vocabulary it needs",
+                    needs="vocabulary",
+                    advice="name a file",
+                )
+            path = fetch_vocabulary(VOCABULARIES[name])
         return Tokenizer(path, self.profile.text)
 
     def scorer(self, *, tokenizer: bool = True, **kw: Any) -> Scorer:
         """A `Scorer` for this model; `kw` as for `Scorer`.
 
-        `tokenizer=False` leaves the vocabulary alone, for images only.
-
-        Raises:
-          ValueError: if this is a tower alone: scores take both.
+        `tokenizer=False` leaves the vocabulary alone, for images only. One tower alone makes
+        a scorer that embeds, and says what it lacks when it is asked for more.
         """
-        if not isinstance(self.model, SiglipModel):
-            raise ValueError(f"{self.name} is one tower; scores take an image and a text tower")
-        if tokenizer:
+        if tokenizer and self.config.text is not None:
             kw.setdefault("tokenizer", self.tokenizer())
         kw = {"profile": self.profile, "mesh": self.mesh, "rules": self.rules, **kw}
         return Scorer(self.model, self.params, **kw)
 
 
 def load(
-    name: str | os.PathLike[str],
+    name: str | os.PathLike[str] | OpenCheckpoint,
     *,
     profile: str | Profile = "big_vision",
     res: int | None = None,
@@ -113,7 +113,8 @@ def load(
     Args:
       name: `siglip_b16_224`, `ViT-B-16-SigLIP`, `google/siglip2-base-patch16-naflex`,
         ...; any hub repository in such a format; a file or folder in any format of
-        `siglip_jax.converters`, or written by `save`.
+        `siglip_jax.converters`, or written by `save`; or what `open_model` returned, which
+        is left open.
       profile: "big_vision", "transformers", "open_clip", or a `Profile` of your own. A
         saved folder brings its own, which this does not replace.
       res: run a fixed-resolution model at another resolution: its position
@@ -138,59 +139,47 @@ def load(
       ...
     ValueError: no released checkpoint is called 'ViT-B-16-SigLP'; did you mean ViT-B-16-SigLIP...
     """
-    found = find_model(
-        name,
-        profile=profile,
-        vocabulary=vocabulary,
-        config=config,
-        res=res,
-        revision=revision,
-        progress=progress,
-    )
-    for note in found.notes:
-        warnings.warn(f"{found.name}: {note}", stacklevel=2)
-    config, execution = found.config, execution or Execution()
+    execution = execution or Execution()
     if dtype is not None and execution.weights is not None:
         raise ValueError(
             f"dtype={dtype!r} and execution.weights={execution.weights!r} both say how to store "
             "the weights; give one of them"
         )
-    place = sharding_of(mesh, rules) if mesh is not None else None
-    with found.open() as reader:
-        part = {"image": "img", "text": "txt"}.get(found.tower or "")
+    opened = open_model(
+        name,
+        config=config,
+        res=res,
+        vocabulary=vocabulary,
+        revision=revision,
+        progress=progress,
+    )
+    with contextlib.nullcontext() if isinstance(name, OpenCheckpoint) else opened:
+        # Released weights were trained with what siglip_jax computes, whatever a copy says.
+        for note in opened.notes if opened.checkpoint is None else ():
+            warnings.warn(f"{opened.name}: {note}", stacklevel=2)
+        chosen = opened.profile_named(profile, res=res)
+        config = opened.config_at(res)
         params = load_params(
-            Subtree(reader, part) if part else reader,
+            opened.reader,
             config,
             scan_image=execution.scan_image,
             scan_text=execution.scan_text,
             resize_posemb=res is not None,
             dtype=dtype,
             weights=execution.weights,
-            sharding=place,
+            sharding=sharding_of(mesh, rules) if mesh is not None else None,
             progress=progress,
         )
     return Pretrained(
-        name=found.name,
-        model=_model(config, execution, found.tower),
+        name=opened.name,
+        model=SiglipModel(config, execution),
         params=params,
-        profile=found.profile,
-        checkpoint=found.checkpoint,
-        vocabulary=found.vocabulary,
+        profile=chosen,
+        checkpoint=opened.checkpoint,
+        vocabulary=opened.vocabulary,
         mesh=mesh,
         rules=rules,
     )
-
-
-def _model(
-    config: Siglip, execution: Execution, tower: str | None
-) -> SiglipModel | VisionTower | NaFlexVisionTower | TextTower:
-    if tower is None:
-        return SiglipModel(config, execution)
-    if tower == "text":
-        return TextTower(config.text, execution)
-    if isinstance(config.vision, NaFlexVision):
-        return NaFlexVisionTower(config.vision, execution)
-    return VisionTower(config.vision, execution)
 
 
 def save(

@@ -4,13 +4,13 @@ Dependencies go down this list and never up:
 
     messages
     run_folder (of a run or a job)
-    config, checkpoints, locate
+    config, checkpoints, errors
     weights (files <-> tensors), preprocessing, models
     programs (the compiled functions of the towers)
     data (images and texts from files, one at a time or as training batches)
     scoring
-    converters (other systems' files; numpy only, never a model)
-    hub, found (which model a name or a path means; reach converters only when a file needs them)
+    converters (files of any system; numpy only, never a model)
+    fetch (from a name to files), model_files (open, once)
     pretrained (puts them together)
     evaluation
     training
@@ -55,22 +55,25 @@ MODULES = {
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
-    "locate": Row("where files lie on this machine; downloads", "checkpoints weights.staging"),
-    "hub": Row("repositories of the hub that hold a model", "checkpoints locate"),
-    "found": Row("what load would load: where, in which format, which model",
-                 "checkpoints config converters hub locate preprocessing weights"),
+    "errors": Row("an error about a model, in parts that each caller words"),
+    "fetch": Row("from a name to files on this machine; downloads",
+                 "checkpoints weights.big_vision weights.staging"),
+    "model_files": Row("the files of a model, opened once by whatever name",
+                       "config converters fetch"),
     "pretrained": Row("load and save: a model with all its scores depend on",
-                      "checkpoints config converters found locate models preprocessing "
-                      "programs scoring weights", jax=True),
+                      "checkpoints config converters errors fetch model_files models "
+                      "preprocessing programs scoring weights", jax=True),
 
     "weights": Row("empty, so that its modules are imported one by one"),
     "weights.reader": Row("what an open checkpoint offers; which entries are parameters"),
     "weights.staging": Row("outputs that appear whole or not at all"),
     "weights.npz": Row("big_vision's .npz files, a tensor at a time"),
     "weights.tensorstore_folder": Row("big_vision's tensorstore folders, a tensor at a time"),
-    "weights.source": Row("opens either, or a part of it"),
+    "weights.big_vision": Row("opens either, or a part of it"),
     "weights.layout": Row("names, shapes and dtypes of every parameter of a model", "config"),
-    "weights.architecture": Row("the model that a checkpoint's shapes state", "checkpoints config"),
+    "weights.architecture": Row("the model that a checkpoint's shapes state",
+                                "checkpoints config errors"),
+    "weights.digest": Row("which weights these are, in any file format"),
     "weights.int8": Row("which weights may be one byte, and their scales"),
     "weights.routes": Row("which stored tensors make which parameter; strict", "config"),
     "weights.posemb": Row("position embeddings for another resolution"),
@@ -149,15 +152,15 @@ MODULES = {
     "training.optimizer": Row("optax, with big_vision's treatment by name", jax=True),
     "training.step": Row("state and batch in, state and numbers out", "models programs", jax=True),
     "training.start": Row("the model a run begins with",
-                          "checkpoints config data found locate models preprocessing pretrained "
-                          "programs", jax=True),
+                          "checkpoints config data fetch model_files models preprocessing "
+                          "pretrained programs weights.layout", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "
                       "programs run_folder scoring weights", jax=True),
 
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
-                  "config data evaluation found models preprocessing pretrained programs "
+                  "config data evaluation models preprocessing pretrained programs "
                   "run_folder scoring weights", jax=True),
 
     "search": Row("the names to import", jax=True),
@@ -187,8 +190,10 @@ MODULES = {
                        "converters"),
     # These two run models, when called.
     "verify.own_outputs": Row("what siglip_jax computes for bundled inputs",
-                              "config converters doctor.wrong_towers models preprocessing weights"),
-    "verify.live_library": Row("what the library that a folder is for computes", "converters",
+                              "config converters doctor.wrong_towers models preprocessing "
+                              "weights.load"),
+    "verify.live_library": Row("what the library that a folder is for computes",
+                               "config converters",
                                torch=True),
 
     "doctor": Row("the names to import"),
@@ -202,31 +207,33 @@ MODULES = {
     "doctor.embeddings_file": Row("another pipeline's embeddings", "verify.inputs"),
 
     "cli": Row("empty"),
-    "cli.main": Row("the command, its errors and exit codes", "locate"),
+    "cli.main": Row("the command, its errors and exit codes", "errors fetch"),
+    "cli.advice": Row("what an error about a model asks for, in options", "errors"),
     "cli.description": Row("a checkpoint's facts as plain JSON types", "checkpoints config"),
     "cli.commands": Row("one file a subcommand, named as it is typed"),
     "cli.commands.list": Row("siglip-jax list", "checkpoints cli"),
-    "cli.commands.show": Row("siglip-jax show", "checkpoints config converters found weights cli"),
+    "cli.commands.show": Row("siglip-jax show", "checkpoints errors fetch weights.layout cli"),
     "cli.commands.score": Row("siglip-jax score", "data jobs programs scoring cli"),
     "cli.options": Row("options that several commands share"),
     "cli.options.former": Row("former spellings of options"),
     "cli.options.data": Row("options of all commands that read datasets", "cli"),
     "cli.options.job": Row("options of bulk jobs, and how a job is run and told of", "jobs cli"),
     "cli.options.checkpoint": Row("a checkpoint of any format, opened",
-                                  "checkpoints config converters found cli"),
+                                  "checkpoints config converters model_files cli"),
     "cli.options.program": Row("--program, of score and embed", "programs cli"),
     "cli.commands.embed": Row("siglip-jax embed",
                               "data jobs programs scoring weights.staging cli"),
-    "cli.commands.search": Row("siglip-jax search", "data.specs jobs search programs scoring cli"),
-    "cli.commands.plan": Row("siglip-jax plan", "checkpoints config found plan programs cli"),
+    "cli.commands.search": Row("siglip-jax search",
+                               "data.specs errors jobs search programs scoring cli"),
+    "cli.commands.plan": Row("siglip-jax plan", "config plan programs cli"),
     "cli.commands.bench": Row("siglip-jax bench",
-                              "allocator bench checkpoints config found models programs cli"),
-    "cli.commands.demo": Row("siglip-jax demo", "found pretrained programs scoring cli"),
+                              "allocator bench config models programs cli"),
+    "cli.commands.demo": Row("siglip-jax demo", "fetch pretrained programs scoring cli"),
     "cli.commands.train": Row("siglip-jax train", "training cli"),
     "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
     "cli.options.model": Row("options of all commands that run a model; loads it",
-                               "allocator checkpoints config found programs locate "
-                               "preprocessing pretrained programs scoring cli"),
+                             "allocator checkpoints config fetch model_files programs "
+                             "preprocessing pretrained scoring cli"),
     "cli.image_files": Row("files, folders, patterns, a list on stdin", "data.specs"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
@@ -237,14 +244,16 @@ MODULES = {
     "cli.doctor_output": Row("what the doctor found, in words", "doctor verify"),
     "cli.output": Row("aligned columns of text, and JSON"),
     "cli.commands.*": Row("siglip-jax convert, diff",
-                          "checkpoints config converters found locate verify weights cli"),
+                          "checkpoints config converters fetch verify weights cli"),
     "cli.*": Row("options and output that several commands share",
-                 "checkpoints config converters found locate pretrained programs scoring weights"),
+                 "checkpoints config converters fetch model_files pretrained programs scoring "
+                 "weights"),
 
     "converters": Row("the names to import"),
     # One row each once their number has settled.
     "converters.*": Row("other systems' files and ours, by tables of rules",
-                        "checkpoints config weights preprocessing.profiles preprocessing.text"),
+                        "checkpoints config errors weights preprocessing.profiles "
+                        "preprocessing.text"),
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.
@@ -372,10 +381,6 @@ def test_jax_is_imported_only_where_the_table_says(module):
     assert reasons == {}, f"{short(module)} must be importable without jax"
 
 
-# Functions that hide a module of their package; to be emptied with the converters' new names.
-HIDING = {"siglip_jax.converters": {"convert", "detect", "plan"}}
-
-
 @pytest.mark.parametrize("package", sorted({name.rpartition(".")[0] for name in files()} - {""}))
 def test_no_name_of_a_package_hides_one_of_its_modules(package):
     names = {found.rpartition(".")[2] for found in files() if found.rpartition(".")[0] == package}
@@ -388,7 +393,7 @@ def test_no_name_of_a_package_hides_one_of_its_modules(package):
         if f"{node.module}.{alias.name}" not in files()
     }
     bound |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    assert bound & names == HIDING.get(package, set())
+    assert bound & names == set()
 
 
 def test_there_is_no_circle():

@@ -32,6 +32,32 @@ def test_json_and_back(checkpoint):
     assert plain == before  # the caller's dictionary is left alone
 
 
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_one_tower_alone(tower):
+    alone = BASE.only(tower)
+    assert (alone.tower, alone.towers, alone.embed_dim) == (tower, (tower,), BASE.embed_dim)
+    assert alone.only(tower) == alone and BASE.only(None) == BASE
+    assert from_dict(json.loads(json.dumps(to_dict(alone)))) == alone
+    other = {"image": "text", "text": "image"}[tower]
+    with pytest.raises(
+        ValueError, match=rf"^this model is an? {tower} tower alone; {other}s need "
+    ):
+        alone.only(other)
+
+
+def test_what_needs_which_tower():
+    image = BASE.only("image")
+    image.needs("image", what="images")
+    with pytest.raises(ValueError, match=r"^x is an image tower alone; scores need a text tower t"):
+        image.needs("image", "text", what="scores", name="x")
+    with pytest.raises(ValueError, match=r"alone; texts need a text tower$"):
+        _ = image.text_tower
+    with pytest.raises(ValueError, match="images need an image tower"):
+        BASE.only("text").at_resolution(448)
+    with pytest.raises(ValueError, match="there is no tower; give vision, text, or both"):
+        Siglip(vision=None, text=None)
+
+
 def edited(path, value):
     plain = to_dict(BASE)
     *parents, last = path.split("/")
@@ -49,11 +75,14 @@ def edited(path, value):
     ("plain", "message"),
     [
         ({}, "not a model configuration: there is no 'vision'"),
-        ({"vision": 3, "text": {}}, "not a model configuration: 'int' object is not iterable"),
-        (edited("vision/type", "flex"), "not a model configuration: there is no 'flex'"),
-        (edited("vision/type", KeyError), "not a model configuration: there is no 'type'"),
-        (edited("vision/patch", KeyError), "not a model .* missing .* argument: 'patch'"),
-        (edited("text/pool", "last"), "not a model .* unexpected keyword argument 'pool'"),
+        ({"vision": 3, "text": {}}, "not a model configuration: vision is 3, expected an object"),
+        (
+            edited("vision/type", "flex"),
+            "not a model .* vision.type is 'flex', expected one of fixed",
+        ),
+        (edited("vision/type", KeyError), "not a model .* vision.type is None, expected one of"),
+        (edited("vision/patch", KeyError), "not a model configuration: vision.patch is missing"),
+        (edited("text/pool", "last"), "not a model configuration: text.pool is unknown"),
         (edited("text/size/depth", -1), "Size: depth must be a positive integer, got -1"),
     ],
 )

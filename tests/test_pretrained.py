@@ -10,12 +10,12 @@ from jax.sharding import PartitionSpec
 from saved_model import VOCABULARY, saved, with_vocabulary
 from tiny_checkpoint import bits, tensors, written
 
-from siglip_jax import checkpoints, load, save
+from siglip_jax import checkpoints, load, open_model, save
 from siglip_jax.config import Execution, Siglip, Size, Text, Vision
 from siglip_jax.converters import big_vision
 from siglip_jax.converters.files import open_file
+from siglip_jax.converters.siglip_folder import CONFIG as CARD
 from siglip_jax.preprocessing import PROFILES, custom_profile, profile_for
-from siglip_jax.pretrained import CARD, find_model
 from siglip_jax.programs import make_mesh
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.reader import Header
@@ -45,7 +45,7 @@ def released(monkeypatch):
 def no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("SIGLIP_JAX_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("siglip_jax.locate._from_hub", offline)
+    monkeypatch.setattr("siglip_jax.fetch._from_hub", offline)
 
 
 def offline(*_):
@@ -69,9 +69,9 @@ def test_on_a_mesh(tmp_path):
 
 def test_a_file_is_known_by_its_name(tmp_path, released):
     path = written(tmp_path / released.file, tensors(released.config))
-    found = find_model(path)
-    assert (found.name, found.checkpoint) == ("siglip_b16_224", released)
-    assert found.profile == profile_for(released)
+    with open_model(path) as opened:
+        assert (opened.name, opened.checkpoint) == ("siglip_b16_224", released)
+    assert opened.profile_named("big_vision") == profile_for(released)
     assert bits(load(path).params) == bits(load(tmp_path).params)  # the one npz of a folder
 
 
@@ -91,23 +91,23 @@ class Headers:
 @pytest.mark.parametrize("name", ["siglip2_b16_naflex", "siglip_so400m16_256_i18n"])
 def test_a_file_is_known_by_its_shapes(tmp_path, monkeypatch, name):
     row = checkpoints.find(name)
-    monkeypatch.setattr(big_vision, "open_source", lambda _: Headers(row.config))
+    monkeypatch.setattr(big_vision, "open_big_vision", lambda _: Headers(row.config))
     (tmp_path / "renamed.npz").touch()
-    found = find_model(tmp_path / "renamed.npz")
-    assert (found.name, found.checkpoint, found.config) == (name, row, row.config)
-    assert found.profile == profile_for(row)
+    opened = open_model(tmp_path / "renamed.npz")
+    assert (opened.name, opened.checkpoint, opened.config) == (name, row, row.config)
+    assert opened.profile_named("big_vision") == profile_for(row)
 
 
 def test_an_unreleased_file(tmp_path):
     config = unreleased()
     path = written(tmp_path / "x.npz", tensors(config))
-    with pytest.raises(ValueError, match=r"x\.npz: .* no released checkpoint .*: pass res=32"):
+    with pytest.raises(ValueError, match=r"x\.npz: .* no released checkpoint .*; pass res=32"):
         load(path)
     for got in (load(path, res=32), load(path, config=config)):
         assert (got.config, got.name, got.checkpoint) == (config, str(path), None)
         assert got.profile == custom_profile(config, 1, "big_vision", "c4_en")
     assert load(path, res=37).config.vision.res == 37  # the last 5 px are cropped
-    with pytest.raises(ValueError, match=r"res=100 gives 12 patches of 8 px per side, .* have 4"):
+    with pytest.raises(ValueError, match=r"100 px give 12 patches .* have 4; pass res=32"):
         load(path, res=100)
     assert load(path, config=config, res=64).config == unreleased(res=64)
 

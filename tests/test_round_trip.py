@@ -12,10 +12,10 @@ from paths import SHARED
 from tiny_checkpoint import CONFIG, SIZE, bits, tensors, written
 from towers import NAMES, TOWERS, case
 
+from siglip_jax.weights.big_vision import open_big_vision
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.save import save_params
-from siglip_jax.weights.source import open_source
 from siglip_jax.weights.tree import flatten
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -54,7 +54,7 @@ def test_every_golden_loads_in_every_form_and_saves_back(tmp_path, folder, name,
     assert bits(load_params(tmp_path / "back.npz", expected.config, **form)) == bits(
         load_params(expected.path, expected.config, **form)
     )
-    with open_source(tmp_path / "back.npz") as ours, open_source(expected.path) as theirs:
+    with open_big_vision(tmp_path / "back.npz") as ours, open_big_vision(expected.path) as theirs:
         assert ours.shapes == theirs.shapes
         assert all(ours.read(n).tobytes() == theirs.read(n).tobytes() for n in ours.shapes)
 
@@ -86,7 +86,7 @@ def test_forms_convert_both_ways(tmp_path_factory, stored, wanted, seed):
         written(path / "a.npz", items), CONFIG, scan_image=wanted[0], scan_text=wanted[1]
     )
     save_params(path / "b.npz", params, **form)
-    with open_source(path / "b.npz") as reader:
+    with open_big_vision(path / "b.npz") as reader:
         assert reader.shapes.keys() == items.keys()
         assert all(reader.read(n).tobytes() == items[n].tobytes() for n in items)
 

@@ -22,9 +22,9 @@ from protocol import evaluation
 
 import siglip_jax
 from siglip_jax.config import to_dict
-from siglip_jax.weights.load import flatten
 from siglip_jax.weights.npz import write_npz
 from siglip_jax.weights.save import on_host
+from siglip_jax.weights.tree import flatten
 
 REPO = Path(__file__).parents[2]
 BOX = REPO / "siglip_jax" / "emoji"

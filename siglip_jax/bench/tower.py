@@ -92,7 +92,7 @@ def random_batch(program: Program, tower: TowerTask, batch: int) -> Any:
     images: Any
     images, ids = abstract_inputs(config, batch)
     if tower == "texts":
-        host: Any = rng.integers(0, config.text.vocab_size, ids.shape, np.int32)
+        host: Any = rng.integers(0, config.text_tower.vocab_size, ids.shape, np.int32)
     elif isinstance(config.vision, NaFlexVision):
         # A square of patches that fills the sequence.
         row, column = np.divmod(

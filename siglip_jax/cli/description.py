@@ -35,17 +35,20 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def describe_config(config: Siglip) -> dict[str, Any]:
-    """The architecture, flat."""
+    """The architecture, flat; nothing of a tower that it has not."""
     vision, text = config.vision, config.text
     naflex = isinstance(vision, NaFlexVision)
-    return {
-        "res": None if naflex else vision.res,
-        "patch": vision.patch,
-        "grid": vision.posemb_grid if naflex else vision.grid,
-        "embedding_dim": config.embed_dim,
-        "image_tower": dataclasses.asdict(vision.size),
-        "text_tower": dataclasses.asdict(text.size),
-        "text_head": text.head,
-        "text_length": text.length,
-        "vocabulary_rows": text.vocab_size,
-    }
+    facts: dict[str, Any] = {}
+    if vision is not None:
+        facts["res"] = None if naflex else vision.res
+        facts["patch"] = vision.patch
+        facts["grid"] = vision.posemb_grid if naflex else vision.grid
+    facts["embedding_dim"] = config.embed_dim
+    if vision is not None:
+        facts["image_tower"] = dataclasses.asdict(vision.size)
+    if text is not None:
+        facts["text_tower"] = dataclasses.asdict(text.size)
+        facts["text_head"] = text.head
+        facts["text_length"] = text.length
+        facts["vocabulary_rows"] = text.vocab_size
+    return facts

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from siglip_jax.cli.advice import spoken
 from siglip_jax.cli.commands import (
     bench,
     convert,
@@ -26,7 +27,8 @@ from siglip_jax.cli.commands import (
 )
 from siglip_jax.cli.commands import list as list_checkpoints
 from siglip_jax.cli.options.former import FormerOption
-from siglip_jax.locate import home
+from siglip_jax.errors import ModelError
+from siglip_jax.fetch import home
 from siglip_jax.messages import did_you_mean
 
 COMMANDS = (
@@ -112,7 +114,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         command.add_arguments(sub)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, options=frozenset(sub._option_string_actions))
     return parser
 
 
@@ -152,6 +154,8 @@ def _explained(error: Exception, args: argparse.Namespace) -> str | None:
     # An error about a setting is about an option, if the command has it.
     if hasattr(args, getattr(error, "setting", "")) and hasattr(error, "on_command_line"):
         return error.on_command_line()
+    if isinstance(error, ModelError):
+        return spoken(error, args.options)
     if isinstance(error, (ValueError, OSError)):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from siglip_jax.config import Vision
+from siglip_jax.config import Tower, Vision
 from siglip_jax.doctor.settings import (
     Changes,
     ImageSettings,
@@ -30,7 +30,7 @@ from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.scoring.scores import sigmoid
 from siglip_jax.verify import inputs
 
-TOWERS = ("image", "text")
+TOWERS: tuple[Tower, ...] = ("image", "text")
 # Root mean square distance of two unit-norm rows that counts as none: two systems in
 # float32 are about 1e-6 apart, the least of the settings (exact GELU) moves rows by 1e-4.
 SAME = 1e-5
@@ -86,6 +86,9 @@ class Doctor:
       profile: its own preprocessing, from which the right settings are read.
       tokenizer: given a text profile, the tokenizer for it; None to leave texts alone.
 
+    Attributes:
+      right: by tower, of those that there are.
+
     >>> import siglip_jax
     >>> model = siglip_jax.load("siglip_emoji")
     >>> doctor = Doctor(model.model, model.params, model.profile, None)
@@ -103,15 +106,15 @@ class Doctor:
     ) -> None:
         self.config, self.profile = model.config, profile
         self.towers = Towers(model, params)
-        right = correct(model.config, profile)
-        self.right: dict[str, Any] = dict(zip(TOWERS, right, strict=True))
-        self._scale = tuple(np.float32(params[name]) for name in ("t", "b"))
+        right = dict(zip(TOWERS, correct(model.config, profile), strict=True))
+        self.right: dict[str, Any] = {tower: right[tower] for tower in model.config.towers}
+        self._scale = tuple(np.float32(params[name]) for name in ("t", "b") if name in params)
         self._pictures = list(inputs.pictures().values())
         self._texts: dict[Any, list[list[int]]] = {}
         self._rows: dict[Settings, np.ndarray] = {}
         self._text_rows: dict[Any, np.ndarray] = {}
         self.tokenizer = None
-        if tokenizer is not None:
+        if tokenizer is not None and model.config.text is not None:
             # It must not clean or cut: that is what settings do here.
             text = dataclasses.replace(profile.text, lower="none", clean="none", length=1024)
             self.tokenizer = tokenizer(dataclasses.replace(profile, text=text))
@@ -153,7 +156,11 @@ class Doctor:
 
         Args:
           settings: tower to its wrong settings; a tower left out is right.
+
+        Raises:
+          ValueError: of one tower alone, which has no scores.
         """
+        self.config.needs(*TOWERS, what="scores")
         right = self._logits({tower: self.embed(self.right[tower]) for tower in TOWERS})
         wrong = self._logits(
             {t: self.embed(apply(self.right[t], settings.get(t, ()))) for t in TOWERS}
@@ -226,7 +233,7 @@ class Doctor:
         cleaning = (settings.lower, settings.punctuation)
         if cleaning not in self._texts:
             self._texts[cleaning] = tokens(self.tokenizer, inputs.TEXTS, settings)
-        eos, length = self.profile.text.eos, self.config.text.length
+        eos, length = self.profile.text.eos, self.config.text_tower.length
         rows = text_inputs(self._texts[cleaning], settings, length, eos)
         # Most settings change a few texts; the other rows are known already.
         keys = [

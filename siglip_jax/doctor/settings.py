@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.checkpoints import CHECKPOINTS
-from siglip_jax.config import Siglip, Vision
+from siglip_jax.config import NaFlexVision, Siglip, Text, Vision
 from siglip_jax.messages import did_you_mean
 
 if TYPE_CHECKING:  # The command line looks here for what `--help` says, and is quick.
-    from siglip_jax.preprocessing.profiles import Profile
+    from siglip_jax.preprocessing.profiles import ImageProfile, Profile
 
 # Setting to its values in words; numbers are checked apart. The first lines of each class
 # say what they mean, and `siglip-jax doctor --help` repeats it.
@@ -130,8 +130,8 @@ def with_antialias(resize: str, antialias: bool) -> str:
     return "tf_bilinear"
 
 
-def correct(config: Siglip, profile: "Profile") -> tuple[ImageSettings, TextSettings]:
-    """The settings as a model's own profile sets them.
+def correct(config: Siglip, profile: "Profile") -> tuple[ImageSettings | None, TextSettings | None]:
+    """The settings as a model's own profile sets them; None of a tower that there is not.
 
     >>> from siglip_jax.checkpoints import find
     >>> from siglip_jax.preprocessing.profiles import profile_for
@@ -139,22 +139,32 @@ def correct(config: Siglip, profile: "Profile") -> tuple[ImageSettings, TextSett
     >>> image.resize, image.res, text.pad, text.lower
     ('tf_bilinear', 224, 1, 'ascii')
     """
-    image, text, vision = profile.image, profile.text, config.vision
+    text, texts = profile.text, None
+    if config.text is not None:
+        texts = TextSettings(
+            pad=text.pad, length=text.length, lower=text.lower, punctuation=_CLEAN[text.clean]
+        )
+    return _correct_image(config.vision, profile.image) if config.vision else None, texts
+
+
+def _correct_image(vision: Vision | NaFlexVision, image: "ImageProfile") -> ImageSettings:
     if isinstance(vision, Vision):
         framing, res, posemb = "squash", image.res or vision.res, "corners"
     else:
         framing = "aspect" if image.res is None else "squash"
         res, posemb = image.max_patches or vision.posemb_grid**2, "bilinear_antialias"
-    return (
-        ImageSettings(framing=framing, resize=image.resize, res=res, posemb=posemb),
-        TextSettings(
-            pad=text.pad, length=text.length, lower=text.lower, punctuation=_CLEAN[text.clean]
-        ),
-    )
+    return ImageSettings(framing=framing, resize=image.resize, res=res, posemb=posemb)
 
 
-def check(image: ImageSettings, text: TextSettings, config: Siglip) -> None:
+def check(image: ImageSettings | None, text: TextSettings | None, config: Siglip) -> None:
     """Raises a ValueError if a pipeline with these settings could not run the model at all."""
+    if image is not None:
+        _check_image(image, config)
+    if text is not None:
+        _check_text(text, config.text_tower)
+
+
+def _check_image(image: ImageSettings, config: Siglip) -> None:
     vision = config.vision
     odd = "center_crop" if config.naflex else "aspect"
     if image.framing == odd:
@@ -162,10 +172,13 @@ def check(image: ImageSettings, text: TextSettings, config: Siglip) -> None:
         raise ValueError(f"framing {odd} is not for {kind} model")
     if isinstance(vision, Vision) and image.res < vision.patch:
         raise ValueError(f"res must be at least one patch, {vision.patch}, got {image.res}")
-    if not 1 <= text.length <= config.text.length:
-        raise ValueError(f"length must be from 1 to {config.text.length}, got {text.length}")
-    if not 0 <= text.pad < config.text.vocab_size:
-        raise ValueError(f"pad must be an id below {config.text.vocab_size}, got {text.pad}")
+
+
+def _check_text(text: TextSettings, tower: Text) -> None:
+    if not 1 <= text.length <= tower.length:
+        raise ValueError(f"length must be from 1 to {tower.length}, got {text.length}")
+    if not 0 <= text.pad < tower.vocab_size:
+        raise ValueError(f"pad must be an id below {tower.vocab_size}, got {text.pad}")
 
 
 def candidates(right: Settings, config: Siglip) -> list[tuple[str, Any]]:

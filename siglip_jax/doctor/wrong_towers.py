@@ -37,7 +37,8 @@ class Towers:
     def __init__(self, model: SiglipModel, params: Any) -> None:
         self.model: Any = model  # a flax module is hashable, whatever its annotations say
         self.params = jax.device_put(params, jax.devices()[0])
-        self._table = np.asarray(self.params["img"]["pos_embedding"])
+        image = self.params.get("img", {})
+        self._table = np.asarray(image["pos_embedding"]) if image else None
 
     def texts(self, texts: TextInputs, activation: str) -> np.ndarray:
         """Unit-norm embeddings (n, d)."""
@@ -50,7 +51,7 @@ class Towers:
 
     def images(self, pictures: Sequence[np.ndarray], settings: ImageSettings) -> np.ndarray:
         """Unit-norm embeddings (n, d)."""
-        vision = self.model.config.vision
+        vision = self.model.config.image_tower
         if not isinstance(vision, Vision):
             patches, shift = naflex_inputs(pictures, settings, vision, self._table)
             run = _image_program(self.model, settings.activation)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from siglip_jax.config import Tower
 from siglip_jax.messages import choose
 from siglip_jax.scoring.prompts import PLAIN, check_templates
 
@@ -70,6 +71,13 @@ class Job:
             )
         if self.top is not None and not 1 <= self.top <= n:
             raise ValueError(f"top must lie in 1..{n}, the number of labels, got {self.top}")
+
+    @property
+    def towers(self) -> tuple[Tower, ...]:
+        """Those of the model that it takes."""
+        if self.kind == "score":
+            return ("image", "text")
+        return ("text",) if self.what == "texts" else ("image",)
 
     def describe(self) -> dict[str, Any]:
         """The job as plain JSON types; many labels only by their digest."""

@@ -33,7 +33,7 @@ class Manifest:
       model: the name it was loaded by.
       space: of the embeddings, see `space_of`; those of unequal spaces must not be mixed.
       t, b: temperature (its logarithm, as in the weights) and bias: a logit is
-        exp(t)·zimg·ztxt + b.
+        exp(t)·zimg·ztxt + b. None of one tower alone, whose rows make no logits.
       job: `kind` "embed" or "score"; `what` "images", "texts" or "pairs"; `format`
         "parquet" or "npy"; `store` "float32" or "float16"; for labels `count`, `digest`,
         `templates`, `top`, and `labels` themselves where there are few.
@@ -45,8 +45,8 @@ class Manifest:
 
     model: str
     space: dict[str, Any]
-    t: float
-    b: float
+    t: float | None
+    b: float | None
     job: dict[str, Any]
     source: dict[str, Any]
     code: str = dataclasses.field(default_factory=lambda: importlib.metadata.version("siglip-jax"))
@@ -70,6 +70,11 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not the manifest of a job: {error}") from error
     raise ValueError(f"{path}: of format {there!r}; this version of siglip_jax reads {FORMAT}")
+
+
+def recorded_space(folder: Path) -> dict[str, Any] | None:
+    """The space of the job that `folder` holds; None if there is none yet."""
+    return read_manifest(folder).space if (folder / NAME).exists() else None
 
 
 def check_folder(folder: Path) -> None:

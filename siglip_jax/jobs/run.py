@@ -15,7 +15,7 @@ from siglip_jax.jobs.durable import write_json
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder
+from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder, recorded_space
 from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.result import SUMMARY, JobResult
 from siglip_jax.jobs.sink import make_sink
@@ -169,11 +169,13 @@ def run(
         if not isinstance(model, Pretrained):
             local = make_mesh(jax.local_devices())
             model = load(model, mesh=local) if isinstance(model, str) else model()
+        what = "scores" if job.kind == "score" else job.what
+        model.config.needs(*job.towers, what=what, name=model.name)
         manifest = Manifest(
             model=model.name,
-            space=space_of(model),
-            t=float(np.asarray(model.params["t"])[0]),
-            b=float(np.asarray(model.params["b"])[0]),
+            space=space_of(model, recorded_space(folder)),
+            t=_number(model.params.get("t")),
+            b=_number(model.params.get("b")),
             job=job.describe(),
             source={
                 "identity": source.identity(),
@@ -246,6 +248,11 @@ def _opened(
         only=None if what == "pairs" else what,
         shard_size=shard_size,
     )
+
+
+def _number(parameter: Any) -> float | None:
+    """The temperature or the bias, which one tower alone has not."""
+    return None if parameter is None else float(np.asarray(parameter)[0])
 
 
 def _scorer(model: Pretrained, job: Job, source: Source, options: Options) -> Scorer:

@@ -53,7 +53,10 @@ def logits(
 
 
 class SiglipModel(nn.Module):
-    """Both towers; either can be called without the other.
+    """Both towers, either of which can be called without the other, or one tower alone.
+
+    Names begin with `img/` and `txt/` in either case; the temperature `t` and the bias `b`
+    belong to both towers, and one alone has none.
 
     >>> from siglip_jax.checkpoints import find
     >>> model = SiglipModel(find("siglip_b16_224").config)
@@ -102,18 +105,21 @@ class SiglipModel(nn.Module):
             )
             zimg = _finish("img", zimg, details, out)
         if text is not None:
-            ztxt, details = TextTower(self.config.text, self.execution, name="txt")(
+            ztxt, details = TextTower(self.config.text_tower, self.execution, name="txt")(
                 jnp.asarray(text), return_blocks=return_blocks
             )
             ztxt = _finish("txt", ztxt, details, out)
+        if self.config.tower is not None:
+            return zimg, ztxt, out
         t = self.param("t", nn.initializers.constant(jnp.log(self.temperature_init)), (1,))
         b = self.param("b", nn.initializers.constant(self.bias_init), (1,))
         out |= {"t": jnp.exp(t), "t/parameter": t, "b": b}
         return zimg, ztxt, out
 
     def _vision_tower(self) -> nn.Module:
+        vision = self.config.image_tower
         tower: Any = NaFlexVisionTower if self.config.naflex else VisionTower
-        return tower(self.config.vision, self.execution, name="img")
+        return tower(vision, self.execution, name="img")
 
 
 def _finish(tower: str, z: Any, details: Intermediates, out: Intermediates) -> Any:
@@ -130,18 +136,21 @@ def abstract_inputs(
 ) -> tuple[Any, Any]:
     """Shapes and dtypes of one batch of images and texts, for `eval_shape` and `lower`.
 
-    A NaFlex batch has `patches` patches an image, by default its training grid's.
+    None for a tower that there is not. A NaFlex batch has `patches` patches an image, by
+    default its training grid's.
 
     >>> from siglip_jax import find
     >>> images, texts = abstract_inputs(find("siglip_b16_224").config, 8)
     >>> images.shape, texts.shape
     ((8, 224, 224, 3), (8, 64))
     """
-    ids = jax.ShapeDtypeStruct((batch, config.text.length), jnp.int32)
-    vision = config.vision
+    vision, text = config.vision, config.text
+    ids = None if text is None else jax.ShapeDtypeStruct((batch, text.length), jnp.int32)
     if isinstance(vision, configs.NaFlexVision):
         n = patches or vision.posemb_grid**2
         index = jax.ShapeDtypeStruct((batch, n), jnp.int32)
         pixels = jax.ShapeDtypeStruct((batch, n, vision.patch**2 * 3), jnp.float32)
         return Patches(pixels, index, index, index), ids
+    if vision is None:
+        return None, ids
     return jax.ShapeDtypeStruct((batch, vision.res, vision.res, 3), jnp.float32), ids

@@ -21,7 +21,7 @@ def block_flops(size: Size, tokens: int) -> int:
 
 def patches_of(config: Siglip, patches: int | None = None) -> int:
     """Tokens of an image; of a NaFlex model `patches`; default: those of its training grid."""
-    vision = config.vision
+    vision = config.image_tower
     if isinstance(vision, NaFlexVision):
         return patches or vision.posemb_grid**2
     return vision.grid**2
@@ -29,7 +29,7 @@ def patches_of(config: Siglip, patches: int | None = None) -> int:
 
 def stem_flops(config: Siglip, patches: int | None = None) -> int:
     """Pixels to tokens; of a NaFlex model also its position embedding, resampled."""
-    vision, n = config.vision, patches_of(config, patches)
+    vision, n = config.image_tower, patches_of(config, patches)
     stem = 2 * n * vision.patch**2 * 3 * vision.size.width
     if isinstance(vision, NaFlexVision):
         stem += 2 * n * vision.posemb_grid**2 * vision.size.width
@@ -43,7 +43,7 @@ def image_flops(config: Siglip, patches: int | None = None) -> int:
     >>> image_flops(find("siglip_b16_224").config) / 1e9
     35.416...
     """
-    size, n = config.vision.size, patches_of(config, patches)
+    size, n = config.image_tower.size, patches_of(config, patches)
     d = size.width
     # The pooling head: one probe looks at all tokens.
     head = 2 * n * 2 * d * d + 2 * 2 * d * d + 4 * n * d + 2 * 2 * d * size.mlp_dim
@@ -52,7 +52,7 @@ def image_flops(config: Siglip, patches: int | None = None) -> int:
 
 def text_flops(config: Siglip) -> int:
     """One text through its tower."""
-    text = config.text
+    text = config.text_tower
     head = 0 if text.head is None else 2 * text.size.width * text.head
     return text.size.depth * block_flops(text.size, text.length) + head
 

@@ -225,7 +225,7 @@ def custom_profile(
     """The profile of a model that is not in the table of checkpoints.
 
     Args:
-      config: the model.
+      config: the model. Of a tower that it has not, the profile says nothing of use.
       pad: padding id. 1 means a model in the manner of SigLIP, 0 of SigLIP 2,
         which `transformers` treats differently.
       name: the system to follow.
@@ -262,14 +262,15 @@ def custom_profile(
     else:
         resize, lower, clean = "pil_bicubic", "unicode", "canonicalize"
 
-    if isinstance(config.vision, NaFlexVision):
+    vision, text = config.vision, config.text
+    if isinstance(vision, NaFlexVision):
         # 256 patches: what README_siglip2.md reports and transformers defaults to.
         # open_clip's configuration squashes to the square of the position embedding instead.
-        side = config.vision.posemb_grid
-        square = side * config.vision.patch if name == "open_clip" else None
+        side = vision.posemb_grid
+        square = side * vision.patch if name == "open_clip" else None
         image_res, max_patches = square, side * side
     else:
-        image_res, max_patches = res or config.vision.res, None
+        image_res, max_patches = res or (vision.res if vision else 1), None
     return Profile(
         name=name,
         image=ImageProfile(
@@ -281,8 +282,8 @@ def custom_profile(
         ),
         text=TextProfile(
             vocabulary=vocabulary,
-            rows=config.text.vocab_size,
-            length=config.text.length,
+            rows=text.vocab_size if text else 1,
+            length=text.length if text else 1,
             pad=pad,
             lower=lower,
             clean=clean,

@@ -125,13 +125,15 @@ def read_ahead(
     if isinstance(config.vision, NaFlexVision) or _folder() is None:
         return
     weights = [array for _, array in sorted(stored_parameters(config, execution).items())]
-    shapes = {
-        "images": ((config.vision.res, config.vision.res, 3), "uint8"),
-        "texts": ((config.text.length,), "int32"),
-    }
+    vision, text = config.vision, config.text
+    shapes: dict[str, ShapeDtype] = {}
+    if vision is not None:
+        shapes["images"] = (vision.res, vision.res, 3), "uint8"
+    if text is not None:
+        shapes["texts"] = (text.length,), "int32"
     reader = ThreadPoolExecutor(1, "programs")
-    for task, batch in batches.items():
-        shape, dtype = shapes[task]
+    for task in shapes.keys() & batches.keys():
+        batch, (shape, dtype) = batches[task], shapes[task]
         arrays = [*weights, ((batch, *shape), dtype)]
         key = program_key(task, config, execution, pixels, arrays)
         _ahead[key] = reader.submit(_read_alone, key)

@@ -28,7 +28,7 @@ _CACHED_TOKENS = 800
 
 
 class Program:
-    """Jitted functions of one model on one mesh.
+    """Jitted functions of one model on one mesh; of one tower alone, only its own can be called.
 
     Images and texts are split over all devices of the mesh, labels over its
     `model` axis, weights by `rules`; what comes back is on every device.
@@ -95,7 +95,7 @@ class Program:
                 return in_pieces(
                     lambda piece: apply({"params": params}, None, piece)[1],
                     texts,
-                    self._piece(tokens=model.config.text.length),
+                    self._piece(tokens=model.config.text_tower.length),
                 )
 
         def score(params: Any, zimg: jax.Array, ztxt: jax.Array) -> jax.Array:
@@ -175,6 +175,7 @@ def in_pieces(function: Callable[[Any], jax.Array], examples: Any, size: int | N
 
 
 def _tokens(images: Any, config: Siglip) -> int:
-    if isinstance(config.vision, NaFlexVision):
+    vision = config.image_tower
+    if isinstance(vision, NaFlexVision):
         return images.patches.shape[1]
-    return config.vision.grid**2
+    return vision.grid**2

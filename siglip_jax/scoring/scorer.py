@@ -40,6 +40,8 @@ _CACHED_LABEL_SETS = 8
 class Scorer:
     """A model, its weights and its preprocessing, compiled for one mesh.
 
+    An image tower alone embeds images, a text tower alone texts; scores need both.
+
     Args:
       model: what to run.
       params: big_vision's tree of weights, on the host or on devices.
@@ -111,8 +113,10 @@ class Scorer:
         """What turns items ("images", "texts" or "pairs") into examples.
 
         Raises:
-          ValueError: without a profile.
+          ValueError: without a profile, or of one tower alone that lacks the other.
         """
+        towers = {"images": ("image",), "texts": ("text",), "pairs": ("image", "text")}[what]
+        self.model.config.needs(*towers, what=what)
         if self.profile is None:
             raise ValueError("a Scorer without a profile takes ready arrays only; pass profile=")
         config = self.model.config
@@ -155,6 +159,7 @@ class Scorer:
         Raises:
           ValueError: for a picture that cannot be read, or arrays of a wrong shape.
         """
+        self.model.config.needs("image", what="images")
         if isinstance(images, Patches):
             return self._run_images(images)
         if isinstance(images, (np.ndarray, jax.Array)):
@@ -194,6 +199,7 @@ class Scorer:
         Raises:
           ValueError: for strings without a tokenizer, or ids outside the vocabulary.
         """
+        self.model.config.needs("text", what="texts")
         return self._run("texts", self._ids(texts))
 
     def embed_labels(self, labels: Sequence[str], templates: Sequence[str] = PLAIN) -> np.ndarray:
@@ -238,6 +244,7 @@ class Scorer:
 
     def logits(self, zimg: np.ndarray, ztxt: np.ndarray) -> np.ndarray:
         """`exp(t) · zimg · ztxt + b`, (images, labels) float32, in chunks of fixed shape."""
+        self.model.config.needs("image", "text", what="scores")
         out = np.empty((len(zimg), len(ztxt)), np.float32)
         # A few labels must not cost a full chunk; powers of two bound the compilations.
         few = 1 << max(len(ztxt) - 1, 0).bit_length()
@@ -256,7 +263,7 @@ class Scorer:
 
     def _run_images(self, images: Any) -> np.ndarray:
         if isinstance(images, Patches):
-            vision = self.model.config.vision
+            vision = self.model.config.image_tower
             if not isinstance(vision, NaFlexVision):
                 raise ValueError("this model takes images of a fixed resolution, not Patches")
             check_patches(images, vision)
@@ -280,7 +287,7 @@ class Scorer:
                     "a Scorer without a tokenizer takes token ids only; pass tokenizer="
                 )
             return self.tokenizer.encode(list(cast(Iterable[str], texts)))
-        ids, text = np.asarray(cast(Any, texts)), self.model.config.text
+        ids, text = np.asarray(cast(Any, texts)), self.model.config.text_tower
         if ids.ndim != 2 or ids.shape[1] != text.length or not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(
                 f"expected integer token ids of shape (n, {text.length}), "

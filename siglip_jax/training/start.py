@@ -10,15 +10,16 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
 from siglip_jax.checkpoints import VOCABULARIES
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.data import Pairs
-from siglip_jax.found import Found, find_model
-from siglip_jax.locate import locate_vocabulary
+from siglip_jax.fetch import fetch_vocabulary
+from siglip_jax.model_files import open_model
 from siglip_jax.models import SiglipModel, abstract_inputs
 from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs.sharding import FSDP, REPLICATED, Rules, sharding_of
 from siglip_jax.training.recipe import Recipe
+from siglip_jax.weights.layout import PREFIX
 from siglip_jax.weights.tree import flatten, nested
 
 
@@ -39,13 +40,14 @@ def start(recipe: Recipe) -> Start:
     """
     vocabulary: Path | None = None
     if recipe.init.model:
-        found = find_model(recipe.init.model)
-        if found.tower:
+        with open_model(recipe.init.model) as opened:
+            config, vocabulary = opened.config, opened.vocabulary
+        if config.tower:
             raise ValueError(
-                f"init.model={recipe.init.model} is an {found.tower} tower alone; give it as "
-                f"init.{found.tower}"
+                f"init.model={recipe.init.model} is an {config.tower} tower alone; give it as "
+                f"init.{config.tower}"
             )
-        config, profile, vocabulary = found.config, found.profile, found.vocabulary
+        profile = opened.profile_named("big_vision")
         model = SiglipModel(config, recipe.execution)
     else:
         config, profile = _of(recipe)
@@ -61,7 +63,7 @@ def start(recipe: Recipe) -> Start:
     if vocabulary is None:
         if profile.text.vocabulary is None:
             raise ValueError("model.vocabulary is missing: the sentencepiece file of the captions")
-        vocabulary = locate_vocabulary(VOCABULARIES[profile.text.vocabulary])
+        vocabulary = fetch_vocabulary(VOCABULARIES[profile.text.vocabulary])
     return Start(model, profile, vocabulary, Tokenizer(vocabulary, profile.text))
 
 
@@ -90,14 +92,10 @@ def first_weights(recipe: Recipe, model: SiglipModel, mesh: Mesh) -> Any:
     """
     if recipe.init.model:
         return _load(recipe.init.model, recipe, mesh).params
-    towers = {
-        part: (source, _tower(source, tower, recipe, model.config))
-        for part, tower, source in (
-            ("img", "image", recipe.init.image),
-            ("txt", "text", recipe.init.text),
-        )
-        if source
-    }
+    towers: dict[Tower, str | None] = {"image": recipe.init.image, "text": recipe.init.text}
+    for tower, source in towers.items():
+        if source:
+            _check_tower(source, tower, recipe, model.config)
     inputs = abstract_inputs(model.config)
 
     def init(key: jax.Array) -> Any:
@@ -109,9 +107,10 @@ def first_weights(recipe: Recipe, model: SiglipModel, mesh: Mesh) -> Any:
     shapes = flatten(jax.eval_shape(init, key))
     shardings = nested({k: place(k, v.shape) for k, v in shapes.items()})
     params = dict(jax.jit(init, out_shardings=shardings)(key))
-    for part, (source, found) in towers.items():
-        loaded = _load(source, recipe, mesh).params
-        params[part] = loaded if found.tower else loaded[part]
+    for tower, source in towers.items():
+        if source:
+            part = PREFIX[tower]
+            params[part] = _load(source, recipe, mesh).params[part]
     return params
 
 
@@ -128,11 +127,11 @@ def _load(source: str, recipe: Recipe, mesh: Mesh) -> Pretrained:
     )
 
 
-def _tower(source: str, tower: str, recipe: Recipe, config: Siglip) -> Found:
-    """The model that a tower comes from, once it is known to fit."""
-    found = find_model(source, profile=recipe.profile or "big_vision")
-    if found.tower not in (None, tower):
-        raise ValueError(f"init.{tower}={source} is an {found.tower} tower")
+def _check_tower(source: str, tower: Tower, recipe: Recipe, config: Siglip) -> None:
+    """Raises a ValueError unless the model that a tower comes from fits."""
+    with open_model(source) as found:
+        if found.tower not in (None, tower):
+            raise ValueError(f"init.{tower}={source} is an {found.tower} tower")
     theirs = found.config.vision if tower == "image" else found.config.text
     ours = config.vision if tower == "image" else config.text
     if theirs != ours:
@@ -155,4 +154,3 @@ def _tower(source: str, tower: str, recipe: Recipe, config: Siglip) -> Found:
             f"init.text={source} was trained with another vocabulary than model.vocabulary="
             f"{named}; its own is {found.vocabulary}"
         )
-    return found

@@ -44,6 +44,8 @@ def check_weights(model: Pretrained) -> list[Check]:
     bad = sorted(name for name, good in finite(flat).items() if not good)
     shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     checks.append(Check("finite weights", not bad, f"not finite: {shown}" if bad else "all"))
+    if model.config.tower is not None:
+        return checks
     t, b = (float(np.asarray(model.params[name])[0]) for name in ("t", "b"))
     temperature = math.exp(min(t, 700.0))
     checks.append(_within("temperature exp(t)", temperature, TEMPERATURES))

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from siglip_jax.converters import timm
-from siglip_jax.converters.detect import open_checkpoint
-from siglip_jax.converters.source import Source
+from siglip_jax.converters import OpenCheckpoint, open_checkpoint
 from siglip_jax.verify.live_library import LIBRARIES, library_outputs, require_library
 from siglip_jax.verify.own_outputs import Outputs, TowerInputs, bundled_inputs, own_outputs
 
@@ -75,22 +73,7 @@ def _largest(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a.astype(np.float64) - b).max())
 
 
-def stock_gelu(source: Source, to: str, pad: int | None) -> tuple[str, ...]:
-    """The towers in which a model like this one computes the exact GELU in timm's and
-    open_clip's own configurations; what is written here says tanh.
-
-    `pad` tells SigLIP from SigLIP 2, whose text towers differ in this.
-    """
-    towers = []
-    if to in ("open_clip", "timm") and source.tower != "text":
-        name, _ = timm.architecture_of(source.config.vision)
-        towers += ["image"] if timm.exact_gelu(name) else []
-    if to == "open_clip" and pad != 0:
-        towers.append("text")
-    return tuple(towers)
-
-
-def exact_gelu_effect(source: Source, to: str, towers: tuple[str, ...]) -> dict[str, Any]:
+def exact_gelu_effect(source: OpenCheckpoint, to: str, towers: tuple[str, ...]) -> dict[str, Any]:
     """How far the exact GELU in `towers` moves our own outputs for the bundled inputs."""
     inputs = bundled_inputs(source, to)
     right = own_outputs(source, inputs)

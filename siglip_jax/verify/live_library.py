@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from siglip_jax.config import Tower
 from siglip_jax.converters.json_file import read_settings
-from siglip_jax.converters.source import Tower
 from siglip_jax.messages import reason
 from siglip_jax.verify.own_outputs import Outputs, TowerInputs
 
@@ -116,7 +116,7 @@ def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_laye
         if found := _BLOCK.search(name):
             of_text = "text" in name or tower == "text"
             module.register_forward_hook(keep("text" if of_text else "image", int(found[1])))
-    texts = torch.from_numpy(inputs.texts).long()
+    texts = None if inputs.texts is None else torch.from_numpy(inputs.texts).long()
     pixels = _pixels(inputs.images, to)
     with torch.no_grad():
         if to == "transformers":

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from siglip_jax.config import NaFlexVision
-from siglip_jax.converters.source import PREFIX, Source
+from siglip_jax.converters import FORMATS, OpenCheckpoint
 
 
 class TowerInputs(NamedTuple):
-    """What both systems are given: an array or `Patches`, and token ids."""
+    """What both systems are given: an array or `Patches`, and token ids; None without a tower."""
 
     images: Any
-    texts: np.ndarray
+    texts: np.ndarray | None
     described: str
 
 
@@ -31,7 +31,7 @@ class Outputs:
     blocks: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def bundled_inputs(source: Source, to: str) -> TowerInputs:
+def bundled_inputs(source: OpenCheckpoint, to: str) -> TowerInputs:
     """The bundled images and texts as the model in `source` takes them.
 
     Without a vocabulary texts are seeded ids: what a text means is of no matter here.
@@ -47,12 +47,12 @@ def bundled_inputs(source: Source, to: str) -> TowerInputs:
     from siglip_jax.verify.inputs import TEXTS, pictures
 
     config = source.config
-    name = "transformers" if to == "transformers" else "open_clip"
-    profile = custom_profile(config, source.pad or 0, name)
+    profile = custom_profile(config, source.pad or 0, FORMATS[to].profile)
+    vision, text = config.vision, config.text
     many: list[Any] = []
-    for picture in pictures().values() if source.tower != "text" else ():
-        if isinstance(config.vision, NaFlexVision):
-            many.append(naflex_patches(picture, profile.image, config.vision.patch))
+    for picture in pictures().values() if vision else ():
+        if isinstance(vision, NaFlexVision):
+            many.append(naflex_patches(picture, profile.image, vision.patch))
         else:
             many.append(to_float(preprocess_image(picture, profile.image)))
     if not many:
@@ -61,20 +61,26 @@ def bundled_inputs(source: Source, to: str) -> TowerInputs:
         images = Patches(*map(np.stack, zip(*many, strict=True)))
     else:
         images = np.stack(many)
-    if source.vocabulary is not None:
+    if text is None:
+        texts, what = None, ""
+    elif source.vocabulary is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that texts are cut is no matter here either
             texts, what = Tokenizer(source.vocabulary, profile.text).encode(TEXTS), "bundled"
     else:
-        rng, shape = np.random.default_rng(0), (len(TEXTS), config.text.length)
-        texts, what = rng.integers(0, config.text.vocab_size, shape).astype(np.int32), "random"
+        rng, shape = np.random.default_rng(0), (len(TEXTS), text.length)
+        texts, what = rng.integers(0, text.vocab_size, shape).astype(np.int32), "random"
     pictured = f"{len(many)} bundled pictures" if many else ""
-    written = f"{len(texts)} {what} texts" if source.tower != "image" else ""
+    written = f"{len(texts)} {what} texts" if texts is not None else ""
     return TowerInputs(images, texts, " and ".join(filter(None, (pictured, written))))
 
 
 def own_outputs(
-    source: Source, inputs: TowerInputs, *, per_layer: bool = False, exact: tuple[str, ...] = ()
+    source: OpenCheckpoint,
+    inputs: TowerInputs,
+    *,
+    per_layer: bool = False,
+    exact: tuple[str, ...] = (),
 ) -> Outputs:
     """siglip_jax in float32; `exact` names towers that get the exact GELU."""
     import jax
@@ -82,20 +88,12 @@ def own_outputs(
     from siglip_jax.doctor.wrong_towers import with_gelu
     from siglip_jax.models import SiglipModel, logits
     from siglip_jax.weights.load import load_params
-    from siglip_jax.weights.source import Subtree
 
-    config, tower = source.config, source.tower
+    config = source.config
     model = SiglipModel(config)
-    params: dict[str, Any] = {"t": np.zeros(1, np.float32), "b": np.zeros(1, np.float32)}
-    if tower is None:
-        params = load_params(source.reader, config, dtype="float32")
-    else:
-        part = PREFIX[tower].rstrip("/")
-        params[part] = load_params(Subtree(source.reader, part), config, dtype="float32")
+    params = load_params(source.reader, config, dtype="float32")
     made = Outputs()
-    for name, place in (("image", 0), ("text", 1)):
-        if tower not in (None, name):
-            continue
+    for name in config.towers:
 
         @jax.jit
         def run(params: Any, array: Any, name: str = name) -> Any:
@@ -105,7 +103,7 @@ def own_outputs(
                 return model.apply({"params": params}, *given, return_blocks=per_layer)
 
         *z, out = run(params, inputs.images if name == "image" else inputs.texts)
-        setattr(made, name, np.asarray(z[place]))
+        setattr(made, name, np.asarray(z[0 if name == "image" else 1]))
         if per_layer:
             blocks = out["img/encoder"] if name == "image" else out
             inside = "block" if name == "image" else "txt/block"

@@ -87,11 +87,12 @@ def verify(model: Pretrained, folder: Path | None = None) -> Report:
         raise ValueError(f"{folder} is not a folder of pictures")
     checks = check_weights(model)
     scorer = model.scorer(tokenizer=False, batch_size=8, text_batch_size=16)
-    checks += check_images(scorer)
+    checks += check_images(scorer) if model.config.vision else []
     without = ()
     try:
-        scorer.tokenizer = model.tokenizer()
-        checks += check_texts(scorer)
+        if model.config.text:
+            scorer.tokenizer = model.tokenizer()
+            checks += check_texts(scorer)
     except ValueError as error:
         checks.append(Check("texts", None, str(error)))
         without = (f"a vocabulary: {error}",)

@@ -10,14 +10,22 @@ from collections.abc import Mapping
 
 from siglip_jax.checkpoints import CHECKPOINTS
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision
-from siglip_jax.weights.layout import IMAGE_ENCODER, TEXT_ENCODER, is_scanned, split_block_name
+from siglip_jax.errors import ModelError
+from siglip_jax.weights.layout import (
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    is_scanned,
+    only_tower,
+    split_block_name,
+)
 
 
 def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], *, res: int | None = None) -> Siglip:
     """The architecture of the checkpoint whose parameters have these shapes.
 
     Only the tensors that state something are looked at; `load_params` compares
-    all of them. A NaFlex model gets big_vision's default canvas of 64 patches.
+    all of them. Shapes of one tower make a configuration of that tower alone. A NaFlex model
+    gets big_vision's default canvas of 64 patches.
 
     Args:
       shapes: name to shape, names as `parameter_shapes` has them, either form.
@@ -34,47 +42,68 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], *, res: int | None
     >>> config_from_shapes(parameter_shapes(config, scan_text=True)) == config
     True
     """
-    kernel = _shape(shapes, "img/embedding/kernel", (2, 4))
-    posemb = _shape(shapes, "img/pos_embedding", (3,))
+    tower = only_tower(shapes)
+    if tower != "text":
+        _shape(shapes, "img/embedding/kernel", (2, 4))  # what is no model at all lacks this first
+    text = None if tower == "image" else _text(shapes)
+    vision = None if tower == "text" else _vision(shapes, text, res)
+    return Siglip(vision=vision, text=text)
+
+
+def _text(shapes: Mapping[str, tuple[int, ...]]) -> Text:
     vocab_size, _ = _shape(shapes, "txt/Embed_0/embedding", (2,))
     _, length, _ = _shape(shapes, "txt/pos_embedding", (3,))
     head = None
     if "txt/head/kernel" in shapes:
         _, head = _shape(shapes, "txt/head/kernel", (2,))
+    size = _encoder_size(shapes, TEXT_ENCODER)
+    return Text(size=size, vocab_size=vocab_size, length=length, head=head)
+
+
+def _vision(
+    shapes: Mapping[str, tuple[int, ...]], text: Text | None, res: int | None
+) -> Vision | NaFlexVision:
+    kernel = _shape(shapes, "img/embedding/kernel", (2, 4))
+    posemb = _shape(shapes, "img/pos_embedding", (3,))
     size = _encoder_size(shapes, IMAGE_ENCODER)
-    text = Text(
-        size=_encoder_size(shapes, TEXT_ENCODER), vocab_size=vocab_size, length=length, head=head
-    )
     if len(kernel) == 2:
         patch = _side(kernel[0] // 3, "img/embedding/kernel", kernel)
         if res is not None:
             raise ValueError(f"a NaFlex model takes any resolution; leave out res={res}")
-        return Siglip(vision=NaFlexVision(size=size, patch=patch, posemb_grid=posemb[0]), text=text)
+        return NaFlexVision(size=size, patch=patch, posemb_grid=posemb[0])
     patch, grid = kernel[0], _side(posemb[1], "img/pos_embedding", posemb)
     if res is None:
         res = _released_resolution(size, patch, grid, text)
     elif res // patch != grid:
-        raise ValueError(
-            f"res={res} gives {res // patch} patches of {patch} px per side, the weights have "
-            f"{grid}: give a res from {patch * grid} to {patch * (grid + 1) - 1}, "
-            "or resample them while loading with resize_posemb=True"
+        least, most = patch * grid, patch * (grid + 1) - 1
+        raise ModelError(
+            f"{res} px give {res // patch} patches of {patch} px per side, the weights have {grid}",
+            needs="res",
+            advice=f"pass res={least} (or up to {most})",
+            res=least,
+            res_to=most,
         )
-    return Siglip(vision=Vision(size=size, patch=patch, res=res), text=text)
+    return Vision(size=size, patch=patch, res=res)
 
 
-def _released_resolution(size: Size, patch: int, grid: int, text: Text) -> int:
+def _released_resolution(size: Size, patch: int, grid: int, text: Text | None) -> int:
+    """That of the released model with these towers; of an image tower alone, of any like it."""
     for checkpoint in CHECKPOINTS:
         vision = checkpoint.config.vision
         if (
             isinstance(vision, Vision)
             and (vision.size, vision.patch, vision.grid) == (size, patch, grid)
-            and checkpoint.config.text == text
+            and text in (None, checkpoint.config.text)
         ):
             return vision.res
-    raise ValueError(
-        "these weights are no released checkpoint and do not state their resolution: pass "
-        f"res={patch * grid} (or up to {patch * (grid + 1) - 1}: {grid} patches of {patch} px "
-        "per side, pixels left over are cropped)"
+    least, most = patch * grid, patch * (grid + 1) - 1
+    raise ModelError(
+        "these weights are no released checkpoint and do not state their resolution "
+        f"({grid} patches of {patch} px per side; pixels left over are cropped)",
+        needs="res",
+        advice=f"pass res={least} (or up to {most})",
+        res=least,
+        res_to=most,
     )
 
 

@@ -15,11 +15,12 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from siglip_jax.config import Execution, NaFlexVision, Siglip, Size, Text, Vision
+from siglip_jax.config import Execution, NaFlexVision, Siglip, Size, Text, Tower, Vision
 from siglip_jax.weights.int8 import int8_shapes, stored_dtype
 
 Shapes = dict[str, tuple[int, ...]]
 
+PREFIX: dict[Tower, str] = {"image": "img", "text": "txt"}
 IMAGE_ENCODER = "img/Transformer"
 # big_vision: the encoder is called differently in the two towers.
 TEXT_ENCODER = "txt/Encoder_0"
@@ -66,6 +67,8 @@ def parameter_shapes(
 ) -> Shapes:
     """Name and shape of every parameter of `config`.
 
+    One tower alone keeps its prefix, `img/` or `txt/`, and has no temperature and no bias.
+
     Args:
       config: the architecture.
       scan_image, scan_text: scan form instead of loop form, per tower.
@@ -75,12 +78,22 @@ def parameter_shapes(
     >>> shapes["img/Transformer/encoderblock/LayerNorm_0/scale"], shapes["txt/head/kernel"]
     ((40, 1536), (1152, 1536))
     """
-    return {
-        "t": (1,),
-        "b": (1,),
-        **_nested("img", _image_tower(config.vision, scan_image)),
-        **_nested("txt", _text_tower(config.text, scan_text)),
-    }
+    shapes: Shapes = {} if config.tower else {"t": (1,), "b": (1,)}
+    if config.vision is not None:
+        shapes |= _nested(PREFIX["image"], _image_tower(config.vision, scan_image))
+    if config.text is not None:
+        shapes |= _nested(PREFIX["text"], _text_tower(config.text, scan_text))
+    return shapes
+
+
+def only_tower(names: Iterable[str]) -> Tower | None:
+    """The tower that all of `names` are in; None if they are a whole model's.
+
+    >>> only_tower(["img/embedding/bias"]), only_tower(["img/embedding/bias", "t"])
+    ('image', None)
+    """
+    parts = {name.partition("/")[0] for name in names}
+    return next((tower for tower, prefix in PREFIX.items() if parts == {prefix}), None)
 
 
 def stored_parameters(

@@ -18,11 +18,11 @@ import numpy as np
 from jax.sharding import Sharding
 
 from siglip_jax.config import Siglip, Vision
+from siglip_jax.weights.big_vision import open_big_vision
 from siglip_jax.weights.int8 import stored
 from siglip_jax.weights.posemb import resample_posemb
 from siglip_jax.weights.reader import Header, Reader, empty_aligned
 from siglip_jax.weights.routes import Route, strict_routes
-from siglip_jax.weights.source import open_source
 from siglip_jax.weights.tree import insert
 
 Sharder = Callable[[str, tuple[int, ...]], Any]  # a `Sharding` or a `jax.Device`
@@ -67,7 +67,7 @@ def load_params(
         that does not fit is in one message.
     """
     opened = isinstance(source, str | os.PathLike)
-    with open_source(source) if opened else contextlib.nullcontext(source) as reader:
+    with open_big_vision(source) if opened else contextlib.nullcontext(source) as reader:
         inside = f"{reader.subtree}/" if reader.subtree else ""
         found = {inside + name: header for name, header in reader.shapes.items()}
         routes = strict_routes(

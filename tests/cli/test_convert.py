@@ -9,8 +9,7 @@ from command_line import everything, on_a_terminal, shell
 from saved_model import VOCABULARY
 
 from siglip_jax.checkpoints import VOCABULARIES, find
-from siglip_jax.converters import FORMATS, Source, convert, open_checkpoint
-from siglip_jax.verify.library_comparison import stock_gelu
+from siglip_jax.converters import FORMATS, convert, open_checkpoint
 
 # pytest looks for fixtures among the names of a module.
 cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
@@ -96,13 +95,15 @@ def test_the_released_vocabulary_travels_too(cli, model, monkeypatch, tmp_path):
     # As if tiny.model were one of them.
     convert(model, tmp_path / "x.npz", to="npz")
     known, asked, made = VOCABULARIES["c4_en"], [], tmp_path / "hf"
-    monkeypatch.setattr("siglip_jax.converters.source.released_vocabulary", lambda config: known)
+    monkeypatch.setattr(
+        "siglip_jax.converters.checkpoint.released_vocabulary", lambda config: known
+    )
 
     def locate(vocabulary):
         asked.append(vocabulary)
         return VOCABULARY
 
-    monkeypatch.setattr("siglip_jax.locate.locate_vocabulary", locate)
+    monkeypatch.setattr("siglip_jax.fetch.fetch_vocabulary", locate)
     code, _, err = cli("convert", "x.npz", made, "--to", "transformers", "--res", 32, "--pad", 1)
     assert (code, err) == (0, []) and asked == [known]
     assert (made / "spiece.model").read_bytes() == VOCABULARY.read_bytes()
@@ -116,7 +117,7 @@ def test_a_released_name(cli, monkeypatch, tmp_path):
         paths.append(path)
         raise ValueError("as far as this test goes")
 
-    monkeypatch.setattr("siglip_jax.converters.open_checkpoint", stop)
+    monkeypatch.setattr("siglip_jax.model_files.open_checkpoint", stop)
     file = tmp_path / "home" / find("siglip_b16_224").file
     file.parent.mkdir()
     file.touch()
@@ -128,11 +129,11 @@ def test_a_released_name(cli, monkeypatch, tmp_path):
 def test_a_repository_of_the_hub(cli, hf, monkeypatch):
     asked = []
 
-    def locate(name, revision):
+    def locate(name, needed, revision):
         asked.append(name)
         return hf
 
-    monkeypatch.setattr("siglip_jax.found.locate_repository", locate)
+    monkeypatch.setattr("siglip_jax.fetch.fetch_repository", locate)
     code, out, err = cli("convert", "somebody/fine-tune", "x.npz", "--to", "npz")
     assert (code, err, asked) == (0, [], ["somebody/fine-tune"])
     assert "every bit as in the source" in out
@@ -226,5 +227,4 @@ def test_what_a_stock_configuration_would_change(cli, model, tmp_path):
 )
 def test_which_stock_configurations_are_exact(name, to, exact):
     row = find(name)
-    source = Source(format=to, path=None, reader=None, files=(), config=row.config)
-    assert " ".join(stock_gelu(source, to, row.vocabulary.pad)) == exact
+    assert " ".join(FORMATS[to].exact_gelu(row.config, row.vocabulary.pad)) == exact

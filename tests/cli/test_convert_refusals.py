@@ -1,7 +1,6 @@
 """siglip-jax convert with bad input: one line, exit code 2, nothing written, SRC as it was."""
 
 import errno
-import importlib
 import json
 import pickle
 import re
@@ -14,7 +13,7 @@ import pytest
 import safetensors.numpy
 from command_line import everything
 
-from siglip_jax.converters import FORMATS, convert
+from siglip_jax.converters import FORMATS, big_vision, convert
 from siglip_jax.converters.safetensors_file import SafetensorsWriter
 
 # pytest looks for fixtures among the names of a module.
@@ -148,13 +147,16 @@ def test_shards_in_order_are_read(cli, hf):
         ("hf hf --to timm --force", "hf is what is to be converted; choose another name"),
         ("hf no/x --to timm", "cannot write no/x: the folder no does not exist"),
         ("hf x --to timm --text-tower", "timm has no format for the text tower alone"),
-        ("hf x --to timm --scan", "timm stores each layer by itself; scan_image and scan_text"),
+        ("hf x --to timm --scan", "timm stores each layer by itself; leave out --scan"),
         ("hf x --to timm --per-layer", "--per-layer is about --compare; give both"),
         ("hf x.npz --to npz --compare", "no other library reads the format npz; --compare is for"),
         ("hf x --to timm --image-towr", "no option --image-towr; did you mean --image-tower?"),
         ("hf x --to transformers --vocabulary hf/config.json", "not a sentencepiece model"),
-        ("x.npz x --to transformers", "give --res 32 (or up to 39: 4 patches of 8 px per side"),
-        ("x.npz x --to transformers --res 32", "does not say how its texts are padded: give --pad"),
+        (
+            "x.npz x --to transformers",
+            "pixels left over are cropped); give --res 32 (or up to 39)",
+        ),
+        ("x.npz x --to transformers --res 32", "does not say how its texts are padded; give --pad"),
         ("bare/w.safetensors x --to timm", "no config.json beside it; give --architecture of one"),
         ("hf x --to timm --architecture siglip_b16_22", "'siglip_b16_22'; did you mean"),
     ],
@@ -241,9 +243,8 @@ def test_a_full_disk_with_the_formats_of_big_vision(cli, model, monkeypatch, tmp
         # What tensorstore raises, whose files are written by itself.
         raise ValueError("RESOURCE_EXHAUSTED: Failed to write [os_error_code='28']")
 
-    module = importlib.import_module("siglip_jax.converters.convert")
-    monkeypatch.setattr(module, "write_npz", full)
-    monkeypatch.setattr(module, "write_folder", full)
+    monkeypatch.setattr(big_vision, "write_npz", full)
+    monkeypatch.setattr(big_vision, "write_folder", full)
     before = everything(tmp_path)
     code, out, err = cli("convert", model, target, "--to", to)
     assert (code, out) == (2, "")

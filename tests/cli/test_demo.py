@@ -6,7 +6,7 @@ import command_line
 import pytest
 from PIL import Image
 
-from siglip_jax.found import BOX
+from siglip_jax.fetch import BUNDLED
 
 # pytest looks for fixtures among the names of a module.
 cli, surroundings = command_line.cli, command_line.surroundings
@@ -34,7 +34,7 @@ def test_demo_for_programs(cli):
 
 
 def test_score_without_a_model_uses_the_one_in_the_box(cli, tmp_path):
-    picture = next((BOX["siglip_emoji"] / "pictures").iterdir())
+    picture = next((BUNDLED["siglip_emoji"] / "pictures").iterdir())
     Image.open(picture).save(tmp_path / "picture.png")
     code, out, err = cli("score", "picture.png", "--labels", "a dog", "a house", "--json")
     assert code == 0

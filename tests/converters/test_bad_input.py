@@ -235,10 +235,10 @@ def test_a_moved_open_clip_folder_is_still_read(edited, folders):
 
 def test_an_image_size_that_nothing_states(tmp_path):
     tiny = case("loop")
-    refused(tiny.path, r"loop\.npz: these weights are no released checkpoint .*: pass res=32")
+    refused(tiny.path, r"loop\.npz: these weights are no released checkpoint .*; pass res=32")
     with open_checkpoint(tiny.path, res=33) as source:
         assert source.config.vision.res == 33
     convert(tiny.path, tmp_path / "image.npz", to="npz", config=tiny.config, tower="image")
-    refused(tmp_path / "image.npz", r"image\.npz: these weights are no released .*: pass res=32")
+    refused(tmp_path / "image.npz", r"image\.npz: these weights are no released .*; pass res=32")
     with open_checkpoint(tmp_path / "image.npz", res=33) as source:
         assert source.config.vision.res == 33 and source.tower == "image"

@@ -142,7 +142,7 @@ def test_no_output_without_its_certificate(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     # By its full name, the module is hidden behind the function.
-    module = importlib.import_module("siglip_jax.converters.convert")
+    module = importlib.import_module("siglip_jax.converters.conversion")
     monkeypatch.setattr(module, "write_certificate", full)
     tiny = case("loop")
     with pytest.raises(OSError, match="No space"):

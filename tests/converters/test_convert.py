@@ -11,10 +11,10 @@ from towers import NAMES, TOWERS, case
 
 from siglip_jax.config import Siglip, to_dict
 from siglip_jax.converters import FORMATS, convert, detect, open_checkpoint, plan
-from siglip_jax.converters.looped import Looped
-from siglip_jax.converters.record import combined_digest, tensor_digest
+from siglip_jax.converters.loop_form import LoopForm
+from siglip_jax.weights.big_vision import open_big_vision
+from siglip_jax.weights.digest import combined_digest, tensor_digest
 from siglip_jax.weights.npz import write_npz
-from siglip_jax.weights.source import open_source
 from siglip_jax.weights.tree import flatten
 
 GOLDENS = SHARED / "goldens" / "big_vision"
@@ -26,7 +26,7 @@ TINY = FIXTURES / "tiny.model"
 def tensors(path, **kw):
     """Every tensor of a checkpoint in loop form, as (dtype, shape, bytes)."""
     with open_checkpoint(path, **kw) as source:
-        reader = Looped(source.reader)
+        reader = LoopForm(source.reader)
         arrays = {name: reader.read(name) for name in reader.shapes}
     return {n: (a.dtype, a.shape, np.ascontiguousarray(a).tobytes()) for n, a in arrays.items()}
 
@@ -69,7 +69,7 @@ def test_every_bit_through_every_format(tmp_path, folder, name):
     with open_checkpoint(tmp_path / "own") as own:
         assert own.config == tiny.config
     # big_vision's own reader finds what it had.
-    with open_source(tmp_path / "whole.npz") as ours, open_source(tiny.path) as theirs:
+    with open_big_vision(tmp_path / "whole.npz") as ours, open_big_vision(tiny.path) as theirs:
         if not any("encoderblock/" in key for key in theirs.shapes):
             assert ours.shapes == theirs.shapes
 
@@ -90,7 +90,7 @@ def test_stacked_layers_stay_stacked_unless_asked(tmp_path, form):
             scan_image=True, scan_text=True,
         )  # fmt: skip
         assert again.weights_sha256 == record.weights_sha256
-        with open_source(tmp_path / f"y{i}.npz") as ours, open_source(tiny.path) as theirs:
+        with open_big_vision(tmp_path / f"y{i}.npz") as ours, open_big_vision(tiny.path) as theirs:
             assert ours.shapes == theirs.shapes
             assert all(ours.read(n).tobytes() == theirs.read(n).tobytes() for n in ours.shapes)
 
@@ -219,7 +219,7 @@ def test_the_second_text_position_embedding_is_added(tmp_path):
     write_npz(tmp_path / "x.npz", flat.items())
     record = convert(tmp_path / "x.npz", tmp_path / "y.npz", to="npz", config=tiny.config)
     assert record.dropped == {"txt/Encoder_0/pos_embedding": "added to txt/pos_embedding"}
-    with open_source(tmp_path / "y.npz") as got:
+    with open_big_vision(tmp_path / "y.npz") as got:
         np.testing.assert_array_equal(
             got.read("txt/pos_embedding"), flat["txt/pos_embedding"] + np.float32(1)
         )
@@ -251,7 +251,7 @@ def test_towers_that_a_format_has_not(tmp_path):
     for form, tower in (("timm", "text"), ("open_clip", "image"), ("open_clip", "text")):
         with pytest.raises(ValueError, match=f"{form} has no format for the {tower} tower alone"):
             convert(tiny.path, tmp_path / "x", to=form, tower=tower, **kw)
-    with pytest.raises(ValueError, match="unknown format 'pt'; expected one of npz, tensorstore"):
+    with pytest.raises(ValueError, match="unknown format 'pt'; expected one of siglip_jax, open_"):
         convert(tiny.path, tmp_path / "x", to="pt", **kw)
     with pytest.raises(ValueError, match="transformers stores each layer by itself"):
         convert(tiny.path, tmp_path / "x", to="transformers", scan_image=True, **kw)
@@ -285,7 +285,8 @@ def test_a_plan(tmp_path):
 
 
 def test_every_format_has_a_name():
-    assert FORMATS == ("npz", "tensorstore", "transformers", "open_clip", "timm", "siglip_jax")
+    names = ["siglip_jax", "open_clip", "transformers", "timm", "npz", "tensorstore"]
+    assert list(FORMATS) == names == [form.name for form in FORMATS.values()]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -347,7 +348,7 @@ def test_a_vocabulary_travels_and_is_checked(tmp_path):
     config: Siglip = dataclasses.replace(tiny.config, text=text)
     write_npz(tmp_path / "x.npz", flat.items())
     kw = {"config": config, "vocabulary": TINY}
-    with pytest.raises(ValueError, match=r"x\.npz does not say how its texts are padded: give pad"):
+    with pytest.raises(ValueError, match=r"x\.npz does not say how its texts are padded; give pad"):
         convert(tmp_path / "x.npz", tmp_path / "hf", to="transformers", **kw)
     convert(tmp_path / "x.npz", tmp_path / "hf", to="transformers", pad=1, **kw)
     convert(tmp_path / "hf", tmp_path / "oc", to="open_clip")  # the tokenizer says the padding

@@ -1,5 +1,6 @@
 """A job's folder: who may write to it, and what happens when it is full."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from siglip_jax.data.item import Item
 from siglip_jax.jobs import DiskFull, embed
 from siglip_jax.jobs.claims import Claims
 from siglip_jax.jobs.ledger import Ledger
-from siglip_jax.jobs.space import digest
+from siglip_jax.jobs.space import space_of
 from siglip_jax.models import SiglipModel
 from siglip_jax.run_folder import locked
 
@@ -137,12 +138,30 @@ def test_entries_say_what_files_there_are(model, tmp_path):
     assert file["bytes"] == (tmp_path / "out" / file["path"]).stat().st_size
 
 
+def weights(model):
+    return space_of(model)["weights"]
+
+
 def test_the_digest_of_weights_is_of_no_format(model):
-    loop = digest(model.params)
-    assert loop.startswith("sha256:") and len(loop) == 71
+    loop = weights(model)
+    assert loop.startswith("tensors-sha256:") and len(loop) == 79
     scanned = siglip_jax.load(
         model.vocabulary.parent, execution=siglip_jax.Execution(scan_image=True, scan_text=True)
     )
-    assert isinstance(scanned.model, SiglipModel) and digest(scanned.params) == loop
+    assert isinstance(scanned.model, SiglipModel) and weights(scanned) == loop
     changed = {**model.params, "b": model.params["b"] + 1}
-    assert digest(changed) != loop
+    assert weights(dataclasses.replace(model, params=changed)) != loop
+
+
+def test_a_job_with_the_digest_of_earlier_versions_goes_on(model, tmp_path):
+    embed(pictures(3), tmp_path / "out", model=model)
+    path = tmp_path / "out" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    old = space_of(model, {"weights": "sha256:"})["weights"]
+    assert old.startswith("sha256:") and len(old) == 71
+    path.write_text(json.dumps(manifest | {"space": manifest["space"] | {"weights": old}}))
+    (tmp_path / "out/ledger/00000.json").unlink()
+    assert embed(pictures(3), tmp_path / "out", model=model).items == 3
+    changed = {**model.params, "b": model.params["b"] + 1}
+    with pytest.raises(ValueError, match="other weights"):
+        embed(pictures(3), tmp_path / "out", model=dataclasses.replace(model, params=changed))

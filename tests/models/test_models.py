@@ -11,10 +11,12 @@ from tolerances import ACTIVATION_RELATIVE, BFLOAT16_EMBEDDING, EMBEDDING, LOGIT
 from towers import NAMES, TOWERS, case
 
 from siglip_jax.config import Execution
-from siglip_jax.models import SiglipModel, check_patches, logits, normalize
+from siglip_jax.models import SiglipModel, abstract_inputs, check_patches, logits, normalize
 from siglip_jax.preprocessing import Patches
+from siglip_jax.weights.layout import PREFIX, parameter_shapes
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.save import save_params
+from siglip_jax.weights.tree import flatten
 
 GOLDENS = SHARED / "goldens" / "big_vision"
 SHARED_NAMES = (
@@ -117,6 +119,23 @@ def test_one_tower_alone():
     np.testing.assert_array_equal(image_only[0], both[0])
     np.testing.assert_array_equal(text_only[1], both[1])
     np.testing.assert_allclose(both[2]["t"], jnp.exp(tiny.params["t"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_a_model_of_one_tower(tower):
+    tiny = case("loop")
+    both = apply(tiny)
+    config, part = tiny.config.only(tower), PREFIX[tower]
+    model, index = SiglipModel(config, tiny.execution), 0 if tower == "image" else 1
+    params, inputs = {part: tiny.params[part]}, [(tiny.images, None), (None, tiny.texts)]
+    z = jax.jit(lambda p: model.apply({"params": p}, *inputs[index]))(params)
+    np.testing.assert_array_equal(z[index], both[index])
+    assert z[1 - index] is None and "t" not in z[2]
+    tree = jax.eval_shape(model.init, jax.random.key(0), *abstract_inputs(config))["params"]
+    found = {name: leaf.shape for name, leaf in flatten(tree).items()}
+    assert found == parameter_shapes(config)
+    with pytest.raises(ValueError, match="tower alone"):
+        model.apply({"params": params}, *inputs[1 - index])
 
 
 @pytest.mark.parametrize("name", ["loop", "scan_crop14"])

@@ -13,11 +13,15 @@ torch, timm = import_libraries("timm")
 
 import siglip_jax  # noqa: E402
 from siglip_jax.checkpoints import CHECKPOINTS  # noqa: E402
-from siglip_jax.config import NaFlexVision, Size, Vision  # noqa: E402
+from siglip_jax.config import (  # noqa: E402
+    NaFlexVision,
+    Siglip,
+    Size,
+    Vision,
+)
 from siglip_jax.converters import convert, open_checkpoint  # noqa: E402
 from siglip_jax.converters import timm as timm_table  # noqa: E402
 from siglip_jax.converters.json_file import Settings  # noqa: E402
-from siglip_jax.converters.source import image_only  # noqa: E402
 from siglip_jax.preprocessing import custom_profile, preprocess_image  # noqa: E402
 from siglip_jax.preprocessing.images import to_float  # noqa: E402
 
@@ -102,7 +106,7 @@ def test_a_model_that_timm_made(tmp_path, vision, dtype, seed):
     timm.models.save_for_hf(model, tmp_path, model_args=arguments)
     loaded = siglip_jax.load(tmp_path, dtype="float32")
     assert loaded.config == vision
-    agree(model.float(), loaded, inputs(image_only(vision), seed)[0])
+    agree(model.float(), loaded, inputs(Siglip(vision=vision, text=None), seed)[0])
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_siglip_224", "vit_base_patch32_siglip_256"])

@@ -10,7 +10,12 @@ from towers import FIXTURES, NAMES, case
 from siglip_jax.checkpoints import CHECKPOINTS, find
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision
 from siglip_jax.weights.architecture import config_from_shapes
-from siglip_jax.weights.layout import parameter_count, parameter_shapes, split_block_name
+from siglip_jax.weights.layout import (
+    only_tower,
+    parameter_count,
+    parameter_shapes,
+    split_block_name,
+)
 
 SIZE = Size(width=48, depth=3, mlp_dim=104, num_heads=4)
 TEXT = Text(size=SIZE, vocab_size=320, length=16, head=48)
@@ -30,6 +35,18 @@ def test_forms_are_chosen_per_tower():
     assert shapes["img/Transformer/encoderblock_2/MlpBlock_0/Dense_0/kernel"] == (48, 104)
     assert shapes["txt/Encoder_0/encoderblock/MlpBlock_0/Dense_0/kernel"] == (3, 48, 104)
     assert not any("txt/Encoder_0/encoderblock_" in name for name in shapes)
+
+
+@pytest.mark.parametrize("name", ["siglip_b16_224", "siglip2_b16_naflex"])
+def test_one_tower_alone(name):
+    config = find(name).config
+    both = parameter_shapes(config)
+    image, text = (parameter_shapes(config.only(tower)) for tower in ("image", "text"))
+    assert {**image, **text, "t": (1,), "b": (1,)} == both
+    assert only_tower(image) == "image" and only_tower(text) == "text"
+    assert only_tower(both) is None and only_tower([*image, "b"]) is None
+    assert config_from_shapes(image) == config.only("image")
+    assert config_from_shapes(text) == config.only("text")
 
 
 @pytest.mark.parametrize("name", ["txt/Transformer/encoderblock_0/x", "img/pos_embedding", "t"])

@@ -10,11 +10,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tiny_checkpoint import CONFIG, SIZE, bits, tensors, written
 
 from siglip_jax.config import NaFlexVision
+from siglip_jax.weights.big_vision import open_big_vision
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.posemb import resample_posemb
 from siglip_jax.weights.save import save_params
-from siglip_jax.weights.source import open_source
 from siglip_jax.weights.tree import flatten
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -168,7 +168,7 @@ class Counting:
 def test_every_tensor_is_read_once_and_the_largest_first(tmp_path, stored):
     items = tensors(scan_image=stored, scan_text=stored)
     calls = []
-    with open_source(written(tmp_path / "x.npz", items)) as reader:
+    with open_big_vision(written(tmp_path / "x.npz", items)) as reader:
         counting = Counting(reader)
         load_params(
             counting,

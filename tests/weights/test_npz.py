@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from siglip_jax.weights import npz
+from siglip_jax.weights.big_vision import open_big_vision
 from siglip_jax.weights.npz import NpzReader, write_npz
 from siglip_jax.weights.reader import Header
-from siglip_jax.weights.source import open_source
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 ONES = {"img/pos_embedding": np.ones((1, 4, 8), np.float32), "t": np.ones(1, np.float32)}
 
 
 def read_all(path):
-    with open_source(path) as reader:
+    with open_big_vision(path) as reader:
         return {name: reader.read(name) for name in reader.shapes}
 
 
@@ -145,7 +145,7 @@ def test_files_that_are_no_npz(tmp_path, content, message):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message) as error:
-        open_source(path)
+        open_big_vision(path)
     assert "x.npz" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -156,7 +156,7 @@ def test_a_truncated_file(tmp_path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError, match=r"x\.npz is cut short or damaged .*; fetch it again"):
-        open_source(path)
+        open_big_vision(path)
 
 
 def test_a_zip_of_something_else(tmp_path):
@@ -267,12 +267,12 @@ def test_what_is_not_written(tmp_path, name, items, message):
 def test_a_part_of_a_file(tmp_path):
     path = tmp_path / "x.npz"
     write_npz(path, ONES.items())
-    with open_source(f"{path}:img") as reader:
+    with open_big_vision(f"{path}:img") as reader:
         assert list(reader.shapes) == ["pos_embedding"]
         assert reader.subtree == "img"
         assert same_bits(reader.read("pos_embedding"), ONES["img/pos_embedding"])
     with pytest.raises(ValueError, match=r"x\.npz has no subtree 'text'; there is img"):
-        open_source(f"{path}:text")
+        open_big_vision(f"{path}:text")
 
 
 def test_a_part_of_a_file_in_the_working_directory(tmp_path, monkeypatch):
@@ -293,15 +293,15 @@ def test_a_colon_in_a_name_that_exists_is_a_colon(tmp_path):
         ("siglip2_b16_244.npz", r"does not exist; did you mean .*siglip2_b16_224\.npz\?"),
         ("siglip2_b16_244.npz:img", r"244\.npz does not exist; did you mean .*b16_224\.npz\?"),
         ("unlike-anything", "unlike-anything does not exist$"),
-        ("no/x.npz", "x.npz does not exist, nor does the folder .*no$"),
+        ("no/x.npz", "x.npz does not exist; there is no folder .*no$"),
     ],
 )
 def test_misspelled_files(tmp_path, name, message):
     write_npz(tmp_path / "siglip2_b16_224.npz", ONES.items())
     with pytest.raises(ValueError, match=message):
-        open_source(tmp_path / name)
+        open_big_vision(tmp_path / name)
 
 
 def test_remote_files():
     with pytest.raises(ValueError, match="not on this machine: download it"):
-        open_source("gs://big_vision/siglip2/siglip2_b16_224.npz:img")
+        open_big_vision("gs://big_vision/siglip2/siglip2_b16_224.npz:img")

@@ -12,9 +12,9 @@ from tiny_checkpoint import bits
 from towers import NAMES, case
 
 from siglip_jax import load, pretrained, save
+from siglip_jax.converters.siglip_folder import CONFIG as CARD
 from siglip_jax.models import SiglipModel
 from siglip_jax.preprocessing import custom_profile
-from siglip_jax.pretrained import CARD
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 from paths import SHARED
 from towers import case
 
+from siglip_jax.weights.big_vision import open_big_vision
 from siglip_jax.weights.reader import Header
-from siglip_jax.weights.source import open_source
 from siglip_jax.weights.tensorstore_folder import FolderReader, write_folder
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -41,7 +41,7 @@ def tensors(draw):
 def test_round_trip_of_any_bits(tmp_path_factory, items):
     path = tmp_path_factory.mktemp("bv") / "x.bv"
     write_folder(path, items.items())
-    with open_source(path) as reader:
+    with open_big_vision(path) as reader:
         assert reader.shapes == {k: Header(v.shape, v.dtype) for k, v in items.items()}
         for name, array in items.items():
             read = reader.read(name)
@@ -55,7 +55,7 @@ def test_round_trip_of_any_bits(tmp_path_factory, items):
     ids=["name", "folder", "pointer", "step"],
 )
 def test_ways_to_name_it(folder, name):
-    with open_source(folder / name) as reader:
+    with open_big_vision(folder / name) as reader:
         assert reader.shapes.keys() == ONES.keys()
         assert reader.path.endswith("checkpoint.bv-000000123")
 
@@ -63,7 +63,7 @@ def test_ways_to_name_it(folder, name):
 def test_the_working_directory(folder, monkeypatch):
     monkeypatch.chdir(folder)
     for name in (".", "", "checkpoint.bv"):
-        with open_source(name) as reader:
+        with open_big_vision(name) as reader:
             assert reader.shapes.keys() == ONES.keys()
 
 
@@ -90,9 +90,9 @@ def test_what_is_written(folder):
 
 def test_the_pointer_moves_to_a_newer_step(folder):
     write_folder(folder / "checkpoint.bv", [("t", np.float32([7]))], step=124)
-    with open_source(folder / "checkpoint.bv") as reader:
+    with open_big_vision(folder / "checkpoint.bv") as reader:
         assert list(reader.shapes) == ["t"]
-    with open_source(folder / "checkpoint.bv-000000123") as reader:
+    with open_big_vision(folder / "checkpoint.bv-000000123") as reader:
         assert reader.shapes.keys() == ONES.keys()
 
 
@@ -100,7 +100,7 @@ def test_a_temporary_step(folder):
     step = folder / "checkpoint.bv-000000123"
     step.rename(folder / "checkpoint.bv-000000123-tmp")
     (folder / "checkpoint.bv-LAST").write_text("000000123-tmp\n")
-    with open_source(folder / "checkpoint.bv") as reader:
+    with open_big_vision(folder / "checkpoint.bv") as reader:
         assert reader.shapes.keys() == ONES.keys()
 
 
@@ -108,13 +108,13 @@ def test_training_state_is_ignored_and_reported(folder):
     step = folder / "checkpoint.bv-000000123"
     shutil.copytree(step / "params~t", step / "opt~0~mu~t")
     (step / "notes.txt").write_text("no array")
-    with open_source(folder) as reader:
+    with open_big_vision(folder) as reader:
         assert reader.shapes.keys() == ONES.keys()
         assert reader.ignored == ("opt/0/mu/t",)
 
 
 def test_a_part_of_a_folder(folder):
-    with open_source(f"{folder / 'checkpoint.bv'}:img") as reader:
+    with open_big_vision(f"{folder / 'checkpoint.bv'}:img") as reader:
         assert list(reader.shapes) == ["pos_embedding"]
 
 
@@ -122,7 +122,7 @@ def test_the_folder_big_vision_wrote():
     if not GOLDENS.exists():
         pytest.skip("needs ../shared/goldens/big_vision")
     expected = case("v1_loop", GOLDENS)
-    with open_source(GOLDENS / "tensorstore") as reader, open_source(expected.path) as npz:
+    with open_big_vision(GOLDENS / "tensorstore") as reader, open_big_vision(expected.path) as npz:
         assert reader.shapes.keys() == npz.shapes.keys()
         assert reader.ignored == ("chrono/note", "opt/count", "opt/mu/bias", "opt/mu/kernel")
         # Training in bfloat16 leaves this one parameter in bfloat16.
@@ -143,7 +143,7 @@ def test_the_folder_big_vision_wrote():
 )
 def test_damaged_arrays(folder, damage, message):
     damage(folder / "checkpoint.bv-000000123" / "params~t")
-    with open_source(folder) as reader, pytest.raises(ValueError, match=message) as error:
+    with open_big_vision(folder) as reader, pytest.raises(ValueError, match=message) as error:
         reader.read("t")
     assert "\n" not in str(error.value)
 
@@ -155,31 +155,31 @@ def test_damaged_headers(folder, content):
     if content is not None:
         zarray.write_text(content)
     with pytest.raises(ValueError, match=r"000000123: params~t has no readable \.zarray"):
-        open_source(folder)
+        open_big_vision(folder)
 
 
 def test_pointers_that_lead_nowhere(folder):
     pointer = folder / "checkpoint.bv-LAST"
     pointer.write_text("000000200")
     with pytest.raises(ValueError, match=r"LAST points to checkpoint\.bv-000000200, which is not"):
-        open_source(folder / "checkpoint.bv")
+        open_big_vision(folder / "checkpoint.bv")
     pointer.write_text("../elsewhere")
     with pytest.raises(ValueError, match=r"is no pointer: expected a step .*'\.\./elsewhere'"):
-        open_source(folder)
+        open_big_vision(folder)
     pointer.unlink()
     with pytest.raises(ValueError, match=r"checkpoint\.bv-LAST does not exist"):
         FolderReader(pointer)
     with pytest.raises(ValueError, match=r"did you mean .*checkpoint\.bv-000000123\?"):
-        open_source(folder / "checkpoint.bv")
+        open_big_vision(folder / "checkpoint.bv")
 
 
 def test_folders_that_are_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=r"is no big_vision checkpoint: .* found nothing$"):
-        open_source(tmp_path)
+        open_big_vision(tmp_path)
     for name in ("config.json", "a", "b", "c"):
         (tmp_path / name).write_text("")
     with pytest.raises(ValueError, match=r"found a, b, c and 1 more$"):
-        open_source(tmp_path)
+        open_big_vision(tmp_path)
 
 
 def test_a_folder_without_parameters(folder):
@@ -187,13 +187,13 @@ def test_a_folder_without_parameters(folder):
     for entry in list(step.iterdir()):
         entry.rename(step / entry.name.replace("params", "opt"))
     with pytest.raises(ValueError, match=r"000000123 holds no parameters: expected .* opt~img~pos"):
-        open_source(folder)
+        open_big_vision(folder)
 
 
 def test_several_checkpoints_in_a_folder(folder):
     write_folder(folder / "other.bv", ONES.items())
     with pytest.raises(ValueError, match=r"holds several .*: checkpoint\.bv, other\.bv"):
-        open_source(folder)
+        open_big_vision(folder)
 
 
 def failing():

@@ -13,14 +13,13 @@ dtype of the tower; TEMPORARY is what a batch needs on one device beside the wei
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax import checkpoints
 from siglip_jax.allocator import keep_freed_memory
+from siglip_jax.cli.options.checkpoint import architecture_of
 from siglip_jax.cli.options.model import available_mesh, positive
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
-from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Siglip
+from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Siglip, Tower
 
 if TYPE_CHECKING:
     from siglip_jax.bench import TowerSpeed
@@ -29,7 +28,7 @@ NAME = "bench"
 HELP = "measure how fast a model runs here"
 USAGE = "%(prog)s [--model MODEL] [--batch-size N...] [options]"
 _HEAD = ("TOWER", "BATCH", "PER SECOND", "LATENCY", "95%", "PEAK", "COMPILE", "TEMPORARY")
-_TOWERS = ("images", "texts")
+_TOWERS: dict[str, Tower] = {"images": "image", "texts": "text"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +83,8 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = _architecture(args.model)
+    config = architecture_of(args.model)
+    towers = _towers(args, config)
     keep_freed_memory()
     mesh = available_mesh()
 
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     program = Program(SiglipModel(config, execution), mesh, FSDP if args.fsdp else REPLICATED)
     params = random_weights(program)
     speeds, peaks = [], [matrix_peak(mesh, dtype, execution.precision)]
-    for tower in (args.tower,) if args.tower else _TOWERS:
+    for tower in towers:
         for batch in args.batch_size:
             speeds.append(measure_tower(program, params, tower, batch, seconds=args.seconds))
         # Again after each tower: what a machine does changes while it is measured.
@@ -137,16 +137,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _architecture(name: str) -> Siglip:
-    """The architecture of a name or of local files; weights are not read."""
-    if not Path(name).expanduser().exists():
-        return checkpoints.find(name).config
-    from siglip_jax.found import find_model
-
-    found = find_model(name)
-    if found.tower is not None:
-        raise ValueError(f"{name} is one tower; bench takes a whole model")
-    return found.config
+def _towers(args: argparse.Namespace, config: Siglip) -> list[str]:
+    """What is to be measured: the tower that is asked for, else all that there are."""
+    if args.tower:
+        config.needs(_TOWERS[args.tower], what=args.tower, name=args.model)
+        return [args.tower]
+    return [task for task, tower in _TOWERS.items() if tower in config.towers]
 
 
 def _check_batches(sizes: list[int], devices: int) -> None:

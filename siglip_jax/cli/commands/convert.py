@@ -31,14 +31,13 @@ from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
     open_named,
-    spoken,
 )
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.messages import did_you_mean
 
 if TYPE_CHECKING:
-    from siglip_jax.converters import PlanStep, Record, Source
+    from siglip_jax.converters import OpenCheckpoint, PlanStep, Record
 
 NAME = "convert"
 HELP = "convert a checkpoint into another system's format, with a certificate"
@@ -108,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         from siglip_jax.verify.library_comparison import require_library
 
         require_library(args.to)
-    with open_named(args.source, architecture(args), args.res) as source, spoken():
+    with open_named(args.source, architecture(args), args.res) as source:
         return _dry_run(args, source) if args.dry_run else _convert(args, source)
 
 
@@ -121,11 +120,11 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _dry_run(args: argparse.Namespace, source: "Source") -> int:
+def _dry_run(args: argparse.Namespace, source: "OpenCheckpoint") -> int:
     import dataclasses
 
     from siglip_jax.converters import plan
-    from siglip_jax.converters.plan import stored_names
+    from siglip_jax.converters.tensors import stored_names
 
     steps = plan(source, args.to, **_options(args))
     used = {name for step in steps for name in step.sources}
@@ -141,7 +140,7 @@ def _dry_run(args: argparse.Namespace, source: "Source") -> int:
     return 0
 
 
-def _convert(args: argparse.Namespace, source: "Source") -> int:
+def _convert(args: argparse.Namespace, source: "OpenCheckpoint") -> int:
     from siglip_jax.converters import convert, plan
     from siglip_jax.converters.certificate import certificate_path, write_certificate
 
@@ -201,34 +200,36 @@ def _check_room(destination: Path, steps: "list[PlanStep]") -> None:
             raise ValueError(f"{need:,} bytes do not fit on the disk, {free:,} are free")
 
 
-def _downloaded_vocabulary(args: argparse.Namespace, source: "Source") -> Path | None:
+def _downloaded_vocabulary(args: argparse.Namespace, source: "OpenCheckpoint") -> Path | None:
     """The released vocabulary of the model, where one is to be written and none lies beside it.
 
     Without one `convert` says so in a note: weights alone are of use too.
     """
-    from siglip_jax.converters.source import released_vocabulary
-    from siglip_jax.locate import locate_vocabulary
+    from siglip_jax.converters import FORMATS
+    from siglip_jax.converters.checkpoint import released_vocabulary
+    from siglip_jax.fetch import fetch_vocabulary
 
-    towers = (args.tower, source.tower, "image" if args.to == "timm" else None)
-    if args.to in ("npz", "tensorstore") or "image" in towers or source.vocabulary is not None:
+    form = FORMATS[args.to]
+    if not form.vocabulary or args.tower == "image" or source.vocabulary is not None:
         return None
     known = released_vocabulary(source.config)
     try:
-        return locate_vocabulary(known) if known else None
+        return fetch_vocabulary(known) if known else None
     except ValueError:
         return None
 
 
 def _run_it(args: argparse.Namespace, destination: Path, record: "Record") -> dict[str, Any]:
     """What is found by running what was written, for the certificate."""
-    from siglip_jax.converters import open_checkpoint
-    from siglip_jax.verify.library_comparison import compare, exact_gelu_effect, stock_gelu
+    from siglip_jax.converters import FORMATS, open_checkpoint
+    from siglip_jax.verify.library_comparison import compare, exact_gelu_effect
 
     added: dict[str, Any] = {}
-    if args.to in ("open_clip", "timm"):
+    # What is written here says tanh, whatever that system's own configurations do.
+    if FORMATS[args.to].config is not None:
         with open_checkpoint(destination) as written:
             pad = written.pad if args.pad is None else args.pad
-            towers = stock_gelu(written, args.to, pad)
+            towers = FORMATS[args.to].exact_gelu(written.config, pad)
             measured = bool(towers) and (args.compare or record.parameters <= _TINY)
             effect = exact_gelu_effect(written, args.to, towers) if measured else None
         if towers:

@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from siglip_jax.found import BOX
+    from siglip_jax.fetch import BUNDLED
 
-    box = BOX["siglip_emoji"]
+    box = BUNDLED["siglip_emoji"]
     demo = json.loads((box / "demo.json").read_text("utf-8"))
 
     from siglip_jax.cli.options.model import available_mesh

@@ -25,7 +25,7 @@ from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from siglip_jax.converters import Source
+    from siglip_jax.converters import OpenCheckpoint
 
 NAME = "diff"
 HELP = "compare two checkpoints, tensor by tensor"
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result["identical"] else 1
 
 
-def _open(args: argparse.Namespace) -> "tuple[Source, Source]":
+def _open(args: argparse.Namespace) -> "tuple[OpenCheckpoint, OpenCheckpoint]":
     config = architecture(args)
     try:
         a = open_named(args.a, config, args.res)
@@ -67,18 +67,17 @@ def _open(args: argparse.Namespace) -> "tuple[Source, Source]":
         return a, _open_like(args.b, a, error)
 
 
-def _open_like(name: str, other: "Source", error: ValueError) -> "Source":
+def _open_like(name: str, other: "OpenCheckpoint", error: ValueError) -> "OpenCheckpoint":
     """`name` with the architecture of the other; raises `error` if it has another."""
     try:
-        if other.tower is None:
-            return open_named(name, other.config, None)
+        return open_named(name, other.config, None)
     except ValueError:
         pass
-    other.reader.close()
+    other.close()
     raise error
 
 
-def _result(args: argparse.Namespace, a: "Source", b: "Source") -> dict[str, Any]:
+def _result(args: argparse.Namespace, a: "OpenCheckpoint", b: "OpenCheckpoint") -> dict[str, Any]:
     from siglip_jax.converters.difference import (
         architecture_differences,
         names_apart,

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not args.model:
         raise ValueError("give --model MODEL, or --write-inputs FOLDER")
-    model = load_model(args, texts=True)
+    model = load_model(args)
 
     import dataclasses
 
@@ -130,7 +130,12 @@ def run(args: argparse.Namespace) -> int:
     from siglip_jax.doctor.search import Doctor
 
     files = [Path(name).expanduser() for name in args.embeddings or ()]
+    if not files:
+        what = "effects on scores (without --embeddings)"
+        model.config.needs("image", "text", what=what, name=model.name)
     theirs = read_embeddings(files, model.config.embed_dim)
+    for tower in theirs:
+        model.config.needs(tower, what=f"embeddings of {tower}s", name=model.name)
 
     doctor = Doctor(
         model.model,
@@ -149,7 +154,10 @@ def run(args: argparse.Namespace) -> int:
         stated = {f.tower: f.best.setting for f in diagnoses if f.verdict in known}
     everything = not diagnoses and not named
     with Bar("measuring", unit="settings") as bar:
-        effects = _effects(doctor, stated, everything=everything, progress=bar.update)
+        # One tower alone has no scores that could move.
+        effects = []
+        if model.config.tower is None:
+            effects = _effects(doctor, stated, everything=everything, progress=bar.update)
     if args.json:
         print_json(plain(model.name, doctor, effects, diagnoses))
         return 0
@@ -170,17 +178,23 @@ def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Chang
     both = given.pop("activation")
     image: dict[str, Any] = {key: given[key] for key in _IMAGE}
     text: dict[str, Any] = {key: given[key] for key in _TEXT}
-    image["activation"] = given["image_activation"] or both
-    text["activation"] = given["text_activation"] or both
+    for tower, values in (("image", image), ("text", text)):
+        values["activation"] = given[f"{tower}_activation"] or (
+            both if tower in doctor.right else None
+        )
     if args.antialias:
+        doctor.config.needs("image", what="--antialias", name=args.model)
         method = image["resize"] or doctor.right["image"].resize
         image["resize"] = with_antialias(method, args.antialias == "on")
     settings, named = {}, False
     for tower, values in (("image", image), ("text", text)):
         chosen = tuple((key, value) for key, value in values.items() if value is not None)
-        settings[tower] = apply(doctor.right[tower], chosen)
+        if chosen:
+            doctor.config.needs(tower, what=f"--{chosen[0][0]}", name=args.model)
+        if tower in doctor.right:
+            settings[tower] = apply(doctor.right[tower], chosen)
         named = named or bool(chosen)
-    check(settings["image"], settings["text"], doctor.config)
+    check(settings.get("image"), settings.get("text"), doctor.config)
     stated = {tower: settings_apart(k, doctor.right[tower]) for tower, k in settings.items()}
     return {tower: setting for tower, setting in stated.items() if setting}, named
 

@@ -2,8 +2,9 @@
 
 A file FILE.npz holds `zimg` (images, d) and `images` (their paths), or `ztxt` (texts,
 d) and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have unit norm;
-a logit is exp(t) times the dot product of two, plus b (both in the file). An image
-that cannot be read is reported and left out, and the exit code is 2.
+a logit is exp(t) times the dot product of two, plus b (both in the file, unless the
+model is one tower alone). An image that cannot be read is reported and left out, and
+the exit code is 2.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out photos.npz
   siglip-jax embed --texts "a dog" "a cat" --model siglip2_b16_256 --out texts.npz
@@ -128,7 +129,11 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         )
     program = saved_program(args, local=True)
     model = lambda: load_model(  # noqa: E731
-        args, texts=of_texts, local=True, execution=program and program.execution
+        args,
+        images=not of_texts,
+        texts=of_texts,
+        local=True,
+        execution=program and program.execution,
     )
     return run_in(job, source, args.out, model, Options(**options, program=program))
 
@@ -154,13 +159,16 @@ def _into_file(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.texts_file}: expected one text a line, got none")
 
     program = saved_program(args)
-    model = load_model(args, texts=bool(texts), execution=program and program.execution)
+    model = load_model(
+        args, images=bool(files), texts=bool(texts), execution=program and program.execution
+    )
     sizes = batch_sizes(args, len(files), len(texts)) | (program.batch_sizes if program else {})
     scorer = model.scorer(tokenizer=bool(texts), **sizes)
     if program:
         program.start(scorer)
     arrays: dict[str, Any] = describe_run(args, model)
-    arrays |= {name: scorer.params[name] for name in ("t", "b")}
+    # One tower alone has neither, and its rows make no logits.
+    arrays |= {name: scorer.params[name] for name in ("t", "b") if name in scorer.params}
     errors: list[dict[str, str]] = []
     if files:
         from siglip_jax.cli.embedding import embed_files

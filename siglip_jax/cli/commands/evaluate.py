@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         count = len(classes) * len(templates)
     else:
         count = sum(map(len, captions))
-    model = load_model(args, texts=True)
+    model = load_model(args, images=True, texts=True, what="recall and accuracy")
     scorer = model.scorer(**batch_sizes(args, len(captions), count))
 
     from siglip_jax.cli.embedding import embed_images, embed_texts

@@ -24,11 +24,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax import checkpoints
+from siglip_jax.cli.options.checkpoint import architecture_of
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
-from siglip_jax.config import DTYPES, WEIGHTS, Execution, Siglip
+from siglip_jax.config import DTYPES, WEIGHTS, Execution, Siglip, Tower
 
 if TYPE_CHECKING:
     from siglip_jax.plan import Slice, Workload
@@ -37,6 +37,11 @@ NAME = "plan"
 HELP = "plan what a model needs on a TPU slice, without a TPU"
 USAGE = "%(prog)s MODEL --on SLICE [options]\n       %(prog)s --train RECIPE --on SLICE [options]"
 TASKS = {"score": ("images", "texts", "logits"), "images": ("images",), "texts": ("texts",)}
+_NEEDS: dict[str, tuple[Tower, ...]] = {
+    "score": ("image", "text"),
+    "images": ("image",),
+    "texts": ("text",),
+}
 EACH = 128  # items a chip, by default
 
 
@@ -46,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on", required=True, metavar="SLICE", help="TPU slice, such as v5e:4x4, or local"
     )
     parser.add_argument(
-        "--task", choices=TASKS, default="score", help="what to run (default: score)"
+        "--task", choices=TASKS, help="what to run (default: score; of one tower, what it does)"
     )
     parser.add_argument(
         "--train", metavar="RECIPE", help="plan a training step of this recipe instead"
@@ -151,14 +156,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, name: str) -> Siglip:
-    from siglip_jax.found import find_model
-
-    try:
-        config = checkpoints.find(name).config
-    except ValueError:
-        config = find_model(name).config  # a path, or an error that offers near names
-        if not isinstance(config, Siglip):
-            raise ValueError(f"{name} is one tower alone; plan takes a model with both") from None
+    config = architecture_of(name)
     return config.at_resolution(args.res) if args.res else config
 
 
@@ -166,7 +164,17 @@ def _scoring(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload,
     from siglip_jax.plan import scoring_workload
 
     program = _program(args, target)
-    chips = len(target.devices)
+    config, chips = program.model.config, len(target.devices)
+    tasks = TASKS["score"]
+    if args.task:
+        tasks = TASKS[args.task]
+        config.needs(
+            *_NEEDS[args.task],
+            what="scores" if args.task == "score" else args.task,
+            name=args.model,
+        )
+    elif config.tower:
+        tasks = TASKS[f"{config.tower}s"]
     images = args.batch_size or EACH * chips
     batches = {"images": images, "texts": args.text_batch_size or images, "logits": images}
     return [
@@ -174,7 +182,7 @@ def _scoring(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload,
             scoring_workload(task, program, labels=args.label_count, patches=args.patches),
             batches[task],
         )
-        for task in TASKS[args.task]
+        for task in tasks
     ]
 
 
@@ -203,6 +211,8 @@ def _training(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload
     overrides += ["execution.scan_image=true", "execution.scan_text=true"] if args.scan else []
     recipe = read(args.train, overrides)
     config = _config(args, recipe.init.model) if recipe.init.model else None
+    if config is not None:
+        config.needs("image", "text", what="steps of training", name=recipe.init.model)
     return [(training_workload(recipe, target.devices, config), args.batch_size or recipe.batch)]
 
 

@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
     templates = check_templates(args.template or ["{}"])
     program = saved_program(args)
-    model = load_model(args, texts=True, execution=program and program.execution)
+    model = load_model(args, images=True, texts=True, execution=program and program.execution)
     scorer = model.scorer(
         **sizes | (program.batch_sizes if program else {}), quick_start=quick_start
     )
@@ -185,7 +185,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     )
     program = saved_program(args, local=True)
     model = lambda: load_model(  # noqa: E731
-        args, texts=True, local=True, execution=program and program.execution
+        args, images=True, texts=True, local=True, execution=program and program.execution
     )
     return run_in(job, source, args.out, model, Options(**options, program=program))
 

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.cli.advice import spoken
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
     PROFILES,
@@ -30,6 +31,7 @@ from siglip_jax.cli.options.model import (
     positive,
 )
 from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.errors import ModelError
 from siglip_jax.messages import near_file
 
 if TYPE_CHECKING:
@@ -141,14 +143,17 @@ def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
     made = manifest.space["profile"]["name"]
     args.profile = args.profile or (made if made in PROFILES else "big_vision")
     try:
-        model = load_model(args, texts=bool(args.texts))
+        model = load_model(
+            args, images=bool(args.image), texts=bool(args.texts), what="these queries"
+        )
     except ValueError as error:
-        if asked:
-            raise
+        if asked or "opened" in args:
+            raise  # it is there, and something else is wrong with it
+        reason = spoken(error, args.options) if isinstance(error, ModelError) else error
         raise ValueError(
-            f"{args.index} was made with {manifest.model}: {error}; say where it is with --model"
+            f"{args.index} was made with {manifest.model}: {reason}; say where it is with --model"
         ) from error
-    ours = space_of(model)
+    ours = space_of(model, manifest.space)
     wrong = [n for n in ("weights", "architecture", "profile") if ours[n] != manifest.space[n]]
     if wrong:
         raise ValueError(

@@ -1,8 +1,9 @@
 """Show one checkpoint: architecture, names, preprocessing, where its files are from.
 
-MODEL is any name of a released checkpoint, or a local file or folder, of which
-only headers are read. With --tree every parameter and its shape is listed: of a
-name as big_vision's model has them, of a file as they are stored.
+MODEL is any name of a released checkpoint, of which nothing is fetched; or a bundled
+model, a repository of the Hugging Face hub, a local file or folder, of which only
+headers are read. With --tree every parameter and its shape is listed, under
+big_vision's names: of a released name as the model has them, of files as stored.
 """
 
 import argparse
@@ -12,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config
+from siglip_jax.cli.options.checkpoint import open_named
 from siglip_jax.cli.output import add_json_argument, print_json
-from siglip_jax.config import Siglip
+from siglip_jax.errors import ModelError
 
 if TYPE_CHECKING:
-    from siglip_jax.weights.reader import Reader
+    from siglip_jax.converters import OpenCheckpoint
 
 NAME = "show"
 HELP = "show one checkpoint, by name or from a file"
 USAGE = "%(prog)s MODEL [--tree] [--json]"
-_OTHERS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,53 +49,49 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
-    from siglip_jax.weights.architecture import config_from_shapes
     from siglip_jax.weights.layout import parameter_shapes
 
-    path = Path(model).expanduser()
-    if not path.exists() and not path.with_name(f"{path.name}-LAST").is_file():
-        try:
-            checkpoint = checkpoints.find(model)
-        except ValueError:
-            if not _looks_like_a_path(model):
-                raise
-        else:
-            shapes = parameter_shapes(checkpoint.config)
-            return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
-    reader, config = _open(path)
-    with reader:
-        headers, ignored = reader.shapes, reader.ignored
-    facts: dict[str, Any] = {"path": reader.path}
+    if (checkpoint := _released(model)) is not None:
+        shapes = parameter_shapes(checkpoint.config)
+        return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
+    opened, unstated = _open(model)
+    with opened:
+        reader, config = opened.reader, opened.config
+    headers = reader.shapes
+    facts: dict[str, Any] = {"path": reader.path, "format": opened.format}
     facts["parameters"] = sum(math.prod(header.shape) for header in headers.values())
     facts["bytes"] = sum(header.nbytes for header in headers.values())
     facts["dtypes"] = ", ".join(sorted({str(header.dtype) for header in headers.values()}))
-    facts["ignored"] = list(ignored)
-    try:
-        shapes = {name: header.shape for name, header in headers.items()}
-        config = config or config_from_shapes(shapes)
-        released = [c.name for c in checkpoints.CHECKPOINTS if c.config == config]
-        facts |= {"released_as": released[0] if released else None, **describe_config(config)}
-    except ValueError as error:
-        facts["architecture"] = str(error)
+    facts["ignored"] = list(reader.ignored)
+    facts["released_as"] = opened.like.name if opened.like else None
+    facts |= describe_config(config)
+    if unstated:
+        facts["res"] = unstated
     tree = {name: f"{h.shape} {h.dtype}" for name, h in sorted(headers.items())}
     return facts, tree
 
 
-def _open(path: Path) -> tuple["Reader", Siglip | None]:
-    """What `siglip_jax.load` reads from `path`, and the architecture that other files state."""
-    from siglip_jax.converters import open_checkpoint
-    from siglip_jax.weights.source import open_source
+def _released(model: str) -> checkpoints.Checkpoint | None:
+    """The row of a released checkpoint that is meant by its name, not by its files."""
+    from siglip_jax.fetch import is_path
 
-    cards = ("siglip_jax.json", "open_clip_config.json", "config.json")
-    if path.suffix in _OTHERS or any((path / card).is_file() for card in cards):
-        source = open_checkpoint(path)
-        return source.reader, source.config
-    inside = list(path.glob("*.npz")) if path.is_dir() else []
-    return open_source(inside[0] if len(inside) == 1 else path), None
+    if is_path(Path(model).expanduser()):
+        return None
+    try:
+        return checkpoints.find(model)
+    except ValueError:
+        return None  # a path, a bundled model, a repository; else the error that offers near names
 
 
-def _looks_like_a_path(model: str) -> bool:
-    return ":" in model or model.endswith((".npz", "/")) or model.startswith((".", "/", "~"))
+def _open(model: str) -> tuple["OpenCheckpoint", str | None]:
+    """What `siglip_jax.load` reads, and the resolutions that it may be of, if it does not say."""
+    try:
+        return open_named(model), None
+    except ModelError as error:
+        if error.needs != "res":
+            raise
+        res, most = error.values["res"], error.values["res_to"]
+    return open_named(model, res=res), f"not stated: {res} to {most}"
 
 
 def _text(value: Any) -> str:

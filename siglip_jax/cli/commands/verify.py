@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(images).expanduser() if images else None
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{images}: there is no such folder of images{near_file(folder)}")
-    model = load_model(args, texts=False)
+    model = load_model(args)
 
     from siglip_jax.verify.report import verify
 

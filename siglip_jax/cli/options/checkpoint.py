@@ -2,9 +2,6 @@
 any format, a repository of the hub."""
 
 import argparse
-import contextlib
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +11,7 @@ from siglip_jax.cli.progress import Bar
 from siglip_jax.config import Siglip
 
 if TYPE_CHECKING:
-    from siglip_jax.converters import Source
-
-# What the functions behind a command call their arguments, and what the command does.
-_SPOKEN = (
-    (r"pass config, of a model like it for instance: .*", "give --architecture of one like it"),
-    (r"pass res=(\d+)", r"give --res \1"),
-    (r"give pad ", "give --pad "),
-    (r"or force to replace it", "or --force to replace it"),
-)
+    from siglip_jax.converters import OpenCheckpoint
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,40 +28,36 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@contextlib.contextmanager
-def spoken() -> Iterator[None]:
-    """Errors inside this say what to give as options."""
-    try:
-        yield
-    except ValueError as error:
-        message = str(error)
-        for pattern, option in _SPOKEN:
-            message = re.sub(pattern, option, message)
-        raise ValueError(message) from error
-
-
-def open_named(name: str, config: Siglip | None, res: int | None) -> "Source":
+def open_named(name: str, config: Siglip | None = None, res: int | None = None) -> "OpenCheckpoint":
     """The checkpoint `name`, open; downloaded if need be.
 
     Raises:
       ValueError: if there is none of that name, or it is no SigLIP or does not say enough.
     """
-    from siglip_jax.converters import open_checkpoint
-    from siglip_jax.found import find_path
+    from siglip_jax.model_files import open_model
 
-    with spoken():
-        with Bar("downloading", unit="bytes") as bar:
-            path = find_path(name, progress=bar.update)
-        return open_checkpoint(path, config=config, res=res)
+    with Bar("downloading", unit="bytes") as bar:
+        return open_model(name, config=config, res=res, progress=bar.update)
+
+
+def architecture_of(name: str, res: int | None = None) -> Siglip:
+    """The architecture of the model `name`; a released one's files are not asked for.
+
+    Args:
+      res: image side in pixels, if files do not say it.
+    """
+    if not Path(name).expanduser().exists():
+        try:
+            return checkpoints.find(name).config
+        except ValueError:
+            pass  # a bundled model, a repository; else the error that offers near names
+    with open_named(name, res=res) as opened:
+        return opened.config
 
 
 def architecture(args: argparse.Namespace) -> Siglip | None:
     """What `--architecture` and `--res` say; None if the checkpoint itself has to."""
     if args.architecture is None:
         return None
-    if Path(args.architecture).expanduser().exists():
-        with open_named(args.architecture, None, args.res) as source:
-            config = source.config
-    else:
-        config = checkpoints.find(args.architecture).config
+    config = architecture_of(args.architecture, args.res)
     return config if args.res is None else config.at_resolution(args.res)

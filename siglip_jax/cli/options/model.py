@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution
+from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution, Tower
 from siglip_jax.messages import reason
 
 if TYPE_CHECKING:
-    from siglip_jax.found import Found
+    from siglip_jax.converters import OpenCheckpoint
     from siglip_jax.pretrained import Pretrained
 
 PROFILES = ("big_vision", "transformers", "open_clip")
@@ -90,65 +90,80 @@ def read_programs(args: argparse.Namespace, batches: Mapping[str, int]) -> None:
     """
     from siglip_jax.programs.cache import read_ahead
 
-    found = _found(args)
-    read_ahead(found.config, _execution(args), found.profile.image.value_range, batches)
+    opened = opened_model(args)
+    try:
+        config = opened.config_at(args.res)
+        profile = opened.profile_named(args.profile, res=args.res)
+    except ValueError:
+        opened.close()
+        raise
+    read_ahead(config, _execution(args), profile.image.value_range, batches)
 
 
 def load_model(
     args: argparse.Namespace,
     *,
-    texts: bool,
+    images: bool = False,
+    texts: bool = False,
+    what: str | None = None,
     local: bool = False,
     execution: Execution | None = None,
 ) -> "Pretrained":
     """The model that the arguments ask for, on all devices, or on those of this process.
 
-    An `execution`, that of a saved program, takes the place of the arguments'.
-
-    With `texts` its vocabulary is looked for and checked first: it is small, and
-    reading the weights only to find it missing or wrong would cost a minute.
+    Args:
+      images, texts: which of them it is to embed; one tower alone is refused where it is the
+        other that is needed. With `texts` the vocabulary is looked for and checked first: it
+        is small, and reading the weights only to find it missing would cost a minute.
+      what: is to be made of these; "scores" of both, unless given.
+      execution: that of a saved program, in the place of the arguments'.
     """
     from siglip_jax.allocator import keep_freed_memory
     from siglip_jax.checkpoints import VOCABULARIES
     from siglip_jax.cli.progress import Bar
-    from siglip_jax.locate import locate_vocabulary
+    from siglip_jax.fetch import fetch_vocabulary
     from siglip_jax.preprocessing import Tokenizer, drafted
     from siglip_jax.pretrained import load
     from siglip_jax.programs import FSDP, REPLICATED
 
+    towers: dict[Tower, bool] = {"image": images, "text": texts}
+    needed = [tower for tower, wanted in towers.items() if wanted]
     # On a CPU the memory of one batch is there for the next then.
     keep_freed_memory()
     execution = execution or _execution(args)
     args.dtype = execution.dtype
-    mesh = available_mesh(local=local)
-    found = _found(args)
-    # Before the weights are read: some profiles have no draft.
-    profile = drafted(found.profile) if getattr(args, "fast_decode", False) else found.profile
-    vocabulary = found.vocabulary
-    if texts and (vocabulary or found.profile.text.vocabulary):
-        vocabulary = vocabulary or locate_vocabulary(VOCABULARIES[found.profile.text.vocabulary])
-        Tokenizer(vocabulary, found.profile.text)
-    with Bar("loading weights", unit="bytes") as bar:
-        model = load(
-            args.model,
-            profile=args.profile,
-            res=args.res,
-            vocabulary=vocabulary,
-            execution=execution,
-            mesh=mesh,
-            rules=FSDP if args.fsdp else REPLICATED,
-            progress=bar.update,
-        )
+    with opened_model(args) as opened:
+        what = what or ("scores" if images and texts else "images" if images else "texts")
+        opened.config.needs(*needed, what=what, name=opened.name)
+        mesh = available_mesh(local=local)
+        profile = opened.profile_named(args.profile, res=args.res)
+        if getattr(args, "fast_decode", False):
+            profile = drafted(profile)  # before the weights are read: some profiles have no draft
+        known = profile.text.vocabulary
+        if texts and (opened.vocabulary or known):
+            vocabulary = opened.vocabulary or fetch_vocabulary(VOCABULARIES[known])
+            Tokenizer(vocabulary, profile.text)
+            opened = dataclasses.replace(opened, vocabulary=vocabulary)
+        with Bar("loading weights", unit="bytes") as bar:
+            model = load(
+                opened,
+                profile=profile,
+                res=args.res,
+                execution=execution,
+                mesh=mesh,
+                rules=FSDP if args.fsdp else REPLICATED,
+                progress=bar.update,
+            )
     # A saved folder's own profile is not load's to replace.
     return dataclasses.replace(model, profile=profile)
 
 
-def _found(args: argparse.Namespace) -> "Found":
-    """What `args` name; looked for once, as the hub may have to be asked."""
-    if "found" in args:
-        return args.found
+def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
+    """What `args` name, opened once; `load_model` closes it."""
+    if "opened" in args:
+        return args.opened
     from siglip_jax.cli.progress import Bar
-    from siglip_jax.found import find_model
+    from siglip_jax.model_files import open_model
 
     if args.model is None:
         args.model = "siglip_emoji"
@@ -158,14 +173,13 @@ def _found(args: argparse.Namespace) -> "Found":
             file=sys.stderr,
         )
     with Bar("downloading", unit="bytes") as bar:
-        args.found = find_model(
+        args.opened = open_model(
             args.model,
-            profile=args.profile,
             res=args.res,
             vocabulary=args.vocabulary,
             progress=bar.update,
         )
-    return args.found
+    return args.opened
 
 
 def _execution(args: argparse.Namespace) -> Execution:

@@ -1,12 +1,12 @@
 """Opening a checkpoint, whatever it is, or a part of one (`file.npz:img`)."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from siglip_jax.messages import near_file, suggestions
 from siglip_jax.weights.npz import NpzReader
 from siglip_jax.weights.reader import Header, Reader
 from siglip_jax.weights.tensorstore_folder import FolderReader
@@ -32,7 +32,7 @@ class Subtree:
         }
         if not self.shapes:
             parts = {n.rsplit("/", k)[0] for n in whole.shapes for k in range(1, n.count("/") + 1)}
-            near = difflib.get_close_matches(self.subtree, sorted(parts), n=3)
+            near = suggestions(self.subtree, sorted(parts), 3)
             offer = near or sorted(part for part in parts if "/" not in part)
             raise ValueError(
                 f"{whole.path} has no subtree {self.subtree!r}; there is {', '.join(offer)}"
@@ -52,7 +52,7 @@ class Subtree:
         return self._whole.read(f"{self.subtree}/{name}")
 
 
-def open_source(source: str | Path) -> Reader:
+def open_big_vision(source: str | Path) -> Reader:
     """Opens a big_vision checkpoint for reading; use it as a context manager.
 
     Args:
@@ -81,7 +81,7 @@ def open_source(source: str | Path) -> Reader:
             path = whole
     if "://" in str(source):
         raise ValueError(f"{source} is not on this machine: download it and give the local path")
-    raise ValueError(f"{path} does not exist{_near_files(path)}")
+    raise ValueError(f"{path} does not exist{_near(path)}")
 
 
 def _exists(path: Path) -> bool:
@@ -93,10 +93,7 @@ def _open(path: Path) -> Reader:
     return NpzReader(path) if is_npz else FolderReader(path)
 
 
-def _near_files(path: Path) -> str:
+def _near(path: Path) -> str:
     if not path.parent.is_dir():
-        return f", nor does the folder {path.parent}"
-    names = {entry.name.removesuffix("-LAST") for entry in path.parent.iterdir()}
-    near = difflib.get_close_matches(path.name, sorted(names), n=3, cutoff=0.6)
-    offers = ", ".join(str(path.with_name(name)) for name in near)
-    return f"; did you mean {offers}?" if near else ""
+        return near_file(path)
+    return near_file(path, [entry.name.removesuffix("-LAST") for entry in path.parent.iterdir()])

@@ -24,7 +24,7 @@ _FOREIGN = (
 )
 
 
-class Translated:
+class Translation:
     """The weights of another system as a reader of big_vision's names, in loop form.
 
     Built by `translate`; see `weights.reader.Reader`.
@@ -73,7 +73,7 @@ class Translated:
 
 def translate(
     stored: Reader, steps: Sequence[Step], drop: Mapping[str, str] | None = None
-) -> tuple[Translated, dict[str, str]]:
+) -> tuple[Translation, dict[str, str]]:
     """A reader of big_vision's names, and what was dropped by which rule.
 
     Args:
@@ -112,7 +112,7 @@ def translate(
         raise
     dropped |= {name: "constant" for name in constants if name in found}
     ignored = (*stored.ignored, *sorted(dropped))
-    return Translated(stored, [s for s in steps if not s.constant], ignored), dropped
+    return Translation(stored, [s for s in steps if not s.constant], ignored), dropped
 
 
 def _refuse_foreign(path: str, found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> None:

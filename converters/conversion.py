@@ -13,27 +13,28 @@ from typing import Any
 
 import numpy as np
 
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
+from siglip_jax.errors import ModelError
 from siglip_jax.preprocessing.profiles import custom_profile
 from siglip_jax.preprocessing.text import Tokenizer
-from siglip_jax.weights.npz import write_npz
-from siglip_jax.weights.tensorstore_folder import write_folder
+from siglip_jax.weights.digest import tensor_digest
+from siglip_jax.weights.layout import parameter_shapes
 
 from .certificate import certificate_path, make_certificate, write_certificate
+from .checkpoint import OpenCheckpoint, released_vocabulary
 from .destination import replacing
-from .detect import FORMATS, SYSTEMS, open_checkpoint
-from .looped import Looped
-from .plan import Output, PlanStep, check, describe, outputs, stored_names
-from .record import Record, file_digests, tensor_digest
-from .safetensors_file import SafetensorsWriter
-from .source import Source, Tower, released_vocabulary, tower_shapes
+from .format import Format
+from .formats import FORMATS, open_checkpoint
+from .loop_form import LoopForm
+from .record import Record, file_digests
+from .tensors import Output, PlanStep, check, describe, outputs, stored_names
 
 Progress = Callable[[int, int], None]
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def plan(
-    source: str | Path | Source,
+    source: str | Path | OpenCheckpoint,
     to: str,
     *,
     dtype: str | None = None,
@@ -50,7 +51,7 @@ def plan(
 
 
 def convert(
-    source: str | Path | Source,
+    source: str | Path | OpenCheckpoint,
     destination: str | Path,
     *,
     to: str,
@@ -70,7 +71,7 @@ def convert(
     """Converts a checkpoint and returns what was done.
 
     Args:
-      source: a file or folder of any format, or an open `Source`, which is left open.
+      source: a file or folder of any format, or an open `OpenCheckpoint`, which is left open.
       destination: a `.npz` file; the common name of a tensorstore checkpoint; else a
         folder.
       to: one of `FORMATS`.
@@ -96,7 +97,7 @@ def convert(
         made = _outputs(opened, to, tower, dtype, scan_image, scan_text)
         settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name)
         tensors: dict[str, str] = {}
-        reader = Looped(opened.reader)
+        reader = LoopForm(opened.reader)
         written = sum(output.header.nbytes for output in made)
         reread = sum(output.header.nbytes for output in made if output.parts) if verify else 0
         count = _Counter(written + reread, progress)
@@ -122,7 +123,9 @@ def convert(
                 plan=steps,
                 dropped=opened.dropped | dict.fromkeys(sorted(left), f"not in the {tower} tower"),
                 added={o.name: o.step.constant for o in made if o.step and o.step.constant},
-                parameters=sum(map(math.prod, tower_shapes(opened.config, tower).values())),
+                parameters=sum(
+                    map(math.prod, parameter_shapes(opened.config.only(tower)).values())
+                ),
                 tensors=dict(sorted(tensors.items())),
                 exact=all(reader.dtype(n) == o.header.dtype for o in made for n in o.parts),
                 verified=verify,
@@ -133,49 +136,58 @@ def convert(
 
 
 def _opened(
-    source: str | Path | Source, config: Siglip | None, res: int | None
-) -> contextlib.AbstractContextManager[Source]:
-    if isinstance(source, Source):
+    source: str | Path | OpenCheckpoint, config: Siglip | None, res: int | None
+) -> contextlib.AbstractContextManager[OpenCheckpoint]:
+    if isinstance(source, OpenCheckpoint):
         return contextlib.nullcontext(source)
     return open_checkpoint(source, config=config, res=res)
 
 
-def _tower(source: Source, to: str, tower: Tower | None) -> Tower | None:
+def _format(to: str) -> Format:
+    if to not in FORMATS:
+        raise ValueError(f"unknown format {to!r}; expected one of {', '.join(FORMATS)}")
+    return FORMATS[to]
+
+
+def _tower(opened: OpenCheckpoint, to: str, tower: Tower | None) -> Tower | None:
     """The tower to convert: the one asked for, the only one there is, or the only one
     that the format holds.
 
     Raises:
       ValueError: if these disagree.
     """
-    if to not in FORMATS:
-        raise ValueError(f"unknown format {to!r}; expected one of {', '.join(FORMATS)}")
-    allowed = SYSTEMS[to].TOWERS if to in SYSTEMS else (None, "image", "text")
-    chosen = tower or source.tower or (allowed[0] if len(allowed) == 1 else None)
-    if source.tower not in (None, chosen):
-        raise ValueError(f"{source.path} has only the {source.tower} tower, not the {chosen} tower")
+    allowed = _format(to).towers
+    chosen = tower or opened.tower or (allowed[0] if len(allowed) == 1 else None)
+    if opened.tower not in (None, chosen):
+        raise ValueError(f"{opened.path} has only the {opened.tower} tower, not the {chosen} tower")
     if chosen not in allowed:
         what = f"the {chosen} tower alone" if chosen else "a whole model"
-        raise ValueError(f"{to} has no format for {what}; transformers and siglip_jax have")
+        others = [name for name, form in FORMATS.items() if chosen in form.towers]
+        raise ValueError(f"{to} has no format for {what}; {' and '.join(others)} have")
     return chosen
 
 
 def _outputs(
-    source: Source,
+    opened: OpenCheckpoint,
     to: str,
     tower: Tower | None,
     dtype: str | None,
     scan_image: bool | None,
     scan_text: bool | None,
 ) -> list[Output]:
-    check(source)
+    check(opened)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    steps = SYSTEMS[to].steps(source.config, tower) if hasattr(SYSTEMS.get(to), "steps") else None
+    steps = _format(to).steps
     if steps is not None and (scan_image or scan_text):
-        raise ValueError(f"{to} stores each layer by itself; scan_image and scan_text are for npz")
+        raise ModelError(
+            f"{to} stores each layer by itself",
+            needs="loop",
+            advice="leave out scan_image and scan_text, which are for big_vision's formats",
+        )
     return outputs(
-        source,
-        steps,
+        opened,
+        steps(opened.config, tower) if steps else None,
         tower=tower,
         dtype=np.dtype(dtype) if dtype else None,
         scan_image=scan_image,
@@ -184,7 +196,7 @@ def _outputs(
 
 
 def _settings(
-    source: Source,
+    opened: OpenCheckpoint,
     to: str,
     tower: Tower | None,
     made: list[Output],
@@ -194,28 +206,28 @@ def _settings(
     name: str | None,
 ) -> dict[str, Any]:
     """What the files beside the weights need to know."""
-    if to == "npz" and destination.suffix != ".npz":
-        raise ValueError(f"{destination}: a file of format npz must be named .npz")
-    row, config, notes = source.checkpoint, source.config, ()
-    profile = source.profile if pad is None else None
-    pad = source.pad if pad is None else pad
-    path = Path(vocabulary) if vocabulary is not None else source.vocabulary
-    if to in ("npz", "tensorstore", "timm") or tower == "image":
+    form = _format(to)
+    if destination.suffix != (form.ending or destination.suffix):
+        raise ValueError(f"{destination}: a file of format {to} must be named {form.ending}")
+    row, config, notes = opened.like, opened.config.only(tower), ()
+    profile = opened.profile if pad is None else None
+    pad = opened.pad if pad is None else pad
+    path = Path(vocabulary) if vocabulary is not None else opened.vocabulary
+    if not form.vocabulary or config.text is None:
         path = None
     elif path is None:
         notes = ("no vocabulary was found, so that no tokenizer files were written",)
-    resized_by_pad = to == "transformers" and not config.naflex
-    texts = tower != "image" and (to in ("transformers", "siglip_jax") or path is not None)
-    if pad is None and (texts or resized_by_pad) and to in SYSTEMS and to != "timm":
-        raise ValueError(
-            f"{source.path} does not say how its texts are padded: "
-            "give pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)"
+    if pad is None and form.needs_pad(opened.config, tower, path is not None):
+        raise ModelError(
+            f"{opened.path} does not say how its texts are padded",
+            needs="pad",
+            advice="give pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
         )
     if path is not None:
         known = released_vocabulary(config)
         text = custom_profile(config, pad, vocabulary=known.name if known else None).text
         Tokenizer(path, text)
-    chosen = name or source.name or (row.name if row else destination.name)
+    chosen = name or opened.given_name or (row.name if row else destination.name)
     return {
         "pad": pad,
         "profile": profile,
@@ -237,19 +249,10 @@ def _write(
     items: Iterator[tuple[str, np.ndarray]],
     settings: dict[str, Any],
 ) -> None:
-    if to == "npz":
-        write_npz(path, items)
-    elif to == "tensorstore":
-        write_folder(path, items)
-    else:
-        system = SYSTEMS[to]
-        path.mkdir()
-        headers = {output.name: output.header for output in made}
-        limit = system.SHARD_BYTES or sum(header.nbytes for header in headers.values())
-        with SafetensorsWriter(path / system.WEIGHTS, headers, shard_bytes=limit) as writer:
-            for name, array in items:
-                writer.write(name, array)
-        system.write_files(path, config, tower, **settings)
+    form = _format(to)
+    form.write_weights(path, {output.name: output.header for output in made}, items)
+    if form.write_files is not None:
+        form.write_files(path, config, tower, **settings)
 
 
 def _verify(
@@ -261,22 +264,21 @@ def _verify(
     count: "_Counter",
 ) -> None:
     """Raises unless what was written is read back as what was read, configuration included."""
+    config = config.only(tower)
     # big_vision's formats do not state everything; the others have to.
-    known = config if to in ("npz", "tensorstore") else None
-    with open_checkpoint(path, config=known) as written:
-        for part in ("vision",) if tower == "image" else ("text",) if tower else ("vision", "text"):
-            if getattr(written.config, part) != getattr(config, part):
-                raise RuntimeError(f"{path} is read back as {written.config}, not {config}")
+    with open_checkpoint(path, config=None if _format(to).config else config) as written:
+        if written.config != config:
+            raise RuntimeError(f"{path} is read back as {written.config}, not {config}")
         check(written)
-        reader = Looped(written.reader)
+        reader = LoopForm(written.reader)
         again = {name: tensor_digest(count(reader.read(name))) for name in reader.shapes}
     if wrong := sorted(n for n in {*again, *tensors} if again.get(n) != tensors.get(n)):
         raise RuntimeError(f"{path} is read back with other numbers in {', '.join(wrong[:5])}")
 
 
-def _base(source: Source) -> Path:
+def _base(opened: OpenCheckpoint) -> Path:
     """The folder that the names of the source's files are relative to."""
-    return source.path if source.path.is_dir() else source.path.parent
+    return opened.path if opened.path.is_dir() else opened.path.parent
 
 
 class _Counter:

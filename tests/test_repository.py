@@ -8,9 +8,8 @@ import pytest
 from towers import case
 
 from siglip_jax import checkpoints, load
-from siglip_jax.converters import convert
-from siglip_jax.found import find_model
-from siglip_jax.hub import is_repository, locate_repository, needed_files
+from siglip_jax.converters import convert, needed_files
+from siglip_jax.fetch import fetch_model, fetch_repository, is_repository
 from siglip_jax.preprocessing import custom_profile
 
 COMMON = ["README.md", ".gitattributes", "tokenizer.json", "special_tokens_map.json"]
@@ -123,10 +122,10 @@ def test_without_a_network_the_cache_will_do(hub, monkeypatch, how):
         ValueError,
         match=rf"repository me/x is not on this machine and could not be \S+ \(({reason[how]})\)$",
     ):
-        locate_repository("me/x")
+        fetch_repository("me/x", needed_files)
     hub.down = down
     convert(tiny.path, hub.folder, to="transformers", config=tiny.config, pad=1)
-    assert locate_repository("hf-hub:me/x") == hub.folder
+    assert fetch_repository("hf-hub:me/x", needed_files) == hub.folder
     assert hub.asked[-1] == ("me/x", None, True, None)
 
 
@@ -134,21 +133,21 @@ def test_a_repository_that_holds_no_model(hub):
     hub.folder.mkdir()
     (hub.folder / "data.csv").touch()
     with pytest.raises(ValueError, match=r"me/x: no weights of a known format among data\.csv"):
-        locate_repository("me/x")
+        fetch_repository("me/x", needed_files)
 
 
 def test_a_released_file_on_this_machine_goes_before_the_hub(hub, tmp_path, monkeypatch):
     row = checkpoints.find("google/siglip-base-patch16-224")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / row.file).touch()
-    found = find_model(row.hf)
-    assert found.weights == tmp_path / "home" / row.file and hub.asked == []
+    assert fetch_model(row.hf, needed_files) == (tmp_path / "home" / row.file, row)
+    assert hub.asked == []
 
 
 def test_a_released_repository_that_cannot_be_had(hub, monkeypatch):
     hub.down = True
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("siglip_jax.locate._from_hub", lambda *_: 1 / 0)
+    monkeypatch.setattr("siglip_jax.fetch._from_hub", lambda *_: 1 / 0)
     with pytest.raises(ValueError, match=r"cannot find the weight file of siglip_b16_224 .*fe"):
         load("google/siglip-base-patch16-224")
     with pytest.raises(ValueError, match="siglip-base-patch16-224 is not on this machine"):

@@ -8,7 +8,7 @@ from siglip_jax.weights.reader import Header, Reader
 from siglip_jax.weights.routes import Route, reform
 
 
-class Looped:
+class LoopForm:
     """A view of an open checkpoint in loop form (see `weights.reader.Reader`).
 
     What is stored can still be read whole, under its stored name.

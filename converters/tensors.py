@@ -1,18 +1,19 @@
-"""What a conversion writes, tensor by tensor, before any of it is read."""
+"""The tensors that a conversion writes, before any of them is read."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from siglip_jax.weights.layout import block_name, split_block_name
+from siglip_jax.config import Tower
+from siglip_jax.weights.layout import PREFIX, block_name, parameter_shapes, split_block_name
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.routes import mismatches, reform, refuse
 
-from .looped import Looped
+from .checkpoint import OpenCheckpoint
+from .loop_form import LoopForm
 from .rules import Shape, Step
-from .source import PREFIX, Source, Tower, tower_shapes
-from .translated import Translated
+from .translation import Translation
 
 Digest = Callable[[str, np.ndarray], None]
 
@@ -39,7 +40,7 @@ class PlanStep:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """A tensor to be written: `parts` are big_vision's, read from a `Looped`."""
+    """A tensor to be written: `parts` are big_vision's, read from a `LoopForm`."""
 
     name: str
     header: Header
@@ -47,7 +48,7 @@ class Output:
     step: Step | None = None
     stacked: bool = False
 
-    def make(self, reader: Looped, digest: Digest) -> np.ndarray:
+    def make(self, reader: LoopForm, digest: Digest) -> np.ndarray:
         """Reads and arranges it. `digest` is shown each of big_vision's tensors."""
         if self.stacked:
             array = np.empty(*self.header)
@@ -59,7 +60,7 @@ class Output:
             return arrays[0]
         return self.step.forward(arrays, self.header.dtype)
 
-    def _read(self, reader: Looped, name: str, digest: Digest) -> np.ndarray:
+    def _read(self, reader: LoopForm, name: str, digest: Digest) -> np.ndarray:
         array = reader.read(name).astype(self.header.dtype, copy=False)
         block = split_block_name(name)
         if block is not None and block.layer is None:
@@ -70,15 +71,15 @@ class Output:
         return array
 
 
-def check(source: Source) -> None:
+def check(source: OpenCheckpoint) -> None:
     """Raises a ValueError unless the source's tensors are exactly those of its configuration."""
-    looped = Looped(source.reader)
+    looped = LoopForm(source.reader)
     found = {name: header.shape for name, header in looped.shapes.items()}
-    refuse(str(source.path), mismatches(found, tower_shapes(source.config, source.tower)))
+    refuse(str(source.path), mismatches(found, parameter_shapes(source.config)))
 
 
 def outputs(
-    source: Source,
+    source: OpenCheckpoint,
     steps: list[Step] | None,
     *,
     tower: Tower | None = None,
@@ -96,7 +97,7 @@ def outputs(
       scan_image, scan_text: form of each tower, for big_vision's own names.
     """
     if steps is not None:
-        headers = Looped(source.reader).shapes
+        headers = LoopForm(source.reader).shapes
         # A constant is made in the dtype that the rest has.
         rest = dtype or _common(headers[name].dtype for step in steps for name in step.ours)
         return [
@@ -109,7 +110,7 @@ def outputs(
             for step in steps
         ]
     headers = source.reader.shapes
-    inside = PREFIX[tower] if tower else ""
+    inside = f"{PREFIX[tower]}/" if tower else ""
     shapes = {name: header.shape for name, header in headers.items() if name.startswith(inside)}
     made = []
     for route in reform(shapes, scan_image=scan_image, scan_text=scan_text):
@@ -124,28 +125,28 @@ def outputs(
     return made
 
 
-def describe(source: Source, made: Iterable[Output]) -> list[PlanStep]:
+def describe(source: OpenCheckpoint, made: Iterable[Output]) -> list[PlanStep]:
     """The plan as people read it: the names that are in the files on both sides."""
-    looped = Looped(source.reader)
+    looped = LoopForm(source.reader)
     return [_describe(source, looped, output) for output in made]
 
 
-def stored_names(source: Source) -> set[str]:
+def stored_names(source: OpenCheckpoint) -> set[str]:
     """The names that are in the source's files, of weights of the model."""
-    looped = Looped(source.reader)
+    looped = LoopForm(source.reader)
     return {_stored(source, looped, name)[0] for name in looped.shapes}
 
 
-def _stored(source: Source, looped: Looped, name: str) -> tuple[str, Shape]:
+def _stored(source: OpenCheckpoint, looped: LoopForm, name: str) -> tuple[str, Shape]:
     """The tensor in the source's files that big_vision's `name` is in, and its shape there."""
-    if isinstance(source.reader, Translated):
+    if isinstance(source.reader, Translation):
         theirs = source.reader.steps[name].theirs
         return theirs, source.reader.stored_shape(theirs)
     whole, _ = looped.origin(name)
     return whole, source.reader.shapes[whole].shape
 
 
-def _describe(source: Source, looped: Looped, output: Output) -> PlanStep:
+def _describe(source: OpenCheckpoint, looped: LoopForm, output: Output) -> PlanStep:
     sources: dict[str, Shape] = {}
     before: list[str] = []
     after = [f"stack {len(output.parts)} layers"] if output.stacked else []
@@ -154,7 +155,7 @@ def _describe(source: Source, looped: Looped, output: Output) -> PlanStep:
         after.append(theirs.describe())
     for name in output.parts:
         sources |= [_stored(source, looped, name)]
-        if isinstance(source.reader, Translated):
+        if isinstance(source.reader, Translation):
             step = source.reader.steps[name]
             before = [] if step.op.reverse == "copy" else [step.op.reverse]
             if theirs is not None and theirs.op == step.op:

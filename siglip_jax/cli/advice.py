@@ -1,0 +1,37 @@
+"""What an error about a model asks for, in the options of the command that met it."""
+
+from collections.abc import Collection
+
+from siglip_jax.errors import ModelError
+
+
+def spoken(error: ModelError, options: Collection[str]) -> str:
+    """The error in one line, with what to give as options.
+
+    Args:
+      options: those that the command has.
+
+    >>> error = ModelError("x.npz is small", needs="res", advice="pass res=32", res=32, path="x")
+    >>> spoken(error, ["--res"])
+    'x.npz is small; give --res 32'
+    >>> spoken(error, [])
+    'x.npz is small; convert it first: siglip-jax convert x FOLDER --to siglip_jax --res 32'
+    """
+    values = error.values
+    path = values.get("path", "FILE")
+    first = f"convert it first: siglip-jax convert {path} FOLDER --to siglip_jax"
+    res = f"--res {values.get('res')}"
+    if "res_to" in values:
+        res += f" (or up to {values['res_to']})"
+    advice = {
+        "config": "give --architecture of one like it"
+        if "--architecture" in options
+        else f"put that there, or {first} --architecture LIKE",
+        "res": f"give {res}" if "--res" in options else f"{first} {res}",
+        "pad": "give --pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
+        "profile": f"{first} --pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
+        "vocabulary": "give --vocabulary, a sentencepiece file",
+        "force": "choose another name, or --force to replace it",
+        "loop": "leave out --scan, which is for formats with big_vision's names",
+    }
+    return f"{error.fact}; {advice[error.needs]}"

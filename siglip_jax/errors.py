@@ -1,0 +1,34 @@
+"""An error about a model that says what to give, for readers who give it in different ways."""
+
+from typing import Any, Literal, Self
+
+Need = Literal["config", "res", "pad", "profile", "vocabulary", "force", "loop"]
+
+
+class ModelError(ValueError):
+    """A model that does not say enough, or cannot be written as asked.
+
+    Its message is for a caller in Python; the command line makes its own of the parts.
+
+    Args:
+      fact: what is wrong.
+      advice: what a caller in Python can do about it.
+
+    Attributes:
+      fact: as given.
+      needs: the argument that would mend it: `config`, `res`, `pad`, `profile`, `vocabulary`,
+        `force`; or "loop", blocks that are not stacked.
+      values: what advice may name: `path`, `card` (a file), `res` and `res_to` (pixels).
+
+    >>> ModelError("x.npz is small", needs="res", advice="pass res=32", res=32)
+    ModelError('x.npz is small; pass res=32')
+    """
+
+    def __init__(self, fact: str, *, needs: Need, advice: str, **values: Any) -> None:
+        super().__init__(f"{fact}; {advice}")
+        self.fact, self.needs, self.advice, self.values = fact, needs, advice, values
+
+    def about(self, path: Any) -> Self:
+        """The same, with the file that it is about named first."""
+        values = {"path": path, **self.values}
+        return type(self)(f"{path}: {self.fact}", needs=self.needs, advice=self.advice, **values)

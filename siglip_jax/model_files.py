@@ -1,0 +1,47 @@
+"""The files of a model, opened once, by whatever name; nothing here imports jax."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from siglip_jax.config import Siglip
+from siglip_jax.converters import OpenCheckpoint, needed_files, open_checkpoint
+from siglip_jax.fetch import Progress, fetch_model
+
+
+def open_model(
+    name: str | os.PathLike[str] | OpenCheckpoint,
+    *,
+    config: Siglip | None = None,
+    res: int | None = None,
+    vocabulary: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> OpenCheckpoint:
+    """Opens the files of a model. Reads headers only; downloads what is not here.
+
+    Args:
+      name: what `siglip_jax.load` takes; what is open already is returned as it is.
+      config: the architecture of local weights that do not say it.
+      res: image side in pixels of weights that do not say it.
+      vocabulary: sentencepiece file, if it is not the one beside the weights.
+      revision: of a hub repository: a branch, tag or commit.
+      progress: of a download: called with bytes so far and in all.
+
+    Raises:
+      ValueError: if there is no such model (near names are offered), it cannot be had, is no
+        SigLIP, or does not say enough.
+
+    >>> with open_model("siglip_emoji") as emoji:
+    ...     emoji.name, emoji.format, emoji.config.vision.res
+    ('siglip_emoji', 'siglip_jax', 32)
+    """
+    if isinstance(name, OpenCheckpoint):
+        opened = name
+    else:
+        files = fetch_model(name, needed_files, revision=revision, progress=progress)
+        known = files.checkpoint.config if files.checkpoint else config
+        opened = open_checkpoint(files.path, config=known, res=res)
+    if vocabulary is not None:
+        opened = dataclasses.replace(opened, vocabulary=Path(vocabulary).expanduser())
+    return opened
