@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -56,7 +57,7 @@ def test_every_part_reports(tmp_path):
     assert len(files) <= 8 and max(file.stat().st_size for file in files) < 16e6
 
 
-def test_a_part_that_dies_is_told_and_ends_no_other(tmp_path):
+def test_parts_that_die_or_hang_end_no_other(tmp_path):
     """As a TPU's: one after the other, each in a process of its own."""
     broken = tmp_path / "gpu"
     broken.mkdir()
@@ -66,11 +67,14 @@ def test_a_part_that_dies_is_told_and_ends_no_other(tmp_path):
     parts.mkdir()
     (parts / "models.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     (parts / "loss.py").write_text("def run(results):\n    results.check('one', 2.0, 1.0)\n")
-    (parts / "suite.py").write_text("def run(results):\n    results.check('two', 1.0, 1.0)\n")
+    (parts / "suite.py").write_text(
+        "import time\ndef run(results):\n    results.check('two', 1.0, 1.0)\n    time.sleep(999)\n"
+    )
     (parts / "resume.py").write_text("def run(results):\n    raise ValueError('no such thing')\n")
     # Without site-packages: the process that starts parts needs nothing but Python.
     command = [sys.executable, "-S", str(tmp_path / "benchmarks" / "gpu"), str(tmp_path / "out")]
-    command += ["--rehearse", "--tpu", "--only", "models", "loss", "suite", "resume"]
+    command += ["--rehearse", "--tpu", "--minutes", "0.4"]
+    command += ["--only", "models", "loss", "suite", "resume", "topology"]
     # The checkout is found from where the script lies.
     (tmp_path / "siglip_jax").symlink_to(REPO / "siglip_jax")
     (tmp_path / "converters").symlink_to(REPO / "converters")
@@ -80,12 +84,13 @@ def test_a_part_that_dies_is_told_and_ends_no_other(tmp_path):
     broken.rename(moved / "gpu")
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stdout.splitlines()[-4:] == [
-        "1 of 2 checks passed; 3 rows failed.",
-        "- models: models: its process ended with code -9",
-        "- loss: one: 2, at most 1",
-        "- resume: resume: ValueError: no such thing",
-    ]
+    *_, passed, models, loss, resume, suite = done.stdout.splitlines()
+    assert passed == "1 of 2 checks passed; 4 rows failed."
+    assert models == "- models: models: its process ended with code -9"
+    assert loss == "- loss: one: 2, at most 1"
+    assert resume == "- resume: resume: ValueError: no such thing"
+    assert re.fullmatch(r"- suite: suite: ended after \d+ s, its budget", suite)
+    assert "- topology: topology: no time left" in done.stdout
 
 
 def test_what_has_to_be_carried_is_counted():
