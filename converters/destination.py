@@ -3,16 +3,17 @@
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from siglip_jax.errors import ModelError
+from siglip_jax.weights.staging import move_all
 
 from .certificate import certificate_beside
 
 
 @contextlib.contextmanager
-def replacing(destination: Path, *, source: Path, force: bool) -> Iterator[Path]:
+def replacing(destination: Path, *, source: Path, force: bool) -> Generator[Path, None, None]:
     """A path to write to in place of `destination`, moved there when the block succeeds.
 
     The block may write several entries whose names begin with that path's, as a
@@ -43,20 +44,12 @@ def replacing(destination: Path, *, source: Path, force: bool) -> Iterator[Path]
     # A certificate beside nothing is no reason to refuse, but it goes back if this fails.
     old += [e for e in (certificate_beside(destination),) if e.exists()]
     work = Path(tempfile.mkdtemp(dir=parent, prefix=f".{destination.name}."))
-    moved: list[tuple[Path, Path]] = []
     try:
         new, aside = work / "new", work / "old"
         new.mkdir()
         aside.mkdir()
         yield new / destination.name
         pairs = [(entry, aside / entry.name) for entry in old]
-        pairs += [(entry, parent / entry.name) for entry in sorted(new.iterdir())]
-        for here, there in pairs:
-            here.rename(there)
-            moved.append((here, there))
-    except BaseException:
-        for here, there in reversed(moved):
-            there.rename(here)
-        raise
+        move_all(pairs + [(entry, parent / entry.name) for entry in sorted(new.iterdir())])
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -8,8 +8,6 @@ tree. A saved folder holds `siglip_jax.json` (architecture and preprocessing pro
 import contextlib
 import dataclasses
 import os
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from siglip_jax.scoring import Scorer
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.save import on_host
+from siglip_jax.weights.staging import staged
 from siglip_jax.weights.tree import flatten
 
 
@@ -203,7 +202,7 @@ def save(
       ValueError: if `folder` exists, the vocabulary is not the profile's, or the
         weights are int8.
 
-    >>> import jax, jax.numpy as jnp
+    >>> import tempfile, jax, jax.numpy as jnp
     >>> from siglip_jax.config import Size, Text, Vision
     >>> from siglip_jax.preprocessing import custom_profile
     >>> size = Size(width=8, depth=1, mlp_dim=16, num_heads=2)
@@ -222,8 +221,6 @@ def save(
     from siglip_jax.converters.safetensors_file import SafetensorsWriter
 
     folder = Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} exists already; choose another name or remove it")
     if vocabulary is not None:
         Tokenizer(vocabulary, profile.text)
     if model.execution.weights == "int8":
@@ -232,8 +229,8 @@ def save(
             "load the model with its own weights to save it"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with staged(folder, replace=False) as partial:
+        partial.mkdir()
         siglip_folder.write_files(
             partial,
             model.config,
@@ -247,9 +244,4 @@ def save(
         with SafetensorsWriter(partial / siglip_folder.WEIGHTS, headers) as writer:
             for key, leaf in leaves.items():
                 writer.write(key, on_host(leaf))
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return folder
