@@ -2,13 +2,11 @@
 
 import json
 
-import command_line
 import pytest
 
 from siglip_jax.cli.commands import bench
 
 # pytest looks for fixtures among the names of a module.
-cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
 pytestmark = pytest.mark.usefixtures("surroundings")
 QUICK = ("--seconds", "0")
 

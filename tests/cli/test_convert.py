@@ -3,7 +3,6 @@
 import json
 import re
 
-import command_line
 import pytest
 from command_line import everything, on_a_terminal, shell
 from saved_model import VOCABULARY
@@ -12,8 +11,6 @@ from siglip_jax.checkpoints import VOCABULARIES, find
 from siglip_jax.converters import FORMATS, convert, open_checkpoint
 
 # pytest looks for fixtures among the names of a module.
-cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
-hf = command_line.hf
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

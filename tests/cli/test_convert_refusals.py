@@ -7,7 +7,6 @@ import re
 import shutil
 import zipfile
 
-import command_line
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -17,8 +16,6 @@ from siglip_jax.converters import FORMATS, big_vision, convert
 from siglip_jax.converters.safetensors_file import SafetensorsWriter
 
 # pytest looks for fixtures among the names of a module.
-cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
-hf = command_line.hf
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

@@ -4,14 +4,11 @@ import io
 import json
 import tarfile
 
-import command_line
 import fsspec
 import pytest
 import shapes
 from job_inputs import table
 
-cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
-compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = [
     pytest.mark.usefixtures("compiled_once", "surroundings"),
     pytest.mark.filterwarnings("ignore:.* texts are longer"),

@@ -2,14 +2,12 @@
 
 import json
 
-import command_line
 import pytest
 from PIL import Image
 
 from siglip_jax.fetch import BUNDLED
 
 # pytest looks for fixtures among the names of a module.
-cli, surroundings = command_line.cli, command_line.surroundings
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

@@ -16,7 +16,6 @@ from siglip_jax.converters.safetensors_file import SafetensorsReader
 from siglip_jax.weights.npz import write_npz
 
 # pytest looks for fixtures among the names of a module.
-cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

@@ -2,14 +2,12 @@
 
 import json
 
-import command_line
 import numpy as np
 import pytest
 from doctored import doctor, plant, saved
 
 from siglip_jax.verify import inputs
 
-cli, surroundings = command_line.cli, command_line.surroundings
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

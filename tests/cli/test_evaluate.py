@@ -4,7 +4,6 @@ import json
 import os
 import warnings
 
-import command_line
 import pytest
 from command_line import on_a_terminal, shell
 from pictures import scene
@@ -15,7 +14,6 @@ from siglip_jax.cli.commands import evaluate
 from siglip_jax.evaluation import TEMPLATES, class_embeddings, recall, zero_shot_accuracy
 
 # pytest looks for fixtures among the names of a module.
-cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
 pytestmark = pytest.mark.usefixtures("surroundings")
 CAPTIONS = [
     ["A cat.", "two cats", "a dog"],

@@ -2,7 +2,6 @@
 
 import json
 
-import command_line
 import jax
 import pytest
 
@@ -11,7 +10,6 @@ from siglip_jax.plan.chips import CHIPS
 from siglip_jax.programs import load_program
 
 # pytest looks for fixtures among the names of a module.
-cli, model, surroundings = command_line.cli, command_line.model, command_line.surroundings
 pytestmark = pytest.mark.usefixtures("surroundings")
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import command_line
 import pytest
 import shapes
 from command_line import on_a_terminal, shell
@@ -16,8 +15,6 @@ from command_line import on_a_terminal, shell
 from siglip_jax import training
 from siglip_jax.training import Diverged, TrainingProgress, TrainingResult
 
-cli, surroundings = command_line.cli, command_line.surroundings
-compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = pytest.mark.usefixtures("compiled_once", "surroundings")
 STEPS = 60
 

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import shapes
 from job_inputs import Told, contents, picture, pictures, table
 from saved_model import VOCABULARY, saved
 from tolerances import EMBEDDING
@@ -15,7 +14,6 @@ import siglip_jax
 from siglip_jax.data.item import Item
 from siglip_jax.jobs import embed, read_manifest
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 

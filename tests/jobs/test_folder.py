@@ -9,7 +9,6 @@ import subprocess
 
 import numpy as np
 import pytest
-import shapes
 from job_inputs import Told, contents, picture, pictures
 from saved_model import saved
 
@@ -22,7 +21,6 @@ from siglip_jax.jobs.space import space_of
 from siglip_jax.models import SiglipModel
 from siglip_jax.run_folder import locked
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 

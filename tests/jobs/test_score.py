@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import shapes
 from job_inputs import Told, picture, pictures, table
 from saved_model import saved
 from tolerances import LOGIT_RELATIVE
@@ -14,7 +13,6 @@ from siglip_jax.data.item import Item
 from siglip_jax.jobs import labels as label_embeddings
 from siglip_jax.jobs import read_manifest, score
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 LABELS = ["cat", "dog", "red", "a", "cat"]
 

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from job_inputs import picture
 from saved_model import saved
+from shapes import compiled_once
 
 import siglip_jax
 from siglip_jax.data import Item, Shard
 from siglip_jax.jobs import embed
+
+__all__ = ["compiled_once"]  # a fixture
 
 
 class Some:

@@ -5,7 +5,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import shapes
 from job_inputs import pictures
 
 from siglip_jax.data import TextStrings
@@ -13,7 +12,6 @@ from siglip_jax.jobs import embed, score
 from siglip_jax.programs import make_mesh
 from siglip_jax.search import Searcher, open_embeddings, search
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 

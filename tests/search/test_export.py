@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-import shapes
 from job_inputs import picture
 from PIL import Image
 
@@ -12,7 +11,6 @@ from siglip_jax.search import open_embeddings
 from siglip_jax.search.export import export
 from siglip_jax.search.sheet import Shown, write_sheet
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 KEYS = [f"{n}.png" for n in range(11) if n not in (3, 8)]
 

@@ -24,7 +24,6 @@ from siglip_jax.training.checkpoints import Checkpoints
 from siglip_jax.training.embeddings import embed_captions
 from siglip_jax.training.journal import Journal
 
-compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = pytest.mark.usefixtures("compiled_once")
 # Constants of a run are part of its programs: tests that change none share them.
 FAST = {"steps": 12, "optimizer": {"lr": 3e-3, "warmup": 4}, "save": {"every": 5}}

@@ -18,7 +18,6 @@ from siglip_jax.scoring.rows import Prepared
 from siglip_jax.training import embeddings, recipe_from_dict
 from siglip_jax.training.embeddings import cached_image_embeddings
 
-compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = pytest.mark.usefixtures("compiled_once")
 LOCKED = [{"pattern": "img/.*", "frozen": True}]
 

@@ -11,7 +11,6 @@ from siglip_jax.programs import sharding
 from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.weights.tree import flatten
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 

@@ -9,7 +9,6 @@ import siglip_jax
 from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.training import recipe_from_dict
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 

@@ -16,7 +16,6 @@ from siglip_jax.training.checkpoints import Checkpoints
 from siglip_jax.training.claim import claim_folder
 from siglip_jax.training.journal import Journal, read_journal
 
-compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = pytest.mark.usefixtures("compiled_once")
 STEPS = 12
 

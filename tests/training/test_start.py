@@ -15,7 +15,6 @@ from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.training import recipe_from_dict
 from siglip_jax.training.start import first_weights, start
 
-compiled_once, data = shapes.compiled_once, shapes.data
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 

@@ -19,7 +19,6 @@ from siglip_jax.training.optimizer import make_optimizer, treatments
 from siglip_jax.training.recipe_tables import Loss, Optimizer, ParameterRule
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 BATCH = 16

@@ -16,7 +16,6 @@ import siglip_jax
 from siglip_jax.programs import make_mesh, sharding
 from siglip_jax.weights.tree import flatten
 
-compiled_once = shapes.compiled_once
 pytestmark = pytest.mark.usefixtures("compiled_once")
 WORKER = SUPPORT / "two_process_training.py"
 
