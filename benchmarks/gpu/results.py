@@ -62,9 +62,9 @@ class Results:
     def attempt(self, what: str, needs: float = 0.0) -> Iterator[bool]:
         """A measurement whose failure is written down and ends nothing else.
 
-        Yields whether at least `needs` seconds are left; if not, that is written down.
+        Yields whether `needs` seconds are left, if it needs any; if not, that is written down.
         """
-        enough = self.left() >= needs
+        enough = not needs or self.left() >= needs
         if not enough:
             self.skipped(what, f"no time left: it needs about {needs:.0f} s")
         try:

@@ -52,7 +52,7 @@ def test_every_part_reports(tmp_path):
     assert checked >= {"models", "lowered", "loss", "resume", "suite", "job"}
     timed = {row["part"] for row in rows if "per_second" in row}
     assert timed >= {"towers", "beside", "choices", "training", "flags", "transfer", "job"}
-    # Few enough and small enough to be brought back from a machine that was lent.
+    # Few and small enough to be sent back.
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) <= 8 and max(file.stat().st_size for file in files) < 16e6
 

@@ -1,5 +1,6 @@
 """Weights in bfloat16 and int8, and the bundled model's accuracy on held-out drawings."""
 
+import functools
 import io
 import json
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow.parquet
 from flax.traverse_util import unflatten_dict
 from parts import tests_folder
+from parts.at_once import attempted
 from parts.device import describe
 from parts.models import apart, embed, host_inputs
 from PIL import Image
@@ -39,13 +41,17 @@ def run(results: Results) -> None:
     describe(results)
     # The first and the last take every line that the others take.
     ways = dict(list(WAYS.items())[:: len(WAYS) - 1 if results.scale.rehearsal else 1])
-    for name in results.scale.conformance:
-        for what, execution in ways.items():
-            with results.attempt(f"{name}, {what}"):
-                model(results, name, what, execution)
-    for what, execution in ways.items():
-        with results.attempt(f"bundled model, {what}"):
-            bundled(results, what, execution)
+    each = functools.partial
+    tasks = [
+        (f"bundled model, {what}", each(bundled, results, what, execution))
+        for what, execution in ways.items()
+    ]
+    tasks += [
+        (f"{name}, {what}", each(model, results, name, what, execution))
+        for name in results.scale.conformance[:2]
+        for what, execution in ways.items()
+    ]
+    attempted(results, tasks)
 
 
 def model(results: Results, name: str, what: str, execution: Execution) -> None:

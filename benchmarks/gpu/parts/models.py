@@ -5,6 +5,7 @@ bfloat16 within BFLOAT16_EMBEDDING, whichever way the model is executed.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from parts import tests_folder
+from parts.at_once import attempted
 from parts.device import describe
 from results import Results
 from sizes import config_of, two_layers
@@ -24,7 +26,7 @@ from siglip_jax.preprocessing import Patches
 from siglip_jax.weights.layout import parameter_shapes
 
 tests_folder.importable()
-from tolerances import BFLOAT16_EMBEDDING, EMBEDDING  # noqa: E402
+from tolerances import ACTIVATION_RELATIVE, BFLOAT16_EMBEDDING, EMBEDDING  # noqa: E402
 from towers import NAMES, case  # noqa: E402
 
 # bfloat16 rounds a score of 4 by up to 2^-7, and with it each weight by a hundredth; the outputs
@@ -36,15 +38,14 @@ BFLOAT16 = {"dtype": "bfloat16", "text_dtype": "bfloat16"}
 def run(results: Results) -> None:
     describe(results)
     gpu = results.platform == "gpu"
-    for name in NAMES[: results.scale.goldens]:
-        with results.attempt(f"golden {name}"):
-            golden(results, name)
+    each = functools.partial
+    tasks = [
+        (f"golden {name}", each(golden, results, name)) for name in NAMES[: results.scale.goldens]
+    ]
     for head_dim in (72,) if results.scale.rehearsal else (64, 72):
-        with results.attempt(f"attention, head_dim {head_dim}"):
-            attentions(results, head_dim, gpu)
-    for name in results.scale.conformance:
-        with results.attempt(name):
-            model(results, name, gpu)
+        tasks.append((f"head_dim {head_dim}", each(attentions, results, head_dim, gpu)))
+    tasks += [(name, each(model, results, name, gpu)) for name in results.scale.conformance]
+    attempted(results, tasks)
 
 
 def golden(results: Results, name: str) -> None:
@@ -75,8 +76,8 @@ def attentions(results: Results, head_dim: int, gpu: bool) -> None:
                     implementation=implementation,
                 )
                 want = exact([np.asarray(x, np.float64) for x in given], masked)
-                limit = EMBEDDING if dtype == "float32" else ATTENTION_BFLOAT16
-                # Relative to the largest: outputs are means of numbers up to 4.
+                limit = ACTIVATION_RELATIVE if dtype == "float32" else ATTENTION_BFLOAT16
+                # Relative to the largest: these are no unit vectors.
                 results.check(what, apart(got, want) / np.abs(want).max(), limit)
 
 
@@ -119,12 +120,12 @@ def model(results: Results, name: str, gpu: bool) -> None:
 
 
 def executions(gpu: bool) -> Iterator[tuple[str, Execution, float]]:
-    for implementation in ATTENTIONS:
-        if implementation != "cudnn":
-            yield implementation, Execution(attention=implementation), EMBEDDING
-        if implementation != "cudnn" or gpu:
-            lower = Execution(attention=implementation, **BFLOAT16)
-            yield f"{implementation}, bfloat16", lower, BFLOAT16_EMBEDDING
+    # Every implementation by itself is in `attentions`, and in the part `suite`.
+    for implementation in ("auto", "xla"):
+        yield implementation, Execution(attention=implementation), EMBEDDING
+    for implementation in ("auto", "cudnn") if gpu else ("auto",):
+        lower = Execution(attention=implementation, **BFLOAT16)
+        yield f"{implementation}, bfloat16", lower, BFLOAT16_EMBEDDING
     yield "scan", Execution(scan_image=True, scan_text=True), EMBEDDING
 
 
