@@ -3,7 +3,7 @@
     python benchmarks/job_pipeline.py [--rounds N] [--files N] [--box-files N]
 
 Seeded photographs of 500x375 pixels (decode_speed.py) in a folder; a model with random
-weights of the size of siglip_b16_224, and the model in the box. In every round, in turn:
+weights of the size of siglip_b16_224, and the bundled model. In every round, in turn:
 
     decode    the pool of threads that a job uses, doing nothing but read, decode, resize
     model     `Scorer.embed_images` of pictures that are ready
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--files", type=int, default=256, help="for the model of size B/16")
-    parser.add_argument("--box-files", type=int, default=4096, help="for the model in the box")
+    parser.add_argument("--box-files", type=int, default=4096, help="for the bundled model")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         for name, model, count in (

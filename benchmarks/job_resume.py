@@ -3,7 +3,7 @@
     python benchmarks/job_resume.py
 
 Writes seeded JPEGs of 64 to 320 pixels a side, eight of 24 megapixels and one damaged in 500
-into 80 tars, embeds them with the model in the box, kills that with SIGKILL ten times and
+into 80 tars, embeds them with the bundled model, kills that with SIGKILL ten times and
 goes on each time, embeds them once more in one go, and compares all files. Memory is the
 largest resident set of any of the processes.
 

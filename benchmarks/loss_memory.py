@@ -21,7 +21,7 @@ from typing import Any
 
 if "--cpu" in sys.argv:  # read once, before anything imports jax
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # ask nobody which TPU this is
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no server is asked which TPU this is
 
 import jax
 import jax.numpy as jnp

@@ -2,14 +2,14 @@
 
     python benchmarks/low_precision.py [--checkpoint NAME] [--rounds N]
 
-Two models: the one in the box, on the held-out combinations of its data (as many as the tests
+Two models: the bundled one, on the held-out combinations of its data (as many as the tests
 carry), whose accuracy is the share of drawings for which a caption of their own is the most
 similar of all; and one of seeded random weights of the size of NAME, on photographs of 2000x1500
 pixels (decode_speed.py) and random captions. For each way to run it:
 
     weights   bytes of the parameters over those of float32
     cosine    with the float32 embeddings of the same inputs: the mean, and the least
-    right     accuracy (the model in the box only)
+    right     accuracy (the bundled model only)
     speed     over float32, batches of images taken in turn, processor time of the process
 
 "draft" is float32 with `drafted(profile)`; its cosine is that of a picture decoded in full.
@@ -74,8 +74,8 @@ def row(name: str, *cells: str) -> None:
     print(f"  {name:37}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
 
 
-def in_the_box() -> None:
-    """Accuracy and cosines of the model in the box."""
+def bundled() -> None:
+    """Accuracy and cosines of the bundled model."""
     table = pyarrow.parquet.read_table(HELD_OUT)
     name = "unseen_combinations"
     captions = json.loads(table.schema.metadata[b"evaluations"])[name]["captions"]
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="siglip_b16_224", help="whose size to use")
     parser.add_argument("--rounds", type=int, default=3, help="of speed; 0 takes less memory")
     given = parser.parse_args()
-    in_the_box()
+    bundled()
     random_weights(given.checkpoint, given.rounds)
 
 

@@ -1,4 +1,4 @@
-"""Builds the emoji data that the model in the box is trained and measured on.
+"""Builds the emoji data that the bundled model is trained and measured on.
 
     python recipes/emoji/build.py --out data/emoji --twemoji emoji-datasource-twitter-16.0.0.tgz
 

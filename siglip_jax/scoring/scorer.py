@@ -150,14 +150,14 @@ class Scorer:
         """Embeddings (n, d) float32 of unit length.
 
         Args:
-          images: pictures as in `preprocess`, in any iterable; or ready for the
+          images: as in `preprocess`, in any iterable; or ready for the
             device: uint8 or float32 in [-1, 1] of shape (n, res, res, 3), or
             `Patches`.
-          on_error: called with the index and the error of a picture that cannot
+          on_error: called with the index and the error of an image that cannot
             be read, whose row is NaN then; without it the error is raised.
 
         Raises:
-          ValueError: for a picture that cannot be read, or arrays of a wrong shape.
+          ValueError: for an image that cannot be read, or arrays of a wrong shape.
         """
         self.model.config.needs("image", what="images")
         if isinstance(images, Patches):
@@ -165,16 +165,16 @@ class Scorer:
         if isinstance(images, (np.ndarray, jax.Array)):
             images = np.asarray(cast(Any, images))
             if images.ndim != 4:
-                # One picture is an iterable too, of its rows.
+                # One image is an iterable too, of its rows.
                 raise ValueError(
                     f"expected an array of shape (n, res, res, 3), got {images.shape}; "
-                    "put a single picture into a list"
+                    "put a single image into a list"
                 )
             return self._run_images(images)
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise ValueError(
-                f"expected a list of pictures or an array, got {type(images).__name__}; "
-                "put a single picture into a list"
+                f"expected a list of images or an array, got {type(images).__name__}; "
+                "put a single image into a list"
             )
         index, each = itertools.count(), cast(Iterable[Any], images)
 

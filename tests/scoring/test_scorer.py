@@ -215,9 +215,9 @@ def test_compiles_ahead_of_time_without_weights():
         (lambda s: s.score(pictures(1), LABELS, "a {}"), r"templates must be a list of strings"),
         (
             lambda s: s.embed_images(np.zeros((32, 32, 3), np.uint8)),
-            r"\(n, res, res, 3\), got \(32, 32, 3\); put a single picture into a list",
+            r"\(n, res, res, 3\), got \(32, 32, 3\); put a single image into a list",
         ),
-        (lambda s: s.embed_images("dog.jpg"), r"expected a list of pictures .* got str"),
+        (lambda s: s.embed_images("dog.jpg"), r"expected a list of images .* got str"),
         (lambda s: s.embed_images(np.zeros((2, 40, 40, 3), np.uint8)), r"got \(4, 40, 40, 3\)"),
         (lambda s: s.embed_texts(np.full((1, 8), 64)), r"ids must lie in 0\.\.63, got 64\.\.64"),
         (lambda s: s.embed_texts(np.zeros((1, 9), int)), r"shape \(n, 8\), got int64 of shape"),
