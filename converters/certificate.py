@@ -9,7 +9,7 @@ import datetime
 import importlib.metadata
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from siglip_jax.checkpoints import CHECKPOINTS
 from siglip_jax.config import to_dict
@@ -99,9 +99,10 @@ def _lines(value: Any, depth: int) -> str:
         return json.dumps(value, ensure_ascii=False)
     inner, outer = "  " * (depth + 1), "  " * depth
     if isinstance(value, dict):
-        items = [f"{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in value.items()]
+        entries = cast(dict[str, Any], value)
+        items = [f"{json.dumps(key)}: {_lines(item, depth + 1)}" for key, item in entries.items()]
         first, last = "{}"
     else:
-        items = [_lines(item, depth + 1) for item in value]
+        items = [_lines(item, depth + 1) for item in cast(list[Any], value)]
         first, last = "[]"
     return f"{first}\n{inner}" + f",\n{inner}".join(items) + f"\n{outer}{last}"

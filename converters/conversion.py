@@ -224,6 +224,7 @@ def _settings(
             advice="give pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
         )
     if path is not None:
+        assert pad is not None  # every format that holds a vocabulary needs it with one
         known = released_vocabulary(config)
         text = custom_profile(config, pad, vocabulary=known.name if known else None).text
         Tokenizer(path, text)

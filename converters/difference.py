@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -98,10 +98,10 @@ def _compare(name: str, x: np.ndarray, y: np.ndarray) -> TensorDifference:
 
 
 def _flat(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in plain.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(cast(dict[str, Any], value), f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

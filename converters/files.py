@@ -4,14 +4,13 @@ from pathlib import Path
 
 from siglip_jax.messages import near_file
 from siglip_jax.weights.npz import NpzReader
-from siglip_jax.weights.reader import Reader
 
 from .safetensors_file import SafetensorsReader, is_safetensors
 from .shards import INDEX, ShardsReader
 from .torch_file import TorchReader
 
 
-def open_file(path: str | Path) -> Reader:
+def open_file(path: str | Path) -> SafetensorsReader | ShardsReader | TorchReader | NpzReader:
     """Opens safetensors, a PyTorch file, an index of shards of either, or a `.npz`.
 
     Raises:

@@ -17,6 +17,14 @@ from .safetensors_file import SafetensorsWriter
 Items = Iterator[tuple[str, np.ndarray]]
 
 
+def _needs_no_pad(config: Siglip, tower: Tower | None, vocabulary: bool) -> bool:
+    return False
+
+
+def _no_exact_gelu(config: Siglip, pad: int | None) -> tuple[Tower, ...]:
+    return ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Format:
     """How checkpoints of one system lie in files.
@@ -51,13 +59,13 @@ class Format:
     tensors: str | None = None
     recognises: Callable[[Path], bool]
     open: Callable[..., OpenCheckpoint]
-    write_weights: Callable[[Path, Mapping[str, Header], Items], None]
+    write_weights: Callable[[Path, Mapping[str, Header], Items], object]
     write_files: Callable[..., None] | None = None
     steps: Callable[[Siglip, Tower | None], list[Step]] | None = None
     ending: str = ""
     vocabulary: bool = False
-    needs_pad: Callable[[Siglip, Tower | None, bool], bool] = lambda *_: False
-    exact_gelu: Callable[[Siglip, int | None], tuple[Tower, ...]] = lambda *_: ()
+    needs_pad: Callable[[Siglip, Tower | None, bool], bool] = _needs_no_pad
+    exact_gelu: Callable[[Siglip, int | None], tuple[Tower, ...]] = _no_exact_gelu
     profile: Literal["transformers", "open_clip"] = "open_clip"
 
 

@@ -5,7 +5,7 @@ The sentencepiece file itself is copied; transformers 5 builds what it needs fro
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .json_file import read_settings, write_json
 
@@ -71,4 +71,6 @@ def read_pad(folder: Path) -> int | None:
 
 
 def _token(value: Any) -> Any:
-    return value.get("content") if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return cast(dict[str, Any], value).get("content")
+    return value

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 
 class Settings:
@@ -31,7 +31,7 @@ class Settings:
         values = self.get(key, {})
         if not isinstance(values, dict):
             raise ValueError(f"{self.where}: {key} is {values!r}, expected an object")
-        return Settings(values, f"{self.where}, {key}")
+        return Settings(cast(dict[str, Any], values), f"{self.where}, {key}")
 
     def number(self, key: str, default: int | None = None) -> int:
         """A positive integer. A pair of equal ones counts as one.
@@ -39,11 +39,9 @@ class Settings:
         Raises:
           ValueError: if it is absent and there is no default, or something else.
         """
-        value = self.get(key, default)
+        value = _one_of_equals(self.get(key, default))
         if value is None:
             raise ValueError(f"{self.where} does not say {key}")
-        if isinstance(value, list) and len(set(value)) == 1:
-            value = value[0]
         if type(value) is not int or value < 1:
             raise ValueError(f"{self.where}: {key} is {value!r}, expected a positive integer")
         return value
@@ -53,6 +51,13 @@ class Settings:
         value = self.get(key, default)
         if value not in allowed:
             raise ValueError(f"{self.where}: {key} is {value!r}; {why}")
+
+
+def _one_of_equals(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    values = cast(list[Any], value)
+    return values[0] if len(set(values)) == 1 else values
 
 
 def read_settings(path: Path) -> Settings:
@@ -69,7 +74,7 @@ def read_settings(path: Path) -> Settings:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not a JSON object")
-    return Settings(values, str(path))
+    return Settings(cast(dict[str, Any], values), str(path))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

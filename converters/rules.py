@@ -83,7 +83,8 @@ def _parse(pattern: str) -> _Axes:
     left, right = pattern.split("->")
     names = left.split()
     kept = [i for i, name in enumerate(names) if name != "1"]
-    groups, order = [], []
+    groups: list[tuple[int, ...]] = []
+    order: list[int] = []
     for token in re.findall(r"\([^)]*\)|\S+", right):
         members = [name for name in token.strip("()").split() if name != "1"]
         groups.append(tuple(range(len(order), len(order) + len(members))))

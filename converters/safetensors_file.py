@@ -17,7 +17,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 
 import ml_dtypes
 import numpy as np
@@ -96,7 +96,7 @@ class SafetensorsReader:
         array = empty_aligned(*header)
         if array.size:
             self._file.seek(start)
-            into = memoryview(array.reshape(-1).view(np.uint8))
+            into = memoryview(cast(Any, array.reshape(-1).view(np.uint8)))
             if self._file.readinto(into) != len(into):
                 raise ValueError(f"{self.path} ends in the middle of {name}; fetch it again")
         return array
@@ -117,9 +117,10 @@ class SafetensorsReader:
             raise ValueError(f"{self.path}: its header is damaged; fetch it again") from error
         if length is None or not isinstance(header, dict):
             raise ValueError(_why_not_safetensors(Path(self.path)))
-        header.pop("__metadata__", None)
+        entries = cast(dict[str, Any], header)
+        entries.pop("__metadata__", None)
         data, end = 8 + length, 0
-        for name, entry in header.items():
+        for name, entry in entries.items():
             try:
                 found = Header(tuple(entry["shape"]), _DTYPES[entry["dtype"]])
                 start, stop = entry["data_offsets"]
@@ -190,7 +191,7 @@ class SafetensorsWriter:
         if len(shards) == 1:
             self._start(path, shards[0])
             return
-        names = {}
+        names: dict[str, str] = {}
         for k, shard in enumerate(shards):
             part = path.with_name(f"{path.stem}-{k + 1:05d}-of-{len(shards):05d}{path.suffix}")
             self._start(part, shard)
@@ -217,7 +218,8 @@ class SafetensorsWriter:
         if array.size:
             file, offset = self._places[name]
             file.seek(offset)
-            file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            file.write(memoryview(cast(Any, raw)))
 
     def _start(self, path: Path, shard: dict[str, Header]) -> None:
         # Whole multiples of 64 bytes first, so that each of them can be mapped; then, as

@@ -1,7 +1,7 @@
 """The tensors that a conversion writes, before any of them is read."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -99,11 +99,11 @@ def outputs(
     if steps is not None:
         headers = LoopForm(source.reader).shapes
         # A constant is made in the dtype that the rest has.
-        rest = dtype or _common(headers[name].dtype for step in steps for name in step.ours)
+        every = tuple(name for step in steps for name in step.ours)
         return [
             Output(
                 step.theirs,
-                Header(step.shape, dtype or _common(headers[n].dtype for n in step.ours) or rest),
+                Header(step.shape, dtype or _common(headers, step.ours or every)),
                 step.ours,
                 step,
             )
@@ -112,9 +112,9 @@ def outputs(
     headers = source.reader.shapes
     inside = f"{PREFIX[tower]}/" if tower else ""
     shapes = {name: header.shape for name, header in headers.items() if name.startswith(inside)}
-    made = []
+    made: list[Output] = []
     for route in reform(shapes, scan_image=scan_image, scan_text=scan_text):
-        found = dtype or _common(headers[name].dtype for name in route.sources)
+        found = dtype or _common(headers, route.sources)
         shape = shapes[route.sources[0]]
         if route.how == "stack":
             header = Header((len(route.sources), *shape), found)
@@ -181,7 +181,6 @@ def _describe(source: OpenCheckpoint, looped: LoopForm, output: Output) -> PlanS
     )
 
 
-def _common(dtypes: Iterable[np.dtype]) -> np.dtype | None:
-    """The dtype that holds all of them without loss; None for none."""
-    found = set(dtypes)
-    return np.result_type(*found) if found else None
+def _common(headers: Mapping[str, Header], names: Iterable[str]) -> np.dtype:
+    """The dtype that holds all of these tensors without loss."""
+    return np.result_type(*{headers[name].dtype for name in names})

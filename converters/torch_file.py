@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import ml_dtypes
 import numpy as np
@@ -142,9 +142,10 @@ class TorchReader:
         """
         storage, offset, shape, stride = self._tensors[name]
         whole = empty_aligned((storage.size,), storage.dtype)
-        into = memoryview(whole.view(np.uint8)) if whole.size else memoryview(b"")
+        into = memoryview(cast(Any, whole.view(np.uint8))) if whole.size else memoryview(b"")
         try:
-            with self._zip.open(f"{self._root}data/{storage.key}") as file:
+            member = self._zip.open(f"{self._root}data/{storage.key}")
+            with cast(zipfile.ZipExtFile, member) as file:
                 for start in range(0, len(into), _CHUNK):
                     piece = into[start : start + _CHUNK]
                     if file.readinto(piece) != len(piece):
@@ -202,21 +203,25 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 def _weights(path: str, loaded: Any) -> tuple[dict[str, _Tensor], tuple[str, ...]]:
     ignored: tuple[str, ...] = ()
-    if isinstance(loaded, Mapping):
-        for key in _WEIGHTS:
-            if isinstance(loaded.get(key), Mapping):
-                ignored = tuple(sorted(str(other) for other in loaded if other != key))
-                loaded = loaded[key]
-                break
-    if not isinstance(loaded, Mapping) or not loaded:
+    entries = _mapping(loaded) or {}
+    for key in _WEIGHTS:
+        if (inner := _mapping(entries.get(key))) is not None:
+            ignored = tuple(sorted(str(other) for other in entries if other != key))
+            loaded, entries = inner, inner
+            break
+    if not entries:
         raise ValueError(f"{path} holds {type(loaded).__name__}, not a dictionary of tensors")
-    wrong = [str(name) for name, value in loaded.items() if not isinstance(value, _Tensor)]
+    wrong = [str(name) for name, value in entries.items() if not isinstance(value, _Tensor)]
     if wrong:
         raise ValueError(
             f"{path} is not a dictionary of tensors: {', '.join(wrong[:3])} is none; "
             f"expected weights, or {', '.join(_WEIGHTS)} with weights"
         )
-    names = [str(name) for name in loaded]
+    names = [str(name) for name in entries]
     prefix = _PREFIX if all(name.startswith(_PREFIX) for name in names) else ""
-    tensors = zip(names, loaded.values(), strict=True)
+    tensors = zip(names, entries.values(), strict=True)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors}, ignored
+
+
+def _mapping(value: Any) -> Mapping[Any, Any] | None:
+    return cast(Mapping[Any, Any], value) if isinstance(value, Mapping) else None

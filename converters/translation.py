@@ -86,7 +86,7 @@ def translate(
         that is missing, unexpected, of a wrong shape or not a float.
     """
     try:
-        dropped = {}
+        dropped: dict[str, str] = {}
         for name in stored.shapes:
             for pattern, rule in (drop or {}).items():
                 if re.fullmatch(pattern, name):

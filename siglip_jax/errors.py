@@ -26,7 +26,8 @@ class ModelError(ValueError):
 
     def __init__(self, fact: str, *, needs: Need, advice: str, **values: Any) -> None:
         super().__init__(f"{fact}; {advice}")
-        self.fact, self.needs, self.advice, self.values = fact, needs, advice, values
+        self.fact, self.advice, self.values = fact, advice, values
+        self.needs: Need = needs
 
     def about(self, path: Any) -> Self:
         """The same, with the file that it is about named first."""

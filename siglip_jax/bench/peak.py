@@ -18,7 +18,12 @@ _MANY = 16
 
 
 def matrix_peak(
-    mesh: Mesh, dtype: str, precision: str, *, sides: tuple[int, ...] = (), repeats: int = 5
+    mesh: Mesh,
+    dtype: str,
+    precision: str | None,
+    *,
+    sides: tuple[int, ...] = (),
+    repeats: int = 5,
 ) -> float:
     """FLOP/s of all devices together, the best of several square matmuls.
 
@@ -38,7 +43,9 @@ def matrix_peak(
     return max(_rate(mesh, dtype, precision, side, repeats, platform) for side in sides)
 
 
-def _rate(mesh: Mesh, dtype: str, precision: str, side: int, repeats: int, platform: str) -> float:
+def _rate(
+    mesh: Mesh, dtype: str, precision: str | None, side: int, repeats: int, platform: str
+) -> float:
     chained = _CHAINED.get(platform, _MANY)
     split = NamedSharding(mesh, PartitionSpec((DATA, MODEL)))
 

@@ -75,7 +75,7 @@ def _difference(found: "Diagnosis", name: str) -> str:
 
 def print_effects(effects: "list[Effect]", doctor: "Doctor") -> None:
     head = ("TOWER", "WRONG SETTING", "SHOULD BE", "LOGIT MAX", "MEAN", "PROBABILITY MAX", "MEAN")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for effect in effects:
         settings = list(effect.settings.items())
         changed = [one for _, setting in settings for one in setting]

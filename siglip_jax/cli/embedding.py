@@ -55,6 +55,7 @@ def embed_files(
 def embed_texts(scorer: Scorer, texts: list[str]) -> np.ndarray:
     """Embeddings (n, d) of strings, with a progress bar."""
     # All at once, so that there is one warning of texts that are too long.
+    assert scorer.tokenizer is not None  # commands that embed texts ask for it
     ids = scorer.tokenizer.encode(texts)
     rows = []
     with Bar("embedding texts", total=len(ids), unit="texts") as bar:

@@ -27,6 +27,7 @@ from siglip_jax.cli.commands import (
 )
 from siglip_jax.cli.commands import list as list_checkpoints
 from siglip_jax.cli.options.former import FormerOption
+from siglip_jax.data.failures import SettingError
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import home
 from siglip_jax.messages import did_you_mean
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _explained(error: Exception, args: argparse.Namespace) -> str | None:
     """What to tell the user, None for an error that is our own."""
     # An error about a setting is about an option, if the command has it.
-    if hasattr(args, getattr(error, "setting", "")) and hasattr(error, "on_command_line"):
+    if isinstance(error, SettingError) and hasattr(args, error.setting):
         return error.on_command_line()
     if isinstance(error, ModelError):
         return spoken(error, args.options)

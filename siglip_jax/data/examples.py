@@ -11,7 +11,6 @@ from siglip_jax.data.augmentation import Augmentation
 from siglip_jax.data.item import Pairs
 from siglip_jax.preprocessing import (
     ImageProfile,
-    ImageSource,
     Patches,
     Tokenizer,
     decode_image,
@@ -67,7 +66,7 @@ class Preparation:
     def augments(self) -> bool:
         return self.augmentation is not None and self.augmentation.changes
 
-    def decoded(self, image: ImageSource) -> Any:
+    def decoded(self, image: bytes) -> Any:
         """The image, as `finished` wants it.
 
         Raises:
@@ -76,13 +75,16 @@ class Preparation:
         if self.augments:
             return _with_alpha(image, self.profile)
         if self.profile.max_patches is not None:
+            assert self.patch is not None  # __post_init__ asks for it
             return naflex_patches(decode_image(image, self.profile), self.profile, self.patch)
         return preprocess_image(image, self.profile)
 
     def finished(self, image: Any, rng: np.random.Generator | None) -> Any:
-        if self.augments:
-            return self.augmentation.apply(image, self.profile.res, rng, self.profile)
-        return image
+        if self.augmentation is None or not self.augmentation.changes:
+            return image
+        # A profile without a side is NaFlex's, and those that augment draw numbers for it.
+        assert self.profile.res is not None and rng is not None
+        return self.augmentation.apply(image, self.profile.res, rng, self.profile)
 
     def stacked(self, examples: list[Any]) -> Any:
         """Examples as one array, or one `Patches` of arrays."""

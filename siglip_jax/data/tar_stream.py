@@ -7,7 +7,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from siglip_jax.data.storage import open_binary, whole_only
 
@@ -66,7 +66,7 @@ def members(where: str, wanted: Callable[[str], bool], *, jump: bool = False) ->
         last = "its beginning"
         try:
             for member in tar:
-                tar.members = []  # it would remember every header
+                cast(Any, tar).members = []  # it would remember every header
                 if not member.isfile() or not wanted(member.name):
                     continue
                 last = member.name

@@ -5,20 +5,22 @@ from pathlib import Path
 
 import numpy as np
 
+from siglip_jax.config import Tower
 from siglip_jax.messages import reason
 from siglip_jax.verify import inputs
 
-TOWERS = {"zimg": "image", "ztxt": "text"}  # name of the array to whose rows they are
+# Name of the array to whose rows they are.
+TOWERS: dict[str, Tower] = {"zimg": "image", "ztxt": "text"}
 
 
-def read_embeddings(files: list[Path], width: int) -> dict[str, np.ndarray]:
+def read_embeddings(files: list[Path], width: int) -> dict[Tower, np.ndarray]:
     """Tower to (n, width) float32, from .npz files that hold `zimg`, `ztxt` or both.
 
     Raises:
       ValueError: if a file cannot be read, holds neither or one that another held, or
         rows are not as many as the bundled inputs, as wide as the model's, finite.
     """
-    found: dict[str, np.ndarray] = {}
+    found: dict[Tower, np.ndarray] = {}
     for file in files:
         try:
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:

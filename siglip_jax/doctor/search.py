@@ -144,9 +144,9 @@ class Doctor:
 
     def _idle(self, base: Settings, setting: Changes) -> bool:
         """Whether a position embedding is to be interpolated that stays on its own grid."""
-        vision, settings = self.config.vision, apply(base, setting)
         if "posemb" not in dict(setting):
             return False
+        vision, settings = self.config.image_tower, apply(base, setting)
         if isinstance(vision, Vision):
             return settings.res // vision.patch == vision.grid
         return settings.framing == "squash" and math.isqrt(settings.res) == vision.posemb_grid

@@ -52,6 +52,7 @@ class Towers:
     def images(self, pictures: Sequence[np.ndarray], settings: ImageSettings) -> np.ndarray:
         """Unit-norm embeddings (n, d)."""
         vision = self.model.config.image_tower
+        assert self._table is not None  # there is an image tower
         if not isinstance(vision, Vision):
             patches, shift = naflex_inputs(pictures, settings, vision, self._table)
             run = _image_program(self.model, settings.activation)

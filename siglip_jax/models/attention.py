@@ -10,7 +10,7 @@ folds the heads into one batched matmul. `xla` and `cudnn` are those of
 # jax and flax annotate their functions in part.
 # pyright: reportUnknownMemberType=false
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from siglip_jax.config import Attention
 from siglip_jax.models.activations import platform
 
 
-def chosen_attention(device: str | None) -> Attention:
+def chosen_attention(device: str | None) -> Literal["matmul", "einsum"]:
     """What `auto` means on a device platform, such as "tpu"; None is an unknown one.
 
     >>> chosen_attention("cpu"), chosen_attention("tpu")

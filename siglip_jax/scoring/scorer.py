@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from siglip_jax.config import NaFlexVision
+from siglip_jax.config import NaFlexVision, Tower
 from siglip_jax.data.item import Item
 from siglip_jax.models import SiglipModel, check_patches
 from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image
@@ -35,6 +35,11 @@ from siglip_jax.weights.tree import flatten, nested
 
 OnError = Callable[[int, ValueError], None]
 _CACHED_LABEL_SETS = 8
+_TOWERS: dict[str, tuple[Tower, ...]] = {
+    "images": ("image",),
+    "texts": ("text",),
+    "pairs": ("image", "text"),
+}
 
 
 class Scorer:
@@ -115,8 +120,7 @@ class Scorer:
         Raises:
           ValueError: without a profile, or of one tower alone that lacks the other.
         """
-        towers = {"images": ("image",), "texts": ("text",), "pairs": ("image", "text")}[what]
-        self.model.config.needs(*towers, what=what)
+        self.model.config.needs(*_TOWERS[what], what=what)
         if self.profile is None:
             raise ValueError("a Scorer without a profile takes ready arrays only; pass profile=")
         config = self.model.config

@@ -1,12 +1,12 @@
 """What scoring returns: logits, probabilities, ranking."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
+def sigmoid(logits: np.ndarray | np.floating[Any]) -> np.ndarray:
     """Probabilities of logits of any shape, float32.
 
     >>> sigmoid(np.float32([0, -1000, 1000])).tolist()

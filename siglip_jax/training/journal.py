@@ -59,7 +59,7 @@ def _step(line: str) -> float:
 
 def _tensorboard(folder: Path) -> Any:
     try:
-        from tensorboard.summary import Writer
+        from tensorboard.summary import Writer  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     return Writer(str(folder / "tensorboard"))

@@ -153,7 +153,7 @@ class _Run:
             workers=recipe.data.workers,
             max_error_share=recipe.data.max_error_share,
             skip=unread,
-            patch=begin.model.config.vision.patch if begin.model.config.naflex else None,
+            patch=begin.model.config.image_tower.patch if begin.model.config.naflex else None,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

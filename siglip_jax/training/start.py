@@ -132,8 +132,8 @@ def _check_tower(source: str, tower: Tower, recipe: Recipe, config: Siglip) -> N
     with open_model(source) as found:
         if found.tower not in (None, tower):
             raise ValueError(f"init.{tower}={source} is an {found.tower} tower")
-    theirs = found.config.vision if tower == "image" else found.config.text
-    ours = config.vision if tower == "image" else config.text
+    theirs = found.config.image_tower if tower == "image" else found.config.text_tower
+    ours = config.image_tower if tower == "image" else config.text_tower
     if theirs != ours:
         there, here = flatten_dict(asdict(theirs), sep="."), flatten_dict(asdict(ours), sep=".")
         differences = [

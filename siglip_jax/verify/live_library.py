@@ -77,7 +77,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _transformers(folder: Path) -> Any:
-    import transformers
+    import transformers  # pyright: ignore[reportMissingImports]
 
     transformers.utils.logging.disable_progress_bar()
     (kind,) = read_settings(folder / "config.json").get("architectures")
@@ -88,19 +88,19 @@ def _transformers(folder: Path) -> Any:
 
 
 def _open_clip(folder: Path) -> Any:
-    import open_clip
+    import open_clip  # pyright: ignore[reportMissingImports]
 
     return open_clip.create_model(f"local-dir:{folder}")
 
 
 def _timm(folder: Path) -> Any:
-    import timm
+    import timm  # pyright: ignore[reportMissingImports]
 
     return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
 def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_layer: bool) -> Outputs:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     model = model.float().eval()
     made = Outputs()
@@ -140,7 +140,7 @@ def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_laye
 
 def _pixels(images: Any, to: str) -> Any:
     """The images in the form that the library's model takes."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     if images is None:
         return {}

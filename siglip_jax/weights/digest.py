@@ -7,7 +7,7 @@ its files and one at a time, and a job, which has them on devices, arrive at the
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -82,4 +82,4 @@ def _old_digest(leaves: Mapping[str, Any], host: Callable[[Any], np.ndarray]) ->
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return memoryview(cast(Any, np.ascontiguousarray(array).reshape(-1).view(np.uint8)))

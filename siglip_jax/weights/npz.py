@@ -36,6 +36,7 @@ class NpzReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
+        self.files = (Path(path),)
         try:
             self._file = Path(path).open("rb")  # noqa: SIM115  (close() closes it)
         except OSError as error:

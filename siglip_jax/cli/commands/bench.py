@@ -23,12 +23,13 @@ from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Siglip, Tower
 
 if TYPE_CHECKING:
     from siglip_jax.bench import TowerSpeed
+    from siglip_jax.bench.tower import TowerTask
 
 NAME = "bench"
 HELP = "measure how fast a model runs here"
 USAGE = "%(prog)s [--model MODEL] [--batch-size N...] [options]"
 _HEAD = ("TOWER", "BATCH", "PER SECOND", "LATENCY", "95%", "PEAK", "COMPILE", "TEMPORARY")
-_TOWERS: dict[str, Tower] = {"images": "image", "texts": "text"}
+_TOWERS: dict["TowerTask", Tower] = {"images": "image", "texts": "text"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _towers(args: argparse.Namespace, config: Siglip) -> list[str]:
+def _towers(args: argparse.Namespace, config: Siglip) -> list["TowerTask"]:
     """What is to be measured: the tower that is asked for, else all that there are."""
     if args.tower:
         config.needs(_TOWERS[args.tower], what=args.tower, name=args.model)

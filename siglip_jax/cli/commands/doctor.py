@@ -22,6 +22,7 @@ from siglip_jax.cli.doctor_output import plain, print_diagnosis, print_effects
 from siglip_jax.cli.options.model import PROFILES, load_model, positive
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
+from siglip_jax.config import Tower
 from siglip_jax.doctor.settings import (
     CHOICES,
     Changes,
@@ -178,7 +179,8 @@ def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Chang
     both = given.pop("activation")
     image: dict[str, Any] = {key: given[key] for key in _IMAGE}
     text: dict[str, Any] = {key: given[key] for key in _TEXT}
-    for tower, values in (("image", image), ("text", text)):
+    towers: tuple[tuple[Tower, dict[str, Any]], ...] = (("image", image), ("text", text))
+    for tower, values in towers:
         values["activation"] = given[f"{tower}_activation"] or (
             both if tower in doctor.right else None
         )
@@ -187,7 +189,7 @@ def _stated(args: argparse.Namespace, doctor: "Doctor") -> tuple[dict[str, Chang
         method = image["resize"] or doctor.right["image"].resize
         image["resize"] = with_antialias(method, args.antialias == "on")
     settings, named = {}, False
-    for tower, values in (("image", image), ("text", text)):
+    for tower, values in towers:
         chosen = tuple((key, value) for key, value in values.items() if value is not None)
         if chosen:
             doctor.config.needs(tower, what=f"--{chosen[0][0]}", name=args.model)

@@ -28,7 +28,7 @@ ends all processes if one dies; the same command goes on.
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from siglip_jax.cli.image_files import image_files
 from siglip_jax.cli.options.data import column_options
@@ -110,9 +110,10 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
 
     texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
     of_texts = bool(texts or args.texts_file or (args.text_column and not args.image_column))
+    what: Literal["images", "texts"] = "texts" if of_texts else "images"
     job = Job(
         kind="embed",
-        what="texts" if of_texts else "images",
+        what=what,
         format=args.format or "parquet",
         store=args.store or "float32",
     )
@@ -124,7 +125,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         source = open_items(
             args.sources or args.images,
             **column_options(args),
-            only=job.what,
+            only=what,
             shard_size=shard_size(args),
         )
     program = saved_program(args, local=True)

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         count = sum(map(len, captions))
     model = load_model(args, images=True, texts=True, what="recall and accuracy")
-    scorer = model.scorer(**batch_sizes(args, len(captions), count))
+    scorer = model.scorer(tokenizer=True, **batch_sizes(args, len(captions), count))
 
     from siglip_jax.cli.embedding import embed_images, embed_texts
     from siglip_jax.data import items_of

@@ -46,7 +46,7 @@ def _row(checkpoint: Checkpoint) -> tuple[str, ...]:
         checkpoint.name,
         f"{checkpoint.params:,}",
         f"{facts['res']} px" if facts["res"] else "any",
-        f"{checkpoint.config.text.length} {checkpoint.tokenizer}",
+        f"{checkpoint.config.text_tower.length} {checkpoint.tokenizer}",
         "" if imagenet is None else f"{imagenet:.1f}",
     )
 

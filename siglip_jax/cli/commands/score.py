@@ -119,7 +119,9 @@ def run(args: argparse.Namespace) -> int:
     program = saved_program(args)
     model = load_model(args, images=True, texts=True, execution=program and program.execution)
     scorer = model.scorer(
-        **sizes | (program.batch_sizes if program else {}), quick_start=quick_start
+        tokenizer=True,
+        quick_start=quick_start,
+        **sizes | (program.batch_sizes if program else {}),
     )
     if program:
         program.start(scorer)

@@ -195,6 +195,8 @@ def _plain(result: dict[str, Any], embeddings: "Embeddings") -> dict[str, Any]:
             made["index"] = str(embeddings.folders[hit.row.folder])
         made["similarity"] = hit.similarity
         if kind != embeddings.what:
+            # A model that embeds the query as well as the index has both towers.
+            assert manifest.t is not None and manifest.b is not None
             logit = float(np.exp(manifest.t) * hit.similarity + manifest.b)
             made |= {"logit": logit, "probability": float(sigmoid(np.float32(logit)))}
         return made

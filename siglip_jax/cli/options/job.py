@@ -100,6 +100,6 @@ def join(distributed: bool) -> None:
 
     if not jax.distributed.is_initialized():
         # jax itself reads the address only; on pods and under Slurm it finds all three.
-        names = {"num_processes": "JAX_NUM_PROCESSES", "process_id": "JAX_PROCESS_ID"}
-        told = {key: int(os.environ[name]) for key, name in names.items() if name in os.environ}
-        jax.distributed.initialize(**told)
+        names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        count, index = (int(os.environ[name]) if name in os.environ else None for name in names)
+        jax.distributed.initialize(num_processes=count, process_id=index)

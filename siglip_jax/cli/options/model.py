@@ -127,7 +127,7 @@ def load_model(
     from siglip_jax.programs import FSDP, REPLICATED
 
     towers: dict[Tower, bool] = {"image": images, "text": texts}
-    needed = [tower for tower, wanted in towers.items() if wanted]
+    needed: list[Tower] = [tower for tower, wanted in towers.items() if wanted]
     # On a CPU the memory of one batch is there for the next then.
     keep_freed_memory()
     execution = execution or _execution(args)
@@ -139,9 +139,10 @@ def load_model(
         profile = opened.profile_named(args.profile, res=args.res)
         if getattr(args, "fast_decode", False):
             profile = drafted(profile)  # before the weights are read: some profiles have no draft
-        known = profile.text.vocabulary
-        if texts and (opened.vocabulary or known):
-            vocabulary = opened.vocabulary or fetch_vocabulary(VOCABULARIES[known])
+        vocabulary, known = opened.vocabulary, profile.text.vocabulary
+        if texts and vocabulary is None and known:
+            vocabulary = fetch_vocabulary(VOCABULARIES[known])
+        if texts and vocabulary is not None:
             Tokenizer(vocabulary, profile.text)
             opened = dataclasses.replace(opened, vocabulary=vocabulary)
         with Bar("loading weights", unit="bytes") as bar:
