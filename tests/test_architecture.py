@@ -412,3 +412,12 @@ def test_the_packages_are_those_that_setuptools_is_told():
     told = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     packages = {name for name, path in files().items() if path.name == "__init__.py"}
     assert packages == set(told)
+
+
+def test_types_are_shipped():
+    import tomllib
+
+    # Without it, checkers take the installed package for one without annotations.
+    assert (ROOTS["siglip_jax"] / "py.typed").is_file()
+    told = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "py.typed" in told["package-data"]["siglip_jax"]
