@@ -5,6 +5,7 @@ and shapes in signatures checked at every call.
 """
 
 import os
+from pathlib import Path
 
 # XLA reads this once, so before anything imports jax.
 os.environ["XLA_FLAGS"] = (
@@ -14,7 +15,17 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jaxtyping
 
-jaxtyping.install_import_hook("siglip_jax.models", "beartype.beartype").__enter__()
+REPO = Path(__file__).parents[1]
+
+
+def _with_shapes() -> list[str]:
+    """The modules that state shapes in signatures."""
+    files = (REPO / "siglip_jax").rglob("*.py")
+    named = [path for path in files if "from jaxtyping import" in path.read_text("utf-8")]
+    return [".".join(path.relative_to(REPO).with_suffix("").parts) for path in named]
+
+
+jaxtyping.install_import_hook(["siglip_jax.models", *_with_shapes()], "beartype.beartype")
 
 import jax  # noqa: E402
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Float32, Int32
 
 from siglip_jax.evaluation.class_names import Aliases, class_texts
 from siglip_jax.evaluation.templates import CLIP_PAPER
@@ -30,7 +31,7 @@ def class_embeddings(
     *,
     canonical: bool = True,
     aliases: Aliases = "first",
-) -> np.ndarray:
+) -> Float32[np.ndarray, "classes d"]:
     """Unit-norm embeddings (classes, d): the mean over a class's texts, normalised.
 
     Args:
@@ -103,7 +104,9 @@ def zero_shot_accuracy(
 
 @functools.lru_cache(maxsize=8)
 def _nearest(rows: NamedSharding, everywhere: NamedSharding, k: int) -> Callable[..., Any]:
-    def nearest(zimg: jax.Array, classes: jax.Array) -> jax.Array:
+    def nearest(
+        zimg: Float[Array, "b d"], classes: Float[Array, "classes d"]
+    ) -> Int32[Array, "b k"]:
         similarity = jnp.dot(zimg, classes.T, precision=lax.Precision.HIGHEST)
         return lax.top_k(similarity, k)[1]
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float32, Int32
 
 from siglip_jax.evaluation.rank_program import CHUNK, NEVER, compiled, padded_shapes, shardings
 from siglip_jax.programs.sharding import make_mesh, put
@@ -74,7 +75,9 @@ def ranks(
     )
 
 
-def _checked(zimg: Any, ztxt: Any, image_of_text: Any) -> tuple[np.ndarray, ...]:
+def _checked(
+    zimg: Any, ztxt: Any, image_of_text: Any
+) -> tuple[Float32[np.ndarray, "i d"], Float32[np.ndarray, "t d"], Int32[np.ndarray, " t"]]:
     arrays = {"zimg": np.asarray(zimg, np.float32), "ztxt": np.asarray(ztxt, np.float32)}
     for name, z in arrays.items():
         if z.ndim != 2 or not len(z):

@@ -15,6 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def of_any_weights(layer: nn.Module) -> Callable[[jax.Array], jax.Array]:
@@ -38,7 +39,7 @@ def _int8_embed(layer: nn.Module, ids: jax.Array) -> jax.Array:
 
 
 def _int8_dense(layer: nn.Module, inputs: jax.Array) -> jax.Array:
-    def parameter(name: str) -> jax.Array:
+    def parameter(name: str) -> jax.Array | np.ndarray:
         return layer.get_variable("params", name)
 
     kernel, scale, bias = map(parameter, ("kernel", "kernel_scale", "bias"))

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from siglip_jax.config import NaFlexVision, Siglip
 from siglip_jax.models import SiglipModel, abstract_inputs, logits, value_range
@@ -79,7 +80,7 @@ class Program:
 
         apply: Callable[..., Any] = model.apply
 
-        def embed_images(params: Any, images: Any) -> jax.Array:
+        def embed_images(params: Any, images: Any) -> Float[Array, "b d"]:
             # uint8 crosses to the device, a quarter of the bytes of float32.
             if not isinstance(images, Patches) and images.dtype == jnp.uint8:
                 images = value_range(images, *pixels)
@@ -90,7 +91,7 @@ class Program:
                     self._piece(tokens=_tokens(images, model.config)),
                 )
 
-        def embed_texts(params: Any, texts: jax.Array) -> jax.Array:
+        def embed_texts(params: Any, texts: Int[Array, "b length"]) -> Float[Array, "b d"]:
             with tracing():
                 return in_pieces(
                     lambda piece: apply({"params": params}, None, piece)[1],
@@ -98,7 +99,9 @@ class Program:
                     self._piece(tokens=model.config.text_tower.length),
                 )
 
-        def score(params: Any, zimg: jax.Array, ztxt: jax.Array) -> jax.Array:
+        def score(
+            params: Any, zimg: Float[Array, "b d"], ztxt: Float[Array, "l d"]
+        ) -> Float[Array, "b l"]:
             with tracing():
                 return logits(zimg, ztxt, params["t"], params["b"])
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,6 +41,16 @@ def test_the_value_at_initialisation():
         match, text = at_batch(1), (at_batch(257) - at_batch(1)) / 256
     assert match == pytest.approx(10.00005, abs=5e-6)
     assert 32767 * text == pytest.approx(1.4876, abs=5e-5)
+
+
+@pytest.mark.parametrize("loss", [sigmoid_loss, softmax_loss])
+@pytest.mark.parametrize("wrong", [0, 1, 2, 3])
+def test_wrong_shapes_are_refused_under_test(loss, wrong):
+    shapes = [(4, 8), (4, 8), (1,), (1,)]
+    assert loss(*map(jnp.zeros, shapes)).shape == ()
+    shapes[wrong] = (5, 8) if wrong < 2 else ()
+    with pytest.raises(jaxtyping.TypeCheckError):
+        loss(*map(jnp.zeros, shapes))
 
 
 def test_a_perfect_model_costs_nothing_and_a_wrong_one_its_logits():
