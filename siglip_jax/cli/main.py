@@ -131,7 +131,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            code = args.run(args)
+            try:
+                code = args.run(args)
+            finally:
+                # Opened to be loaded (`cli.options.model`), which an error may have come before.
+                if opened := getattr(args, "opened", None):
+                    opened.close()
         sys.stdout.flush()
         return code
     except BrokenPipeError:

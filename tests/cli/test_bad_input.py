@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("surroundings")
         ("score b.png --model M --labels cat --dtype fp8", "--dtype: invalid choice: 'fp8'"),
         ("show siglip_b16_225", "is called 'siglip_b16_225'; did you mean "),
         ("show ./nope.npz", "nope.npz does not exist"),
-        ("show notes.txt", "notes.txt is not a .npz file"),
+        ("show notes.txt", "notes.txt is not a PyTorch file: it begins with"),
         ("score b.png --model siglip_b16_225 --labels cat", "'siglip_b16_225'; did you mean "),
         (
             "score b.png --model siglip_b16_224 --labels cat",
@@ -96,7 +96,10 @@ def test_the_wrong_vocabulary_is_named_before_the_weights_are_read(cli, model):
     card = json.loads((wrong / "siglip_jax.json").read_text())
     card["profile"]["text"]["vocabulary"] = "gemma"
     (wrong / "siglip_jax.json").write_text(json.dumps(card))
-    (wrong / "weights.safetensors").write_bytes(b"never read")
+    # The header is read to know the model, the tensors behind it never are.
+    weights = (wrong / "weights.safetensors").read_bytes()
+    header = 8 + int.from_bytes(weights[:8], "little")
+    (wrong / "weights.safetensors").write_bytes(weights[:header] + b"\xff" * len(weights[header:]))
     Image.fromarray(scene(20, 20)).save("b.png")
     code, out, err = cli("score", "b.png", "--model", "wrong", "--labels", "cat")
     assert (code, out, len(err)) == (2, "", 1)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from siglip_jax.checkpoints import find
 from siglip_jax.cli.commands import bench
 
 # pytest looks for fixtures among the names of a module.
@@ -60,10 +61,10 @@ def test_a_name_is_enough(cli, monkeypatch):
     seen = []
 
     def stop(name):
-        seen.append(bench.checkpoints.find(name).config)
+        seen.append(find(name).config)
         raise ValueError("far enough")
 
-    monkeypatch.setattr(bench, "_architecture", stop)
+    monkeypatch.setattr(bench, "architecture_of", stop)
     assert cli("bench")[0] == 2
     assert seen[0].vision.res == 224
 
