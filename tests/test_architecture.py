@@ -185,7 +185,7 @@ MODULES = {
     "verify.checks": Row("of a model, without published numbers",
                          "preprocessing pretrained programs scoring weights", jax=True),
     "verify.report": Row("published numbers beside ours",
-                         "preprocessing pretrained programs scoring", jax=True),
+                         "checkpoints preprocessing pretrained programs scoring", jax=True),
     "verify.library_comparison": Row("what was written, run in the library it is for, beside ours",
                        "converters"),
     # These two run models, when called.

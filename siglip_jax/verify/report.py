@@ -3,10 +3,11 @@
 import copy
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
+from siglip_jax.checkpoints import Checkpoint
 from siglip_jax.preprocessing import Profile
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.scoring import Scorer
@@ -108,9 +109,9 @@ def _repeat(
     without: tuple[str, ...],
 ) -> Outcome:
     pictures, texts, missing = table.inputs(folder)
-    if missing or without or model.checkpoint is None:
+    if missing or without:
         return Outcome(table, (), (*missing, *without))
-    profile = table.profile_of(model.checkpoint)
+    profile = table.profile_of(cast(Checkpoint, model.checkpoint))  # of which the table is
     other = _with_profile(scorer, model, profile)
     zimg = other.embed_images(list(pictures.values()))
     ztxt = other.embed_texts(encode(tokenizer_of(other), texts))

@@ -71,7 +71,7 @@ def test_a_tower_that_sees_nothing_is_found(model):
 def test_wrong_ids_are_found(model):
     scorer = siglip_jax.load(model).scorer(batch_size=8, text_batch_size=16)
     ids = checks.encode(scorer.tokenizer, checks.inputs.TEXTS)
-    assert checks._check_ids(ids, scorer).ok
+    assert checks._check_ids(ids, scorer.tokenizer.profile).ok
     for change, problem in (
         (lambda x: x[:, :-1], "texts have 47 ids, not 48"),
         (lambda x: np.where(x == 1, 5, x), "text 0 has no end"),
@@ -79,5 +79,5 @@ def test_wrong_ids_are_found(model):
         (lambda x: np.where((x == 1) & (np.arange(12) == 11)[:, None], 5, x), "text 11 has no end"),
         (lambda x: x + 319 * (x == x.max()), "is beyond the embedding"),
     ):
-        found = checks._check_ids(change(ids), scorer)
+        found = checks._check_ids(change(ids), scorer.tokenizer.profile)
         assert found.ok is False and problem in found.detail
