@@ -46,12 +46,12 @@ def agree(theirs, ours):
 
 
 def inputs(config, seed=0, n=3):
-    """Random (images, texts) for a model."""
+    """Random (images, texts) for a model; None for those of a tower that it lacks."""
     from siglip_jax.preprocessing import Patches
 
     rng = np.random.default_rng(seed)
-    texts = rng.integers(0, config.text.vocab_size, (n, config.text.length)).astype(np.int32)
-    vision = config.vision
+    text, vision = config.text, config.vision
+    texts = text and rng.integers(0, text.vocab_size, (n, text.length)).astype(np.int32)
     if not config.naflex:
         return rng.uniform(-1, 1, (n, vision.res, vision.res, 3)).astype(np.float32), texts
     length = vision.posemb_grid**2
