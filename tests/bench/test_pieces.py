@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from towers import case
@@ -34,7 +35,7 @@ def test_pieces_are_of_one_size_and_in_order(batch, size, pieces):
         seen.append(x.shape[0])
         return 2 * x
 
-    x = np.arange(batch * 2.0, dtype=np.float32).reshape(batch, 2)
+    x = jnp.arange(batch * 2.0, dtype=jnp.float32).reshape(batch, 2)
     np.testing.assert_array_equal(in_pieces(double, x, size), 2 * x)
     assert set(seen) == {batch // pieces}
 
