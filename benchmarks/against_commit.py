@@ -40,7 +40,7 @@ save(sys.argv[1], SiglipModel(row.config), random_params(row.config), profile=pr
 
 def command(python: str, *argv: object) -> str:
     done = subprocess.run(
-        [python, "-m", "siglip_jax.cli.main", *map(str, argv)], capture_output=True, text=True
+        [python, "-P", "-m", "siglip_jax.cli.main", *map(str, argv)], capture_output=True, text=True
     )
     if done.returncode:
         raise RuntimeError(f"{python}: {done.stderr[-2000:]}")
