@@ -32,7 +32,6 @@ def embed_images(
     profile: Profile,
     *,
     batch: int,
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """(n, d) float32, a row an image, in order; as the profile prepares them.
 
