@@ -31,7 +31,7 @@ PLATFORMS = ("2_17", "2_24", "2_27", "2_28", "2_31", "2_34", "2_35")
 COMMAND = """\
 python3 -m pip install -q --no-index --no-deps --no-compile --find-links gpu-wheels \\
   --upgrade --target gpu-wheels/site gpu-wheels/*.whl &&
-PYTHONPATH=gpu-wheels/site python3 benchmarks/gpu "$OUT"
+PYTHONPATH="$PWD/gpu-wheels/site" python3 benchmarks/gpu "$OUT"
 """
 
 
