@@ -33,12 +33,20 @@ class Wanted(NamedTuple):
       image, text, key: names of columns, where they are not the usual ones.
       only: "images" or "texts", to leave the other unread; "pairs" if there must be both;
         None for what there is.
+      separator: between the fields of a .csv or .tsv, where it is not the usual one.
+      both: a table must have columns of images and of texts.
     """
 
     image: str | None = None
     text: str | None = None
     key: str | None = None
     only: Only | None = None
+    separator: str | None = None
+    both: bool = False
+
+    def identity(self) -> list[str | None]:
+        """What an identity says of it; what came later, only where it is used."""
+        return [*self[:4], *([self.separator] if self.separator else [])]
 
 
 class Columns:
@@ -64,10 +72,11 @@ class Columns:
         only, self.image, self.text = wanted.only, None, None
         self.key = choose("key", wanted.key, KEY_COLUMNS, False)
         if only != "texts":
-            texts = only is None and (wanted.text or set(TEXT_COLUMNS) & set(names))
+            either = only is None and not wanted.both
+            texts = either and (wanted.text or set(TEXT_COLUMNS) & set(names))
             self.image = choose("image", wanted.image, IMAGE_COLUMNS, not texts)
         if only != "images":
-            self.text = choose("text", wanted.text, TEXT_COLUMNS, only is not None)
+            self.text = choose("text", wanted.text, TEXT_COLUMNS, wanted.both or only is not None)
 
     def pair(self) -> tuple[str, str]:
         """The columns of the image and of the text, where there must be both."""

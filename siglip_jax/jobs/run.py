@@ -71,6 +71,7 @@ def embed(
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
+    separator: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
 ) -> JobResult:
@@ -83,7 +84,7 @@ def embed(
       what: "images" or "texts".
       format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
       store: "float32" or "float16".
-      image_column, text_column, key_column: see `siglip_jax.data.open_items`.
+      image_column, text_column, key_column, separator: see `siglip_jax.data.open_items`.
       shard_size: items that are done whole or not at all, where the source has no shards.
       options: see `Options`.
 
@@ -100,6 +101,7 @@ def embed(
         image_column=image_column,
         text_column=text_column,
         key_column=key_column,
+        separator=separator,
     )
     return run(job, opened, out, model, Options(**options))
 
@@ -116,6 +118,7 @@ def score(
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
+    separator: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
 ) -> JobResult:
@@ -146,6 +149,7 @@ def score(
         image_column=image_column,
         text_column=text_column,
         key_column=key_column,
+        separator=separator,
     )
     return run(job, opened, out, model, Options(**options))
 
@@ -245,7 +249,7 @@ def _opened(
     return open_items(
         [os.fspath(spec) for spec in specs],
         **columns,
-        only=None if what == "pairs" else what,
+        only=what,
         shard_size=shard_size,
     )
 

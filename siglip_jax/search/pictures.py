@@ -33,6 +33,7 @@ def pictures_of(
             if not specs:
                 stack.enter_context(contextlib.suppress(ValueError))
             columns = {f"{what}_column": origin.get(what) for what in ("image", "text", "key")}
+            columns["separator"] = origin.get("separator")
             source = open_items(
                 origin["specs"],
                 **columns,

@@ -166,7 +166,11 @@ def test_strings():
     [
         ([], {}, r"there is no input; name a folder"),
         (["p"], {"shard_size": 0}, "shard_size must be at least 1, got 0"),
-        (["p"], {"only": "videos"}, "only must be 'images', 'texts' or None, got 'videos'"),
+        (
+            ["p"],
+            {"only": "videos"},
+            "only must be .*'pairs' or None, got 'videos'",
+        ),
         (["p"], {"only": "texts"}, "p: images have no texts; texts:FILE is a text a line"),
         (["texts:p/notes.txt"], {"only": "images"}, "p/notes.txt: texts have no images"),
         (["p"], {"key_column": "id"}, "p: images have no column of keys; leave out key_column"),

@@ -182,7 +182,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     source = open_items(
         args.images,
         **column_options(args),
-        only=None if args.pairs else "images",
+        only="pairs" if args.pairs else "images",
         shard_size=shard_size(args),
     )
     program = saved_program(args, local=True)

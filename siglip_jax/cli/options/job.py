@@ -21,6 +21,7 @@ _OF_JOBS = (
     "image_column",
     "text_column",
     "key_column",
+    "separator",
     "shard_size",
     "max_error_share",
     "shared",
