@@ -234,7 +234,8 @@ MODULES = {
     "cli.options.model": Row("options of all commands that run a model; loads it",
                              "allocator checkpoints config fetch model_files programs "
                              "preprocessing pretrained scoring cli"),
-    "cli.image_files": Row("files, folders, patterns, a list on stdin", "data.specs"),
+    "cli.image_files": Row("files, folders, patterns, a list on stdin",
+                           "data.specs data.text_list"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
     "cli.progress": Row("a bar on stderr for a person, lines for a log"),

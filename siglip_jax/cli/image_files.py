@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from siglip_jax.cli.options.model import read_lines
+from siglip_jax.data.text_list import read_lines
 from siglip_jax.messages import near_file
 
 

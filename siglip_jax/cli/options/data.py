@@ -1,6 +1,7 @@
 """The options of all commands that read datasets: their columns, and what may be unreadable."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from siglip_jax.cli.options.former import add_former
@@ -53,6 +54,14 @@ def add_data_arguments(parser: Any) -> None:
         metavar="SHARE",
         help="share of items that may be unreadable before the command stops (default: 0.01)",
     )
+
+
+def refuse_empty(option: str, texts: Sequence[str]) -> None:
+    """A ValueError if one of the texts given with an option says nothing."""
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            which = f"text {number} of {len(texts)}" if len(texts) > 1 else "the text"
+            raise ValueError(f"{option}: {which} is empty")
 
 
 def add_former_share(parser: Any) -> None:
