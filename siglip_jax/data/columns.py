@@ -148,7 +148,7 @@ def captions_beside(files: Mapping[str, bytes | None], text: str | None) -> tupl
         content = json.loads(files.get("json") or b"{}")
         if not isinstance(content, dict):
             raise ValueError(f"the .json must hold an object, got {type(content).__name__}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"its text cannot be read: {error}") from error
     names = [text] if text else TEXT_COLUMNS
     return next((found for n in names if (found := text_captions(content.get(n)))), ())

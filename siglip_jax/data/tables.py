@@ -260,7 +260,7 @@ def _objects(lines: Lines) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             where = f"before byte {lines.offset:,}"
             raise ValueError(f"{lines.name}: the line {where} is not JSON: {error}") from error
         if not isinstance(row, dict):

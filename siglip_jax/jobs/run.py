@@ -45,6 +45,7 @@ class Options:
       threads: that decode; default: as many as there are cores.
       memory: bytes of files and images being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
+      retry: do the shards again in which something could not be read.
       program: a saved one to start from (`siglip_jax.programs.load_program`), with its batches.
       report: called with a `JobProgress` a few times a second.
     """
@@ -56,6 +57,7 @@ class Options:
     threads: int | None = None
     memory: int = 2**30
     label_memory: int | None = None
+    retry: bool = False
     program: Any = None
     report: Callable[[JobProgress], None] = lambda progress: None
 
@@ -166,6 +168,8 @@ def run(
     errors = ErrorShare(options.max_error_share, kept=KEPT)
     check_folder(folder)
     shared = options.shared or jax.distributed.is_initialized()
+    if options.retry and shared:
+        raise ValueError("retry is for one process, which may not share the folder with others")
     with locked(folder, shared=shared), Stop() as stop:
         shards = source.shards()
         if not shards:
@@ -193,10 +197,18 @@ def run(
         if ledger.missing_files():
             (folder / SUMMARY).unlink(missing_ok=True)
         entries = ledger.entries()
+        if options.retry:
+            again = [shard for shard, entry in entries.items() if entry.errors]
+            for shard in again:
+                ledger.forget(shard)
+            if again:
+                (folder / SUMMARY).unlink(missing_ok=True)
+            entries = ledger.entries()
         errors.count = sum(entry.errors for entry in entries.values())
         todo = [shard for shard in range(len(shards)) if shard not in entries]
         if not todo and (folder / SUMMARY).exists():
-            return JobResult.of(folder, ledger, len(shards), already=True)
+            result = JobResult.of(folder, ledger, len(shards), already=True)
+            return dataclasses.replace(result, excessive=errors.exceeded(result.items))
         if not shared:
             _clean(folder.rglob(".*.tmp"))
         scorer = _scorer(model, job, source, options)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.data.open import SHARD_SIZE, open_items
+from siglip_jax.messages import escaped
 from siglip_jax.search.embeddings import Embeddings, Row
 
 
@@ -48,8 +49,11 @@ def pictures_of(
             if source.identity() != manifest.source["identity"]:
                 by_shard = {shard: set(wanted) for shard in range(len(source.shards()))}
             for shard, keys in by_shard.items():
+                # Names that are no Unicode have another spelling in the source.
+                asked = None if any("\\" in key for key in keys) else keys
                 with contextlib.suppress(ValueError):
-                    for item in source.read(shard, keys):
-                        if item.image is not None:
-                            found[wanted[item.key]] = item.image
+                    for item in source.read(shard, asked):
+                        row = wanted.get(escaped(item.key))
+                        if row is not None and item.image is not None:
+                            found[row] = item.image
     return found
