@@ -84,6 +84,7 @@ MODULES = {
     "preprocessing": Row("the names to import"),
     "preprocessing.profiles": Row("what changes scores before the model", "checkpoints config"),
     "preprocessing.decode": Row("files to uint8 RGB pixels"),
+    "preprocessing.signatures": Row("images by their first bytes; what else reads some"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
     "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
@@ -135,7 +136,8 @@ MODULES = {
     "data.failures": Row("what can go wrong between here and a bucket"),
     "data.remote": Row("files in buckets, through fsspec"),
     "data.storage": Row("files here and in buckets: found, listed, read"),
-    "data.specs": Row("what the words of a command stand for: files, each of a kind"),
+    "data.specs": Row("what the words of a command stand for: files, each of a kind",
+                      "preprocessing.signatures"),
     "data.*": Row("the formats, a file each; training batches of pairs",
                   "checkpoints config preprocessing weights.staging"),
 

@@ -9,7 +9,7 @@ from siglip_jax.messages import suggestions
 
 # The order decides where a tar has an image twice.
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
-IMAGE_ENDINGS += ("jpe", "jfif", "ppm", "pgm", "pbm", "ico")
+IMAGE_ENDINGS += ("jpe", "jfif", "ppm", "pgm", "pbm", "ico", "heic", "heif", "jxl", "mpo")
 TEXT_ENDINGS = ("txt", "json")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ENDINGS = (".parquet", ".pq")

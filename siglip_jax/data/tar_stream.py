@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from siglip_jax.data.signatures import HEAD
 from siglip_jax.data.storage import open_binary, whole_only
+from siglip_jax.preprocessing.signatures import HEAD
 
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _FAILURES = (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error)

@@ -14,9 +14,9 @@ from siglip_jax.data.columns import (
     text_endings,
 )
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
-from siglip_jax.data.signatures import image_format
 from siglip_jax.data.storage import Stored, read_range
 from siglip_jax.data.tar_stream import LARGEST, Damaged, Member, members
+from siglip_jax.preprocessing.signatures import image_format
 
 _MOST = 256  # members of one key that are held
 

@@ -119,7 +119,9 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     from siglip_jax.jobs.run import run as run_in
 
     texts = _texts(args)
-    of_texts = bool(texts or args.texts_file or (args.text_column and not args.image_column))
+    named = any(source.startswith("texts:") for source in args.sources or ())
+    column = args.text_column and not args.image_column
+    of_texts = bool(texts or args.texts_file or named or column)
     what: Literal["images", "texts"] = "texts" if of_texts else "images"
     job = Job(
         kind="embed",
