@@ -209,6 +209,7 @@ MODULES = {
     "doctor.embeddings_file": Row("another pipeline's embeddings", "config verify.inputs"),
 
     "cli": Row("empty"),
+    "__main__": Row("python -m siglip_jax", "cli.main"),
     "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch"),
     "cli.advice": Row("what an error about a model asks for, in options", "errors"),
     "cli.description": Row("a checkpoint's facts as plain JSON types", "checkpoints config"),

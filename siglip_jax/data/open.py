@@ -3,6 +3,7 @@
 import bisect
 import itertools
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 from siglip_jax.data.columns import Only, Wanted, refuse_missing
 from siglip_jax.data.failures import SettingError
@@ -88,7 +89,12 @@ def open_items(
         both=only == "pairs",
     )
     source = _opened(specs, wanted, shard_size)
-    source.origin = {"specs": specs, **wanted._asdict(), "shard_size": shard_size}
+    source.origin = {
+        "specs": specs,
+        **wanted._asdict(),
+        "shard_size": shard_size,
+        "folder": str(Path.cwd()),  # that local paths are relative to
+    }
     return source
 
 

@@ -86,3 +86,22 @@ def test_names_that_are_not_unicode(model, tmp_path):
     result = embed(source, tmp_path / "texts", model=model, what="texts", max_error_share=1)
     assert table(tmp_path / "texts").column("error").to_pylist()[0] is None
     assert "not valid Unicode" in table(tmp_path / "texts").column("error").to_pylist()[1]
+
+
+def test_images_are_found_again_from_any_working_folder(model, tmp_path, monkeypatch):
+    """Other files of the same names were shown, without a word."""
+    for folder, seed in (("here", 1), ("there", 2)):
+        (tmp_path / folder / "pics").mkdir(parents=True)
+        (tmp_path / folder / "pics" / "a.png").write_bytes(picture(seed, 20 + seed))
+    monkeypatch.chdir(tmp_path / "here")
+    embed("pics", tmp_path / "out", model=model)
+    embed(["pics/a.png", "pics"], tmp_path / "several", model=model)
+    monkeypatch.chdir(tmp_path / "there")
+    right = str(tmp_path / "here/pics/a.png")
+    row = Row("a.png", None, 0, 0)
+    assert pictures_of(open_embeddings(tmp_path / "out"), [row]) == {row: right}
+    row = Row("pics/a.png", None, 0, 0)
+    assert pictures_of(open_embeddings(tmp_path / "several"), [row]) == {row: right}
+    with pytest.warns(UserWarning, match="pics: not what the job read: files have changed"):
+        found = pictures_of(open_embeddings(tmp_path / "out"), [row], ["pics"])
+    assert found == {}
