@@ -38,6 +38,7 @@ def read_text_list(path: str) -> list[str]:
     Raises:
       ValueError: if it cannot be read, is empty, or holds something that is no string.
 
+    >>> from pathlib import Path
     >>> _ = Path("labels.json").write_text('{"1": "a cat", "0": "a dog"}')
     >>> read_text_list("labels.json")
     ['a dog', 'a cat']

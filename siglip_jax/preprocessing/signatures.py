@@ -23,7 +23,7 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
 
 
 def image_format(head: bytes) -> str | None:
-    """The format of an image that begins with `head`; None if it is no image.
+    r"""The format of an image that begins with `head`; None if it is no image.
 
     >>> image_format(b"GIF89a" + bytes(10)), image_format(b"\0\0\0\x18ftypheic"), image_format(b"")
     ('GIF', 'HEIC', None)

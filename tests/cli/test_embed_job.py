@@ -178,3 +178,9 @@ def test_an_empty_archive_is_no_success(cli, model, tmp_path):
     code, out, err = cli("embed", "a.tar", "--model", model, "--out", "z")
     assert (code, err) == (2, [])
     assert out.startswith("z: 0 items in 1 shards: there is none in the source")
+
+
+def test_a_bulk_job_has_no_default_model(cli, pictures):
+    for argv in (("embed", pictures), ("score", pictures, "--labels", "a cat")):
+        code, _, err = cli(*argv, "--out", "z")
+        assert code == 2 and len(err) == 1 and "--model is missing: a bulk job has no" in err[0]

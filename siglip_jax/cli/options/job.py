@@ -70,6 +70,11 @@ def shard_size(args: argparse.Namespace) -> int:
 
 def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     """Runs `call(report=..., ...)`, with a bar, and says how it ended; the exit code."""
+    if args.model is None:
+        raise ValueError(
+            "--model is missing: a bulk job has no default; give the name of a checkpoint, such as "
+            "ViT-B-16-SigLIP (see siglip-jax list), or siglip_emoji for the bundled one"
+        )
     join(args.distributed)
     options: dict[str, Any] = {
         "shared": args.shared,
