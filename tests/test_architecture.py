@@ -83,6 +83,7 @@ MODULES = {
 
     "preprocessing": Row("the names to import"),
     "preprocessing.profiles": Row("what changes scores before the model", "checkpoints config"),
+    "preprocessing.image_settings": Row("an image profile in other systems' words"),
     "preprocessing.decode": Row("files to uint8 RGB pixels"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
     "preprocessing.torch_resize": Row("torchvision's resizes of uint8 in numpy"),
@@ -254,8 +255,8 @@ MODULES = {
     "converters": Row("the names to import"),
     # One row each once their number has settled.
     "converters.*": Row("other systems' files and ours, by tables of rules",
-                        "checkpoints config errors weights preprocessing.profiles "
-                        "preprocessing.text"),
+                        "checkpoints config errors weights preprocessing.image_settings "
+                        "preprocessing.profiles preprocessing.text"),
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.

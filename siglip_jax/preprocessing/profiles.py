@@ -51,6 +51,8 @@ Lower = Literal["ascii", "unicode", "none"]
 Clean = Literal["none", "delete_punctuation", "canonicalize"]
 ProfileName = Literal["big_vision", "transformers", "open_clip"]
 PROFILES: tuple[str, ...] = get_args(ProfileName)
+# The name of a profile that the files of a model state, which is no system's.
+FOLDER = "folder"
 # The fields of an image profile that files written before they existed have not, and what
 # such files mean.
 ADDED: dict[str, Any] = {"fit": "squash", "fill": [0, 0, 0]}
@@ -121,7 +123,7 @@ class ImageProfile:
             raise ValueError(f"ImageProfile: crop must be above 0 and at most 1, got {self.crop!r}")
         if self.res is None and self.fit != "squash":
             raise ValueError(f"ImageProfile: fit {self.fit} needs res; NaFlex keeps aspect ratios")
-        object.__setattr__(self, "value_range", _low_high(self.value_range))
+        object.__setattr__(self, "value_range", pixel_range(self.value_range))
         if self.background is not None:
             object.__setattr__(
                 self, "background", _colour("background", self.background, " or None")
@@ -129,7 +131,7 @@ class ImageProfile:
         object.__setattr__(self, "fill", _colour("fill", self.fill))
 
 
-def _low_high(given: Any) -> PixelRange:
+def pixel_range(given: Any) -> PixelRange:
     """A range with numbers where all colours have the same, else with three each."""
     try:
         ends = [[float(v) for v in (end if isinstance(end, tuple | list) else [end] * 3)]
