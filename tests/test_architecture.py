@@ -100,6 +100,7 @@ MODULES = {
     "models.vision": Row("image tower of a fixed resolution", "config preprocessing", jax=True),
     "models.naflex": Row("image tower for any aspect ratio", "config preprocessing", jax=True),
     "models.text": Row("text tower", "config", jax=True),
+    "models.inputs": Row("inputs that a model refuses at trace", "config preprocessing", jax=True),
     "models.two_towers": Row("both towers, temperature and bias", "config preprocessing", jax=True),
 
     "programs": Row("the names to import"),
@@ -125,6 +126,8 @@ MODULES = {
     "scoring.rows": Row("what items become: prepared, embedded, or in error"),
     "scoring.preparation": Row("from an item to what the towers take, in bounded memory",
                                "config data.item models preprocessing", jax=True),
+    "scoring.ready": Row("arrays that cannot be ready for a model, refused",
+                         "models preprocessing", jax=True),
     "scoring.reading": Row("items read in a thread and prepared in a pool, in order"),
     "scoring.pipeline": Row("from items to rows of embeddings; the one road",
                             "programs", jax=True),
