@@ -71,7 +71,10 @@ def settings_of(image: ImageProfile) -> dict[str, str]:
     """
     mean, std = mean_and_std(image.value_range)
     plain = {name: getattr(image, name) for name in ("res", "max_patches", "fit", "resize")}
-    plain |= {"mean": _spoken(mean), "std": _spoken(std), "crop": f"{image.crop:.4g}"}
+    plain |= {"mean": _spoken(mean), "std": _spoken(std), "crop": "none"}
+    side = int(image.res / image.crop) if image.res is not None else None
+    if side != image.res:
+        plain["crop"] = f"{image.res} of {side}"
     plain["fill"] = _spoken(list(image.fill)) if image.fit == "longest" else "none"
     return {name: str(plain[name]) for name in SETTINGS}
 
