@@ -6,7 +6,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from siglip_jax.config import Siglip
 from siglip_jax.messages import reason
@@ -64,7 +64,7 @@ def _read(card: Settings, released: ImageProfile) -> ImageProfile:
 
 
 def _three(value: Any) -> list[float]:
-    return value if isinstance(value, list) else [value] * 3
+    return cast(list[float], value if isinstance(value, list) else [value] * 3)
 
 
 def preprocess_cfg(image: ImageProfile) -> dict[str, Any]:

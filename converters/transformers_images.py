@@ -142,8 +142,8 @@ def _square(value: Any, card: Settings) -> dict[str, Any]:
         raise ValueError(
             f"size is {size}, which is no square" + ("" if crop else " without a crop")
         )
-    res = side if crop is None else crop.get("height")
-    if crop is not None and (crop.get("height") != crop.get("width") or res > side):
+    res = side if crop is None else crop.get("height", 0)
+    if crop is not None and (crop != {"height": res, "width": res} or not 0 < res <= side):
         raise ValueError(f"crop_size is {crop} of a size of {side}")
     return {"res": res, "fit": fit, "crop": crop_share(res, side)}
 

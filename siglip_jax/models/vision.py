@@ -31,9 +31,9 @@ def value_range(
     Array([-1. , -0.6,  1. ], dtype=float32)
     """
     if isinstance(low, tuple) or isinstance(high, tuple):
-        ends = (np.broadcast_to(np.asarray(end, np.float32), (1, 1, 1, 3)) for end in (low, high))
-        start, stop = ends
-        return start + image.astype(jnp.float32) / 255.0 * (stop - start)
+        ends = np.asarray([np.broadcast_to(end, 3) for end in (low, high)], np.float32)
+        low_each, high_each = jnp.asarray(ends).reshape(2, 1, 1, 1, 3)
+        return low_each + image.astype(jnp.float32) / 255.0 * (high_each - low_each)
     return low + image.astype(jnp.float32) / 255.0 * (high - low)
 
 
