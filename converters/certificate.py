@@ -46,7 +46,8 @@ def make_certificate(record: Record) -> dict[str, Any]:
     `tensors` accounts for each one: `used` has a row for each that was written,
     `dropped` the rule by which a stored one was left out, `added` what only the target
     has. `round_trip.bit_equal` says that what was written was read back and is, bit for
-    bit, what the source holds.
+    bit, what the source holds. `preprocessing` lists the settings of the source that are not
+    those of the released weights, as they were written, and the names of those that are lost.
     """
     used = [
         {
@@ -82,6 +83,7 @@ def make_certificate(record: Record) -> dict[str, Any]:
             "written": len(used),
             "added": len(record.added),
         },
+        "preprocessing": record.preprocessing,
         "notes": list(record.notes),
         "tensors": {"used": used, "dropped": record.dropped, "added": record.added},
         "sha256": record.tensors,

@@ -6,6 +6,7 @@ read back and compared with what was read, and a certificate is laid beside it.
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,14 +16,16 @@ import numpy as np
 
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
-from siglip_jax.preprocessing.profiles import custom_profile
+from siglip_jax.preprocessing.profiles import ImageProfile, Profile, custom_profile
 from siglip_jax.preprocessing.text import Tokenizer
 from siglip_jax.weights.digest import tensor_digest
 from siglip_jax.weights.layout import parameter_shapes
 
+from . import siglip_folder
 from .certificate import certificate_path, make_certificate, write_certificate
 from .checkpoint import OpenCheckpoint, released_vocabulary
 from .destination import replacing
+from .folder_images import FolderImages, preprocessing_notes
 from .format import Format
 from .formats import FORMATS, open_checkpoint
 from .loop_form import LoopForm
@@ -96,6 +99,7 @@ def convert(
         tower = _tower(opened, to, tower)
         made = _outputs(opened, to, tower, dtype, scan_image, scan_text)
         settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name)
+        images = _own_images(opened, tower)
         tensors: dict[str, str] = {}
         reader = LoopForm(opened.reader)
         written = sum(output.header.nbytes for output in made)
@@ -110,6 +114,7 @@ def convert(
             _write(temporary, to, opened.config, tower, made, items, settings)
             if verify:
                 _verify(temporary, to, opened.config, tower, tensors, count)
+            kept = images.record(_said(temporary, to)) if images is not None else None
             files = sorted(p for p in temporary.parent.rglob("*") if p.is_file())
             target_files = file_digests(files, temporary.parent)
             source_files = file_digests(opened.files, _base(opened))
@@ -129,7 +134,12 @@ def convert(
                 tensors=dict(sorted(tensors.items())),
                 exact=all(reader.dtype(n) == o.header.dtype for o in made for n in o.parts),
                 verified=verify,
-                notes=(*opened.notes, *settings["notes"]),
+                preprocessing=kept,
+                notes=(
+                    *opened.notes,
+                    *settings["notes"],
+                    *preprocessing_notes(kept, to, opened.config),
+                ),
             )
             write_certificate(certificate_path(temporary, to), make_certificate(record))
         return record
@@ -210,7 +220,8 @@ def _settings(
     if destination.suffix != (form.ending or destination.suffix):
         raise ValueError(f"{destination}: a file of format {to} must be named {form.ending}")
     row, config, notes = opened.like, opened.config.only(tower), ()
-    profile = opened.profile if pad is None else None
+    profile = _profile(opened, tower, pad) if to == siglip_folder.FORMAT.name else None
+    images = _own_images(opened, tower)
     pad = opened.pad if pad is None else pad
     path = Path(vocabulary) if vocabulary is not None else opened.vocabulary
     if not form.vocabulary or config.text is None:
@@ -232,6 +243,7 @@ def _settings(
     return {
         "pad": pad,
         "profile": profile,
+        "images": images.said if images is not None else None,
         "vocabulary": path,
         "name": chosen,
         "tokenizer_name": f"timm/{row.open_clip[0]}" if row else chosen,
@@ -239,6 +251,34 @@ def _settings(
         "destination": destination,
         "notes": notes,
     }
+
+
+def _own_images(opened: OpenCheckpoint, tower: Tower | None) -> FolderImages | None:
+    """How the source wants images prepared, where that is not as for the released weights."""
+    images = opened.own_images if tower != "text" else None
+    return images if images is not None and images.own else None
+
+
+def _profile(opened: OpenCheckpoint, tower: Tower | None, pad: int | None) -> Profile | None:
+    """The profile of a folder of ours; None where that of the released weights will do."""
+    if opened.profile is not None:
+        profile = opened.profile
+    elif (images := _own_images(opened, tower)) is not None and images.said is not None:
+        known = opened if pad is None else dataclasses.replace(opened, pad=pad)
+        profile = known.profile_named()
+    else:
+        return None
+    if pad is None:
+        return profile
+    return dataclasses.replace(profile, text=dataclasses.replace(profile.text, pad=pad))
+
+
+def _said(path: Path, to: str) -> ImageProfile | None:
+    """What the files that were written say about preparing images."""
+    if _format(to).config is None:
+        return None
+    with open_checkpoint(path) as written:
+        return written.own_images.said if written.own_images is not None else None
 
 
 def _write(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
+from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
 from siglip_jax.weights.layout import parameter_shapes
 
 from . import hf_tokenizer, timm
@@ -18,6 +19,7 @@ from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
+from .open_clip_images import preprocess_cfg, read_images
 from .rules import Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .translation import translate
 
@@ -68,6 +70,7 @@ def write_files(
     pad: int | None,
     vocabulary: Path | None,
     tokenizer_name: str,
+    images: ImageProfile | None = None,
     **unused: Any,
 ) -> None:
     """Everything but the weights: configuration, preprocessing, tokenizer."""
@@ -77,7 +80,8 @@ def write_files(
         (folder / VISUAL).mkdir()
         write_json(folder / VISUAL / timm.CONFIG, timm.card(vision))
         name = f"{_LOCAL}{destination.resolve() / VISUAL}"
-    side = vision.res if isinstance(vision, Vision) else vision.posemb_grid * vision.patch
+    images = images or custom_profile(config, pad or 0, "open_clip").image
+    side = images.res if isinstance(vision, Vision) else vision.posemb_grid * vision.patch
     text_cfg: dict[str, Any] = {
         "context_length": text.length,
         "vocab_size": text.vocab_size,
@@ -106,13 +110,7 @@ def write_files(
         },
         "text_cfg": text_cfg,
     }
-    preprocess_cfg = {
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.5, 0.5, 0.5],
-        "interpolation": "bicubic",
-        "resize_mode": "squash",
-    }
-    write_json(folder / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
+    write_json(folder / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg(images)})
     if vocabulary is not None and pad is not None:
         hf_tokenizer.write(folder, vocabulary, pad, text.length)
 
@@ -136,6 +134,8 @@ def open_folder(
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_OTHERS)))
     reader, dropped = translate(stored, steps(config), DROP)
     known = released_vocabulary(config)
+    pad = known.pad if known else hf_tokenizer.read_pad(path)
+    stated = (path / CONFIG).is_file()
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,
@@ -144,7 +144,8 @@ def open_folder(
         config=config,
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
-        pad=known.pad if known else hf_tokenizer.read_pad(path),
+        pad=pad,
+        images=read_images(read_settings(path / CONFIG), config, pad) if stated else None,
         notes=notes,
     )
 

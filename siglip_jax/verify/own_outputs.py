@@ -49,18 +49,20 @@ def bundled_inputs(source: OpenCheckpoint, to: str) -> TowerInputs:
     config = source.config
     profile = custom_profile(config, source.pad or 0, FORMATS[to].profile)
     vision, text = config.vision, config.text
+    stated = source.own_images.said if source.own_images is not None else None
+    images = stated or profile.image
     many: list[Any] = []
     for picture in pictures().values() if vision else ():
         if isinstance(vision, NaFlexVision):
-            many.append(naflex_patches(picture, profile.image, vision.patch))
+            many.append(naflex_patches(picture, images, vision.patch))
         else:
-            many.append(to_float(preprocess_image(picture, profile.image)))
+            many.append(to_float(preprocess_image(picture, images), images.value_range))
     if not many:
-        images = None
+        ready = None
     elif config.naflex:
-        images = Patches(*map(np.stack, zip(*many, strict=True)))
+        ready = Patches(*map(np.stack, zip(*many, strict=True)))
     else:
-        images = np.stack(many)
+        ready = np.stack(many)
     if text is None:
         texts, what = None, ""
     elif source.vocabulary is not None:
@@ -72,7 +74,7 @@ def bundled_inputs(source: OpenCheckpoint, to: str) -> TowerInputs:
         texts, what = rng.integers(0, text.vocab_size, shape).astype(np.int32), "random"
     pictured = f"{len(many)} bundled pictures" if many else ""
     written = f"{len(texts)} {what} texts" if texts is not None else ""
-    return TowerInputs(images, texts, " and ".join(filter(None, (pictured, written))))
+    return TowerInputs(ready, texts, " and ".join(filter(None, (pictured, written))))
 
 
 def own_outputs(
