@@ -8,10 +8,11 @@ from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
-from siglip_jax.preprocessing.profiles import Profile, custom_profile, profile_for
+from siglip_jax.preprocessing.profiles import Clean, Lower, Profile, custom_profile, profile_for
 from siglip_jax.weights.reader import Reader
 
-VOCABULARY_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model")
+TOKENIZER_JSON = "tokenizer.json"
+VOCABULARY_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model", TOKENIZER_JSON)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,10 @@ class OpenCheckpoint:
       files: what is read, for digests.
       config: the architecture, of the towers that there are.
       dropped: stored tensors that are no weights of the model, and by which rule.
-      vocabulary: sentencepiece file beside the weights.
+      vocabulary: sentencepiece file beside the weights, or `tokenizer.json` where that is all.
       pad: padding id of texts, where the files or the vocabulary tell: 1 for SigLIP,
         0 for SigLIP 2.
+      text_settings: case and cleaning of texts, where a `tokenizer.json` states them.
       profile: preprocessing, where the files hold one of ours.
       given_name: what the files call the model.
       notes: what another system does differently with these files, a line each.
@@ -41,6 +43,7 @@ class OpenCheckpoint:
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     vocabulary: Path | None = None
     pad: int | None = None
+    text_settings: tuple[Lower, Clean] | None = None
     profile: Profile | None = None
     given_name: str | None = None
     notes: tuple[str, ...] = ()
@@ -109,13 +112,22 @@ class OpenCheckpoint:
             return chosen
         return dataclasses.replace(chosen, image=dataclasses.replace(chosen.image, res=res))
 
+    def with_text_settings(self, profile: Profile) -> Profile:
+        """`profile` with the case and cleaning that the files state, where they do."""
+        if self.text_settings is None:
+            return profile
+        lower, clean = self.text_settings
+        text = dataclasses.replace(profile.text, lower=lower, clean=clean)
+        return dataclasses.replace(profile, text=text)
+
     def _custom_profile(self, profile: str) -> Profile:
         # What pads texts tells SigLIP from SigLIP 2, whose images only transformers prepares
         # in two ways.
         if self.pad is not None or (self.tower == "image" and profile != "transformers"):
             known = released_vocabulary(self.config)
             name = known.name if known and known.pad == self.pad else None
-            return custom_profile(self.config, self.pad or 0, profile, name)
+            made = custom_profile(self.config, self.pad or 0, profile, name)
+            return self.with_text_settings(made)
         advice = "pass a Profile (siglip_jax.preprocessing.custom_profile)"
         if self.tower == "image":
             fact = (
@@ -145,7 +157,7 @@ def released_vocabulary(config: Siglip) -> Vocabulary | None:
 
 
 def vocabulary_beside(folder: Path, config: Siglip) -> Path | None:
-    """A sentencepiece file in `folder`, by the names systems give it."""
+    """The vocabulary in `folder`, by the names systems give it; sentencepiece goes first."""
     if config.text is None:
         return None
     known = released_vocabulary(config)

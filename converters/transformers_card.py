@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
-from siglip_jax.preprocessing.profiles import custom_profile
+from siglip_jax.preprocessing.profiles import TextProfile, custom_profile
 
 from . import hf_tokenizer
 from .json_file import Settings, read_settings, write_json
@@ -36,6 +36,7 @@ def write_files(
     pad: int | None,
     dtype: str,
     vocabulary: Path | None,
+    text_profile: TextProfile | None = None,
     **unused: Any,
 ) -> None:
     """Everything but the weights: configuration, image processor, tokenizer."""
@@ -55,8 +56,10 @@ def write_files(
     write_json(folder / CONFIG, {**card, "dtype": dtype, "torch_dtype": dtype})
     if part.vision is not None:
         write_json(folder / IMAGES, _image_processor(config, name, pad))
-    if part.text is not None and vocabulary is not None and pad is not None:
-        hf_tokenizer.write(folder, vocabulary, pad, part.text.length, f"{name}Processor")
+    if part.text is not None and vocabulary is not None and text_profile is not None:
+        hf_tokenizer.write(
+            folder, vocabulary, text_profile, f"{name}Processor", naflex=config.naflex
+        )
 
 
 def _vision_card(vision: Vision | NaFlexVision, kind: str) -> dict[str, Any]:

@@ -88,6 +88,7 @@ MODULES = {
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
     "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
     "preprocessing.text": Row("strings to token ids", "checkpoints"),
+    "preprocessing.tokenizer_json": Row("tokenizer.json in place of a sentencepiece model"),
     "preprocessing.device_resize": Row("the same resize on a device", jax=True),
 
     "models": Row("the names to import", jax=True),
@@ -253,7 +254,7 @@ MODULES = {
     # One row each once their number has settled.
     "converters.*": Row("other systems' files and ours, by tables of rules",
                         "checkpoints config errors weights preprocessing.profiles "
-                        "preprocessing.text"),
+                        "preprocessing.text preprocessing.tokenizer_json"),
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.
