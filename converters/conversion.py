@@ -6,6 +6,7 @@ read back and compared with what was read, and a certificate is laid beside it.
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -137,6 +138,36 @@ def convert(
             )
             write_certificate(certificate_path(temporary, to), make_certificate(record))
         return record
+
+
+def target_profile(
+    source: OpenCheckpoint,
+    to: str,
+    *,
+    tower: Tower | None = None,
+    pad: int | None = None,
+    vocabulary: Path | None = None,
+) -> Profile | None:
+    """The preprocessing by which what `convert` writes gives the scores that the model has here.
+
+    A model of one's own has its profile; released weights, and others that bring none, have the
+    one that is named for the system. None where nothing says how texts are padded.
+
+    Raises:
+      ValueError: as `convert`.
+    """
+    form = _format(to)
+    profile = source.profile if pad is None else None
+    if profile is not None and source.checkpoint is None:
+        return profile
+    pad = source.pad if pad is None else pad
+    if pad is None and form.needs_pad(source.config, tower, vocabulary is not None):
+        return None
+    made = custom_profile(source.config, pad or 0, form.profile)
+    if vocabulary is None or pad is None or form.steps is None:
+        return made
+    text, _ = _text_profile(source, form, profile, source.config, pad, vocabulary)
+    return dataclasses.replace(made, text=text)
 
 
 def _opened(

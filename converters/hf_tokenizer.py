@@ -74,7 +74,7 @@ def write(
       vocabulary: a sentencepiece file or a `tokenizer.json`.
       text: what the ids have to be.
       processor: the processor class that the tokenizer is a part of.
-      naflex: whether it goes beside a NaFlex model, which changes what AutoTokenizer makes.
+      naflex: whether it goes beside a whole NaFlex model, which changes what AutoTokenizer makes.
 
     Raises:
       ValueError: if no file gives the ids of `text`.

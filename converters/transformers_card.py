@@ -43,6 +43,7 @@ def write_files(
     kind = "siglip2" if config.naflex else "siglip"
     name = "Siglip2" if config.naflex else "Siglip"
     part = config.only(tower)
+    whole = part.tower is None
     vision = _vision_card(part.vision, kind) if part.vision else {}
     text = _text_card(part.text, kind, pad) if part.text else {}
     if part.tower is None:
@@ -58,7 +59,7 @@ def write_files(
         write_json(folder / IMAGES, _image_processor(config, name, pad))
     if part.text is not None and vocabulary is not None and text_profile is not None:
         hf_tokenizer.write(
-            folder, vocabulary, text_profile, f"{name}Processor", naflex=config.naflex
+            folder, vocabulary, text_profile, f"{name}Processor", naflex=part.naflex and whole
         )
 
 

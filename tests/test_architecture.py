@@ -193,6 +193,8 @@ MODULES = {
     "verify.own_outputs": Row("what siglip_jax computes for bundled inputs",
                               "config converters doctor.wrong_towers models preprocessing "
                               "weights.load"),
+    "verify.library_processing": Row("what a folder's own processor makes of bundled inputs",
+                                     "config", torch=True),
     "verify.live_library": Row("what the library that a folder is for computes",
                                "config converters",
                                torch=True),
