@@ -48,6 +48,8 @@ def make_certificate(record: Record) -> dict[str, Any]:
     `dropped` the rule by which a stored one was left out, `added` what only the target
     has. `round_trip.bit_equal` says that what was written was read back and is, bit for
     bit, what the source holds. `certifies` says in words what all of that proves.
+    `preprocessing` lists the settings of the source that are not those of the released
+    weights, as they were written, and the names of those that are lost.
     """
     used = [
         {
@@ -83,6 +85,7 @@ def make_certificate(record: Record) -> dict[str, Any]:
             "written": len(used),
             "added": len(record.added),
         },
+        "preprocessing": record.preprocessing,
         "notes": [without_folders(note, *_places(record)) for note in record.notes],
         "tensors": {"used": used, "dropped": record.dropped, "added": record.added},
         "sha256": record.tensors,

@@ -6,10 +6,20 @@ from typing import Self
 
 from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
-from siglip_jax.config import Siglip, Tower
+from siglip_jax.config import Siglip, Tower, Vision
 from siglip_jax.errors import ModelError
-from siglip_jax.preprocessing.profiles import Clean, Lower, Profile, custom_profile, profile_for
+from siglip_jax.messages import choose
+from siglip_jax.preprocessing.profiles import (
+    FOLDER,
+    PROFILES,
+    Profile,
+    custom_profile,
+    profile_for,
+)
+from siglip_jax.preprocessing.tokenizer_json import TextSettings
 from siglip_jax.weights.reader import Reader
+
+from .folder_images import FolderImages, images_of_profile
 
 TOKENIZER_JSON = "tokenizer.json"
 VOCABULARY_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model", TOKENIZER_JSON)
@@ -31,6 +41,7 @@ class OpenCheckpoint:
         0 for SigLIP 2.
       text_settings: case and cleaning of texts, where a `tokenizer.json` states them.
       profile: preprocessing, where the files hold one of ours.
+      images: what the files of another system say about preparing images.
       given_name: what the files call the model.
       notes: what another system does differently with these files, a line each.
     """
@@ -43,8 +54,9 @@ class OpenCheckpoint:
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     vocabulary: Path | None = None
     pad: int | None = None
-    text_settings: tuple[Lower, Clean] | None = None
+    text_settings: TextSettings | None = None
     profile: Profile | None = None
+    images: FolderImages | None = None
     given_name: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -89,36 +101,129 @@ class OpenCheckpoint:
         self.config.needs("image", what="resolutions", name=self.name)
         return self.config.at_resolution(res)
 
-    def profile_named(self, profile: str | Profile, *, res: int | None = None) -> Profile:
-        """The preprocessing that belongs to it.
+    def profile_named(
+        self, profile: str | Profile | None = None, *, res: int | None = None
+    ) -> Profile:
+        """The preprocessing that belongs to it, or another system's.
 
         Args:
-          profile: the system to follow, or a profile of one's own; files that hold a profile
-            have the last word.
+          profile: the system to follow (of a folder of its own, with that folder's settings);
+            "folder", what the files say; or a profile of one's own. None is "folder" where
+            the files hold a profile of ours or settings that are not the released ones, else
+            big_vision's, as the weights were trained.
           res: pixels that the model is run at, where not its own.
 
         Raises:
-          ValueError: if there is no such system, or nothing tells how texts are padded.
+          ValueError: if there is no such system, the files do not say what is asked of them,
+            or nothing tells how texts are padded.
         """
-        if self.profile is not None:
-            chosen = self.profile
-        elif isinstance(profile, Profile):
-            chosen = profile
-        elif self.checkpoint is not None:
-            chosen = profile_for(self.checkpoint, profile)
-        else:
-            chosen = self._custom_profile(profile)
+        chosen = profile if isinstance(profile, Profile) else self._chosen(profile)
         if res is None or res == getattr(self.config.vision, "res", None):
             return chosen
         return dataclasses.replace(chosen, image=dataclasses.replace(chosen.image, res=res))
 
     def with_text_settings(self, profile: Profile) -> Profile:
         """`profile` with the case and cleaning that the files state, where they do."""
-        if self.text_settings is None:
+        found = self.text_settings
+        # Released weights keep big_vision's treatment of texts, whichever class reads them.
+        if found is None or not (found.own or self.checkpoint is None):
             return profile
-        lower, clean = self.text_settings
-        text = dataclasses.replace(profile.text, lower=lower, clean=clean)
+        text = dataclasses.replace(profile.text, lower=found.lower, clean=found.clean)
         return dataclasses.replace(profile, text=text)
+
+    def profile_note(self, profile: str | Profile | None = None) -> str | None:
+        """One line of the folder's own settings: that they are followed, though they are not
+        the released ones and nobody asked for them, or which of them `profile` leaves aside.
+
+        None where there is nothing to say. `profile` is as for `profile_named`.
+        """
+        if isinstance(profile, Profile):
+            return None
+        images = self.own_images
+        if self._follows(profile):
+            if profile is not None or images is None or self.profile is not None:
+                return None
+            return (
+                f"{images.file} is followed, whose settings are not those of the released "
+                f"weights: {images.beside(images.released, 'released')}; profile folder says "
+                "so, profile big_vision leaves them aside"
+            )
+        chosen = self.profile_named(profile)
+        apart = [images.beside(chosen.image, chosen.name)] if images is not None else []
+        if self.profile is not None:
+            ours, theirs = self.profile.text, chosen.text
+            usual = self._named(images.system if images is not None else "big_vision").text
+            apart += [
+                f"{name} {getattr(ours, name)} ({chosen.name}: {getattr(theirs, name)})"
+                for name in ("lower", "clean")
+                if getattr(ours, name) not in (getattr(usual, name), getattr(theirs, name))
+            ]
+        where = images.file if images is not None else self.path
+        said = ", ".join(filter(None, apart))
+        return f"profile {chosen.name} leaves aside what {where} says: {said}" if said else None
+
+    @property
+    def own_images(self) -> FolderImages | None:
+        """What its files say about images, of ours as of other systems."""
+        if self.profile is None or self.config.vision is None:
+            return self.images
+        return images_of_profile(self.profile, self.config, self.files[0])
+
+    def _follows(self, name: str | None) -> bool:
+        """Whether `name` asks for what the files say."""
+        if self.profile is not None:
+            return name in (None, FOLDER)
+        if self.images is None:
+            return False
+        return name == FOLDER or (self.images.own and name in (None, self.images.system))
+
+    def _chosen(self, name: str | None) -> Profile:
+        if name is not None:
+            choose("profile", name, (*PROFILES, FOLDER))
+        if self._follows(name):
+            return self.profile or self._folder_profile(name)
+        if name == FOLDER:
+            raise ModelError(
+                f"{self.path} does not say how its images are prepared",
+                needs="preprocessing",
+                advice='pass profile="big_vision", "transformers" or "open_clip"',
+            )
+        named = self._named(name or "big_vision")
+        if self.profile is None:
+            return named
+        # What is the model's or ours to choose, and no system's.
+        image, text = self.profile.image, self.profile.text
+        return dataclasses.replace(
+            named,
+            image=dataclasses.replace(
+                named.image, background=image.background, max_pixels=image.max_pixels
+            ),
+            text=dataclasses.replace(named.text, vocabulary=text.vocabulary, eos=text.eos),
+        )
+
+    def _folder_profile(self, name: str | None) -> Profile:
+        """The profile that another system's files state."""
+        images = self.images
+        assert images is not None
+        if images.said is None:
+            raise ModelError(
+                f"{images.file}: {images.problem}, which siglip_jax does not do",
+                needs="preprocessing",
+                advice='pass profile="big_vision" to leave that aside',
+            )
+        if self.tower == "image":
+            text = custom_profile(self.config, self.pad or 0, images.system).text
+        else:
+            text = self._named(images.system).text
+        image, vision = images.said, self.config.vision
+        if isinstance(vision, Vision) and image.res not in (vision.res, vision.grid * vision.patch):
+            image = dataclasses.replace(image, res=vision.res)  # the note names the other
+        return Profile(name=name or FOLDER, image=image, text=text)
+
+    def _named(self, name: str) -> Profile:
+        if self.checkpoint is not None:
+            return self.with_text_settings(profile_for(self.checkpoint, name))
+        return self._custom_profile(name)
 
     def _custom_profile(self, profile: str) -> Profile:
         # What pads texts tells SigLIP from SigLIP 2, whose images only transformers prepares

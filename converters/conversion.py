@@ -16,15 +16,21 @@ import numpy as np
 
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
-from siglip_jax.preprocessing.profiles import Profile, TextProfile, custom_profile
+from siglip_jax.preprocessing.profiles import (
+    ImageProfile,
+    Profile,
+    TextProfile,
+    custom_profile,
+)
 from siglip_jax.preprocessing.text import Tokenizer
 from siglip_jax.weights.digest import tensor_digest
 from siglip_jax.weights.layout import parameter_shapes
 
-from . import hf_tokenizer
+from . import hf_tokenizer, siglip_folder
 from .certificate import certificate_path, make_certificate, write_certificate
 from .checkpoint import OpenCheckpoint, released_vocabulary
 from .destination import replacing
+from .folder_images import FolderImages, preprocessing_notes
 from .format import Format
 from .formats import FORMATS, open_checkpoint
 from .loop_form import LoopForm
@@ -101,6 +107,7 @@ def convert(
         tower = _tower(opened, to, tower)
         made = _outputs(opened, to, tower, dtype, scan_image, scan_text)
         settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name, exact)
+        images = _own_images(opened, tower)
         tensors: dict[str, str] = {}
         reader = LoopForm(opened.reader)
         written = sum(output.header.nbytes for output in made)
@@ -115,6 +122,7 @@ def convert(
             _write(temporary, to, opened.config, tower, made, items, settings)
             if verify:
                 _verify(temporary, to, opened.config, tower, tensors, count)
+            kept = images.record(_said(temporary, to)) if images is not None else None
             files = sorted(p for p in temporary.parent.rglob("*") if p.is_file())
             target_files = file_digests(files, temporary.parent)
             source_files = file_digests(opened.files, _base(opened))
@@ -134,7 +142,12 @@ def convert(
                 tensors=dict(sorted(tensors.items())),
                 exact=all(reader.dtype(n) == o.header.dtype for o in made for n in o.parts),
                 verified=verify,
-                notes=(*opened.notes, *settings["notes"]),
+                preprocessing=kept,
+                notes=(
+                    *opened.notes,
+                    *settings["notes"],
+                    *preprocessing_notes(kept, to, opened.config),
+                ),
             )
             write_certificate(certificate_path(temporary, to), make_certificate(record))
         return record
@@ -156,17 +169,18 @@ def target_profile(
     Raises:
       ValueError: as `convert`.
     """
-    form = _format(to)
-    profile = source.profile if pad is None else None
-    if profile is not None and source.checkpoint is None:
-        return profile
+    form, images = _format(to), _own_images(source, tower)
+    if source.profile is not None and source.checkpoint is None:
+        return _profile(source, tower, pad)
     pad = source.pad if pad is None else pad
     if pad is None and form.needs_pad(source.config, tower, vocabulary is not None):
         return None
     made = custom_profile(source.config, pad or 0, form.profile)
+    if images is not None and images.said is not None:
+        made = dataclasses.replace(made, name="folder", image=images.said)
     if vocabulary is None or pad is None or form.steps is None:
         return made
-    text, _ = _text_profile(source, form, profile, source.config, pad, vocabulary)
+    text, _ = _text_profile(source, form, source.config, pad, vocabulary)
     return dataclasses.replace(made, text=text)
 
 
@@ -249,7 +263,8 @@ def _settings(
         which = " and ".join(key for key, other in FORMATS.items() if other.has_exact)
         raise ValueError(f"exact is for {which}: all that {to} holds can be moved")
     row, config, notes = opened.like, opened.config.only(tower), ()
-    profile = opened.profile if pad is None else None
+    profile = _profile(opened, tower, pad) if to == siglip_folder.FORMAT.name else None
+    images = _own_images(opened, tower)
     pad = opened.pad if pad is None else pad
     path = Path(vocabulary) if vocabulary is not None else opened.vocabulary
     if not form.vocabulary or config.text is None:
@@ -269,7 +284,7 @@ def _settings(
         text = custom_profile(config, pad, vocabulary=known.name if known else None).text
         Tokenizer(path, text)
         if form.steps is not None:
-            text, own = _text_profile(opened, form, profile, config, pad, path)
+            text, own = _text_profile(opened, form, config, pad, path)
     if form.steps is None and profile is None and pad is not None and opened.text_settings:
         profile = opened.with_text_settings(custom_profile(config, pad))
     chosen = name or opened.given_name or (row.name if row else destination.name)
@@ -277,6 +292,7 @@ def _settings(
     return {
         "pad": pad,
         "profile": profile,
+        "images": images.said if images is not None else None,
         "vocabulary": path,
         "text_profile": text,
         "name": chosen,
@@ -291,7 +307,6 @@ def _settings(
 def _text_profile(
     opened: OpenCheckpoint,
     form: Format,
-    profile: Profile | None,
     config: Siglip,
     pad: int,
     vocabulary: Path,
@@ -302,12 +317,41 @@ def _text_profile(
     them, keep the tokenizer of the released repositories, whose ids are those of the profile
     that is named for that system.
     """
-    if profile is not None and opened.checkpoint is None:
-        return profile.text, True
-    released = opened.checkpoint is not None or opened.text_settings is None
+    if opened.profile is not None and opened.checkpoint is None:
+        return dataclasses.replace(opened.profile.text, pad=pad), True
+    settings = opened.text_settings
+    released = settings is None or (opened.checkpoint is not None and not settings.own)
     if released and hf_tokenizer.family(vocabulary) == hf_tokenizer.FAMILIES[pad]:
         return custom_profile(config, pad, form.profile).text, False
     return opened.with_text_settings(custom_profile(config, pad)).text, True
+
+
+def _own_images(opened: OpenCheckpoint, tower: Tower | None) -> FolderImages | None:
+    """How the source wants images prepared, where that is not as for the released weights."""
+    images = opened.own_images if tower != "text" else None
+    return images if images is not None and images.own else None
+
+
+def _profile(opened: OpenCheckpoint, tower: Tower | None, pad: int | None) -> Profile | None:
+    """The profile of a folder of ours; None where that of the released weights will do."""
+    if opened.profile is not None:
+        profile = opened.profile
+    elif (images := _own_images(opened, tower)) is not None and images.said is not None:
+        known = opened if pad is None else dataclasses.replace(opened, pad=pad)
+        profile = known.profile_named()
+    else:
+        return None
+    if pad is None:
+        return profile
+    return dataclasses.replace(profile, text=dataclasses.replace(profile.text, pad=pad))
+
+
+def _said(path: Path, to: str) -> ImageProfile | None:
+    """What the files that were written say about preparing images."""
+    if _format(to).config is None:
+        return None
+    with open_checkpoint(path) as written:
+        return written.own_images.said if written.own_images is not None else None
 
 
 def _write(

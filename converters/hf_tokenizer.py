@@ -10,9 +10,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from siglip_jax.preprocessing.profiles import Clean, Lower, TextProfile
+from siglip_jax.preprocessing.profiles import TextProfile
 from siglip_jax.preprocessing.tokenizer_json import (
     JsonPieces,
+    TextSettings,
     is_tokenizer_json,
     read_normalizer,
     text_settings,
@@ -150,7 +151,7 @@ def read_pad(folder: Path) -> int | None:
     return 1 if pad == eos else 0
 
 
-def read_text_settings(folder: Path, *, naflex: bool = False) -> tuple[Lower, Clean] | None:
+def read_text_settings(folder: Path, *, naflex: bool = False) -> TextSettings | None:
     """Case and cleaning that a folder's `tokenizer.json` states, as transformers goes by it.
 
     None where the folder is like the released ones, which a class with rules of its own reads.
@@ -163,12 +164,12 @@ def read_text_settings(folder: Path, *, naflex: bool = False) -> tuple[Lower, Cl
     if name == "SiglipTokenizer" or (not generic and _sentencepiece_in(folder)):
         return None
     if naflex and not (card and "auto_map" in card):
-        return "unicode", "none"
+        return TextSettings("unicode", "none", own=False)
     if name in ("GemmaTokenizer", "Siglip2Tokenizer"):
         # Both put rules of their own in place of the file's.
-        return "none" if name == "GemmaTokenizer" else "unicode", "none"
+        return TextSettings("none" if name == "GemmaTokenizer" else "unicode", "none", own=False)
     lower, clean, _ = text_settings(read_normalizer((folder / JSON).read_text("utf-8")))
-    return lower, clean
+    return TextSettings(lower, clean, own=True)
 
 
 def _sentencepiece_in(folder: Path) -> bool:

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
-from siglip_jax.preprocessing.profiles import Clean, Lower, TextProfile
+from siglip_jax.preprocessing.profiles import (
+    ImageProfile,
+    TextProfile,
+    custom_profile,
+)
+from siglip_jax.preprocessing.tokenizer_json import TextSettings
 from siglip_jax.weights.layout import parameter_shapes
 
 from . import hf_tokenizer, timm
@@ -22,6 +27,7 @@ from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
+from .open_clip_images import preprocess_cfg, read_images
 from .rules import Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .translation import translate
 
@@ -69,8 +75,10 @@ def write_files(
     tower: Tower | None,
     *,
     destination: Path,
+    pad: int | None,
     vocabulary: Path | None,
     tokenizer_name: str,
+    images: ImageProfile | None = None,
     text_profile: TextProfile | None = None,
     exact: bool = False,
     **unused: Any,
@@ -86,7 +94,8 @@ def write_files(
     clean = "whitespace"
     if text_profile is None or text_profile.clean == "canonicalize":
         clean = "canonicalize"
-    side = vision.res if isinstance(vision, Vision) else vision.posemb_grid * vision.patch
+    images = images or custom_profile(config, pad or 0, "open_clip").image
+    side = images.res if isinstance(vision, Vision) else vision.posemb_grid * vision.patch
     text_cfg: dict[str, Any] = {
         "context_length": text.length,
         "vocab_size": text.vocab_size,
@@ -115,13 +124,7 @@ def write_files(
         },
         "text_cfg": text_cfg,
     }
-    preprocess_cfg = {
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.5, 0.5, 0.5],
-        "interpolation": "bicubic",
-        "resize_mode": "squash",
-    }
-    write_json(folder / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
+    write_json(folder / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg(images)})
     if vocabulary is not None and text_profile is not None:
         hf_tokenizer.write(folder, vocabulary, _cleaned(text_profile, vocabulary))
 
@@ -181,14 +184,16 @@ def _notes(config: Siglip, exact: bool, own_tokenizer: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _text_settings(path: Path) -> tuple[Lower, Clean] | None:
+def _text_settings(path: Path) -> TextSettings | None:
     found = hf_tokenizer.read_text_settings(path)
     if found is None or not (path / CONFIG).is_file():
         return found
     card = read_settings(path / CONFIG)
     model = card.part("model_cfg") if "model_cfg" in card else card
     cleaning = model.part("text_cfg").part("tokenizer_kwargs").get("clean")
-    return found if cleaning != "canonicalize" else ("unicode", "canonicalize")
+    if cleaning != "canonicalize":
+        return found
+    return TextSettings("unicode", "canonicalize", found.own)
 
 
 def open_folder(
@@ -210,6 +215,8 @@ def open_folder(
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_OTHERS)))
     reader, dropped = translate(stored, steps(config), DROP)
     known = released_vocabulary(config)
+    pad = known.pad if known else hf_tokenizer.read_pad(path)
+    stated = (path / CONFIG).is_file()
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,
@@ -218,8 +225,9 @@ def open_folder(
         config=config,
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
-        pad=known.pad if known else hf_tokenizer.read_pad(path),
+        pad=pad,
         text_settings=_text_settings(path),
+        images=read_images(read_settings(path / CONFIG), config, pad) if stated else None,
         notes=notes,
     )
 

@@ -28,6 +28,8 @@ class Record:
       tensors: SHA-256 of each of big_vision's tensors, in loop form, as written.
       exact: whether no dtype changed, so that `tensors` are those of the source.
       verified: whether the target was read back and has the same `tensors`.
+      preprocessing: which of the source's own settings of image preprocessing are kept and
+        which are lost (`FolderImages.record`); None where it has those of the released weights.
       notes: what a user should know, a line each.
     """
 
@@ -42,6 +44,7 @@ class Record:
     tensors: dict[str, str]
     exact: bool
     verified: bool
+    preprocessing: dict[str, Any] | None
     notes: tuple[str, ...]
 
     @property

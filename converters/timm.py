@@ -15,6 +15,7 @@ from typing import Any
 from siglip_jax import checkpoints
 from siglip_jax.config import NaFlexVision, Siglip, Tower, Vision
 from siglip_jax.messages import suggestions
+from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
 from siglip_jax.weights.layout import parameter_shapes
 
 from .checkpoint import OpenCheckpoint, present
@@ -22,6 +23,7 @@ from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
 from .rules import CONV, Op, Rule, Step, dense, expand, heads, heads_out, norm
+from .timm_images import pretrained_cfg, read_images
 from .translation import translate
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -134,13 +136,21 @@ def mlp_ratio(width: int, mlp_dim: int) -> float:
     return ratio if int(width * ratio) == mlp_dim else math.nextafter(ratio, math.inf)
 
 
-def write_files(folder: Path, config: Siglip, tower: Tower | None, **unused: Any) -> None:
+def write_files(
+    folder: Path,
+    config: Siglip,
+    tower: Tower | None,
+    *,
+    images: ImageProfile | None = None,
+    **unused: Any,
+) -> None:
     """The configuration."""
-    write_json(folder / CONFIG, card(config.image_tower))
+    write_json(folder / CONFIG, card(config.image_tower, images))
 
 
-def card(vision: Vision | NaFlexVision) -> dict[str, Any]:
-    """What `config.json` says."""
+def card(vision: Vision | NaFlexVision, images: ImageProfile | None = None) -> dict[str, Any]:
+    """What `config.json` says, of preprocessing too."""
+    images = images or custom_profile(Siglip(vision=vision, text=None), 0, "open_clip").image
     name, arguments = architecture_of(vision)
     side = vision.res if isinstance(vision, Vision) else vision.posemb_grid * vision.patch
     naflex = isinstance(vision, NaFlexVision)
@@ -154,11 +164,7 @@ def card(vision: Vision | NaFlexVision) -> dict[str, Any]:
             "custom_load": False,
             "input_size": [3, side, side],
             "fixed_input_size": not naflex,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "crop_mode": "squash",
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
+            **pretrained_cfg(images),
             "num_classes": 0,
             "pool_size": None,
             "first_conv": "embeds.proj" if naflex else "patch_embed.proj",
@@ -176,6 +182,7 @@ def open_folder(
       ValueError: if it holds another architecture or is damaged.
     """
     notes: tuple[str, ...] = ()
+    stated = (path / CONFIG).is_file()
     if config is None:
         vision, notes = read_card(read_settings(path / CONFIG))
         config = Siglip(vision=vision, text=None)
@@ -189,6 +196,7 @@ def open_folder(
         files=(*present(path / CONFIG), *stored.files),
         config=config,
         dropped=dropped,
+        images=read_images(read_settings(path / CONFIG), config) if stated else None,
         notes=notes,
     )
 

@@ -19,7 +19,8 @@ from .format import Format, safetensors_in
 from .json_file import read_settings
 from .rules import CONV, DENSE, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .safetensors_file import SHARD_BYTES
-from .transformers_card import CONFIG, IMAGES, pad_by_images, read_config, write_files
+from .transformers_card import CONFIG, pad_by_images, read_config, write_files
+from .transformers_images import IMAGES, PROCESSOR, read_images
 from .translation import translate
 
 WEIGHTS = "model.safetensors"
@@ -127,7 +128,7 @@ def open_folder(
         format=FORMAT.name,
         path=path,
         reader=reader,
-        files=(*present(path / CONFIG), *stored.files),
+        files=(*present(path / CONFIG, path / IMAGES, path / PROCESSOR), *stored.files),
         config=config,
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
@@ -135,6 +136,7 @@ def open_folder(
         text_settings=hf_tokenizer.read_text_settings(path, naflex=config.naflex)
         if config.text
         else None,
+        images=read_images(path, config, pad) if config.vision else None,
     )
 
 
@@ -157,7 +159,7 @@ FORMAT = Format(
     name="transformers",
     config=CONFIG,
     weights=(WEIGHTS, _PYTORCH),
-    others=(IMAGES, hf_tokenizer.CONFIG),
+    others=(IMAGES, PROCESSOR, hf_tokenizer.CONFIG),
     tensors=r"(vision|text)_model\.",
     recognises=_recognises,
     open=open_folder,

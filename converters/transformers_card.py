@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
-from siglip_jax.preprocessing.profiles import TextProfile, custom_profile
+from siglip_jax.preprocessing.profiles import ImageProfile, TextProfile, custom_profile
 
 from . import hf_tokenizer
 from .json_file import Settings, read_settings, write_json
+from .transformers_images import IMAGES, card_of, image_processor
 
-CONFIG, IMAGES = "config.json", "preprocessor_config.json"
+CONFIG = "config.json"
 
 # The tanh approximation of GELU, by any of transformers' names for it.
 _TANH = ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new", "gelu_fast")
@@ -36,6 +37,7 @@ def write_files(
     pad: int | None,
     dtype: str,
     vocabulary: Path | None,
+    images: ImageProfile | None = None,
     text_profile: TextProfile | None = None,
     **unused: Any,
 ) -> None:
@@ -56,7 +58,8 @@ def write_files(
     # Both spellings, because transformers 4 reads one and 5 the other.
     write_json(folder / CONFIG, {**card, "dtype": dtype, "torch_dtype": dtype})
     if part.vision is not None:
-        write_json(folder / IMAGES, _image_processor(config, name, pad))
+        images = images or custom_profile(config, pad or 0, "transformers").image
+        write_json(folder / IMAGES, image_processor(config, name, images))
     if part.text is not None and vocabulary is not None and text_profile is not None:
         hf_tokenizer.write(
             folder, vocabulary, text_profile, f"{name}Processor", naflex=part.naflex and whole
@@ -102,27 +105,6 @@ def _size(size: Size) -> dict[str, Any]:
         "layer_norm_eps": 1e-6,
         "attention_dropout": 0.0,
     }
-
-
-def _image_processor(config: Siglip, name: str, pad: int | None) -> dict[str, Any]:
-    profile = custom_profile(config, 0 if pad is None else pad, "transformers").image
-    made: dict[str, Any] = {
-        "image_processor_type": f"{name}ImageProcessor",
-        "processor_class": f"{name}Processor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "resample": {"torch_bicubic": 3, "torch_bilinear": 2}[profile.resize],
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    if isinstance(config.vision, NaFlexVision):
-        made |= {"patch_size": config.vision.patch, "max_num_patches": profile.max_patches}
-    else:
-        made["size"] = {"height": profile.res, "width": profile.res}
-    return made
 
 
 def read_config(path: Path) -> Siglip:
@@ -181,6 +163,5 @@ def _read_size(part: Settings) -> Size:
 
 def pad_by_images(path: Path) -> int | None:
     """What would pad texts beside this image tower: its resampling tells SigLIP from SigLIP 2."""
-    if not (path / IMAGES).is_file():
-        return None
-    return {3: 1, 2: 0}.get(read_settings(path / IMAGES).get("resample"))
+    found = card_of(path)
+    return {3: 1, 2: 0}.get(found[1].get("resample")) if found else None

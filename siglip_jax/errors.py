@@ -2,7 +2,9 @@
 
 from typing import Any, Literal, Self
 
-Need = Literal["config", "res", "pad", "profile", "vocabulary", "force", "loop"]
+Need = Literal[
+    "config", "res", "pad", "profile", "preprocessing", "vocabulary", "force", "loop"
+]  # fmt: skip
 
 
 class ModelError(ValueError):
@@ -16,8 +18,9 @@ class ModelError(ValueError):
 
     Attributes:
       fact: as given.
-      needs: the argument that would mend it: `config`, `res`, `pad`, `profile`, `vocabulary`,
-        `force`; or "loop", blocks that are not stacked.
+      needs: the argument that would mend it: `config`, `res`, `pad`, `profile` (a `Profile`),
+        `preprocessing` (a profile's name), `vocabulary`, `force`; or "loop", blocks that are
+        not stacked.
       values: what advice may name: `path`, `card` (a file), `res` and `res_to` (pixels).
 
     >>> ModelError("x.npz is small", needs="res", advice="pass res=32", res=32)

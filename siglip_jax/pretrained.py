@@ -96,7 +96,7 @@ class Pretrained:
 def load(
     name: str | os.PathLike[str] | OpenCheckpoint,
     *,
-    profile: str | Profile = "big_vision",
+    profile: str | Profile | None = None,
     res: int | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     config: Siglip | None = None,
@@ -114,8 +114,12 @@ def load(
         ...; any hub repository in such a format; a file or folder in any format of
         `siglip_jax.converters`, or written by `save`; or what `open_model` returned, which
         is left open.
-      profile: "big_vision", "transformers", "open_clip", or a `Profile` of your own. A
-        saved folder brings its own, which this does not replace.
+      profile: "big_vision", "transformers", "open_clip"; "folder", what the folder's own
+        files say (`preprocessor_config.json`, `preprocess_cfg`, `pretrained_cfg`, or a
+        profile that `save` wrote); or a `Profile` of your own. None is "folder" where
+        these are not the settings of the released weights, else "big_vision". One
+        warning names the folder's settings that differ from the released ones and are
+        followed unasked, or that the profile asked for leaves aside.
       res: run a fixed-resolution model at another resolution: its position
         embedding is resampled as big_vision does.
       vocabulary: sentencepiece file, if it is not where it is looked for.
@@ -155,6 +159,8 @@ def load(
     with contextlib.nullcontext() if isinstance(name, OpenCheckpoint) else opened:
         # Released weights were trained with what siglip_jax computes, whatever a copy says.
         for note in opened.notes if opened.checkpoint is None else ():
+            warnings.warn(f"{opened.name}: {note}", stacklevel=2)
+        if note := opened.profile_note(profile):
             warnings.warn(f"{opened.name}: {note}", stacklevel=2)
         chosen = opened.profile_named(profile, res=res)
         config = opened.config_at(res)

@@ -83,8 +83,10 @@ MODULES = {
 
     "preprocessing": Row("the names to import"),
     "preprocessing.profiles": Row("what changes scores before the model", "checkpoints config"),
+    "preprocessing.image_settings": Row("an image profile in other systems' words"),
     "preprocessing.decode": Row("files to uint8 RGB pixels"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
+    "preprocessing.torch_resize": Row("torchvision's resizes of uint8 in numpy"),
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
     "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
     "preprocessing.text": Row("strings to token ids", "checkpoints"),
@@ -96,9 +98,10 @@ MODULES = {
     "models.activations": Row("where activations lie on a mesh", jax=True),
     "models.layers": Row("dense layers and embeddings, of int8 weights too", jax=True),
     "models.transformer": Row("the block that all towers share", "config", jax=True),
-    "models.vision": Row("image tower of a fixed resolution", "config", jax=True),
+    "models.vision": Row("image tower of a fixed resolution", "config preprocessing", jax=True),
     "models.naflex": Row("image tower for any aspect ratio", "config preprocessing", jax=True),
     "models.text": Row("text tower", "config", jax=True),
+    "models.inputs": Row("inputs that a model refuses at trace", "config preprocessing", jax=True),
     "models.two_towers": Row("both towers, temperature and bias", "config preprocessing", jax=True),
 
     "programs": Row("the names to import"),
@@ -108,7 +111,7 @@ MODULES = {
     "programs.function": Row("a compiled function that is run a few times only",
                              jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
-                          "config weights.layout weights.staging"),
+                          "config preprocessing.profiles weights.layout weights.staging"),
     "programs.memory": Row("what devices say of their memory"),
     "programs.tasks": Row("the tasks of a model, and the inputs of each", "models preprocessing",
                           jax=True),
@@ -124,6 +127,8 @@ MODULES = {
     "scoring.rows": Row("what items become: prepared, embedded, or in error"),
     "scoring.preparation": Row("from an item to what the towers take, in bounded memory",
                                "config data.item models preprocessing", jax=True),
+    "scoring.ready": Row("arrays that cannot be ready for a model, refused",
+                         "models preprocessing", jax=True),
     "scoring.reading": Row("items read in a thread and prepared in a pool, in order"),
     "scoring.pipeline": Row("from items to rows of embeddings; the one road",
                             "programs", jax=True),
@@ -151,7 +156,8 @@ MODULES = {
                            "checkpoints config data preprocessing"),
     "training.recipe_file": Row("recipes from TOML, strictly"),
     "training.optimizer": Row("optax, with big_vision's treatment by name", jax=True),
-    "training.step": Row("state and batch in, state and numbers out", "models programs", jax=True),
+    "training.step": Row("state and batch in, state and numbers out",
+                         "models preprocessing.profiles programs", jax=True),
     "training.start": Row("the model a run begins with",
                           "checkpoints config data fetch model_files models preprocessing "
                           "pretrained programs weights.layout", jax=True),
@@ -255,8 +261,9 @@ MODULES = {
     "converters": Row("the names to import"),
     # One row each once their number has settled.
     "converters.*": Row("other systems' files and ours, by tables of rules",
-                        "checkpoints config errors weights preprocessing.profiles "
-                        "preprocessing.text preprocessing.tokenizer_json"),
+                        "checkpoints config errors weights preprocessing.image_settings "
+                        "preprocessing.profiles preprocessing.text "
+                        "preprocessing.tokenizer_json"),
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.

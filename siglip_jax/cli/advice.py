@@ -30,6 +30,9 @@ def spoken(error: ModelError, options: Collection[str]) -> str:
         "res": f"give {res}" if "--res" in options else f"{first} {res}",
         "pad": "give --pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
         "profile": f"{first} --pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
+        "preprocessing": "give --profile big_vision, transformers or open_clip"
+        if "--profile" in options
+        else f"{first} --pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
         "vocabulary": "give --vocabulary, a sentencepiece file",
         "force": "choose another name, or --force to replace it",
         "loop": "leave out --scan, which is for formats with big_vision's names",

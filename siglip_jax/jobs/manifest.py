@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.jobs.durable import write_json
+from siglip_jax.preprocessing.profiles import ADDED
 from siglip_jax.run_folder import Difference, claim_record, differences, make_run_folder
 
 FORMAT = 1
@@ -64,7 +65,11 @@ def read_manifest(folder: Path) -> Manifest:
         plain = json.loads(path.read_text("utf-8"))
         there = plain["format"]
         if there == FORMAT:
-            return Manifest(**plain)
+            found = Manifest(**plain)
+            if isinstance(image := found.space.get("profile", {}).get("image"), dict):
+                # Written before an image profile had these fields, it means what they default to.
+                found.space["profile"]["image"] = ADDED | image
+            return found
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no output of a job: there is no {NAME}") from None
     except (ValueError, TypeError, KeyError) as error:

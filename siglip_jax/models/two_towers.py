@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution
+from siglip_jax.models.inputs import check_images
 from siglip_jax.models.naflex import NaFlexVisionTower
 from siglip_jax.models.text import TextTower
 from siglip_jax.models.transformer import Intermediates
@@ -74,7 +75,7 @@ class SiglipModel(nn.Module):
     @nn.compact
     def __call__(
         self,
-        image: Float[ArrayLike, "i h w 3"] | Patches | None = None,
+        image: ArrayLike | Patches | None = None,
         text: Int[ArrayLike, "t n"] | None = None,
         *,
         map_weights: bool = False,
@@ -83,7 +84,8 @@ class SiglipModel(nn.Module):
         """Returns `zimg`, `ztxt` (unit-norm rows, None where not given) and `out`.
 
         Args:
-          image: (b, res, res, 3) in [-1, 1], or `Patches` for a NaFlex model.
+          image: (b, res, res, 3) floats in the profile's range, [-1, 1] for released
+            weights, or `Patches` for a NaFlex model. uint8 and channels first are refused.
           text: (b, length) token ids.
           map_weights: also return where the pooling head looked, as
             `out["img/map_weights"]` of shape (b, heads, n).
@@ -98,6 +100,7 @@ class SiglipModel(nn.Module):
         zimg, ztxt = None, None
         out: Intermediates = {}
         if image is not None:
+            check_images(image, self.config.image_tower)
             zimg, details = self._vision_tower()(
                 jax.tree.map(cast(Callable[[Any], jax.Array], jnp.asarray), image),
                 map_weights=map_weights,

@@ -14,12 +14,15 @@ from jaxtyping import Array, Float, UInt8
 
 from siglip_jax.config import Execution, Vision
 from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
+from siglip_jax.preprocessing.profiles import Levels
 
 
 def value_range(
-    image: UInt8[Array, "b h w 3"], low: float = -1.0, high: float = 1.0
+    image: UInt8[Array, "b h w 3"], low: Levels = -1.0, high: Levels = 1.0
 ) -> Float[Array, "b h w 3"]:
     """uint8 pixels to float32 in [low, high], in big_vision's order of operations.
+
+    The ends are numbers, or three for red, green and blue.
 
     Source: `pp/ops_general.py`, `value_range(-1, 1)`. XLA multiplies by 1/255 where big_vision
     divides on the host, so that levels may differ from its by up to 1.2e-7.
@@ -27,6 +30,10 @@ def value_range(
     >>> value_range(jnp.array([[[[0, 51, 255]]]], jnp.uint8)).ravel().round(3)
     Array([-1. , -0.6,  1. ], dtype=float32)
     """
+    if isinstance(low, tuple) or isinstance(high, tuple):
+        ends = np.asarray([np.broadcast_to(end, 3) for end in (low, high)], np.float32)
+        low_each, high_each = jnp.asarray(ends).reshape(2, 1, 1, 1, 3)
+        return low_each + image.astype(jnp.float32) / 255.0 * (high_each - low_each)
     return low + image.astype(jnp.float32) / 255.0 * (high - low)
 
 

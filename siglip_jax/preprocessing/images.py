@@ -10,14 +10,11 @@ import numpy as np
 from PIL import Image
 
 from siglip_jax.preprocessing.decode import ImageSource, decode_image
-from siglip_jax.preprocessing.profiles import ImageProfile
+from siglip_jax.preprocessing.profiles import Fit, ImageProfile, PixelRange
 from siglip_jax.preprocessing.resize import tf_resize
+from siglip_jax.preprocessing.torch_resize import torch_resize
 
-_FILTERS = {
-    "pil_bicubic": Image.Resampling.BICUBIC,
-    "torch_bicubic": Image.Resampling.BICUBIC,
-    "torch_bilinear": Image.Resampling.BILINEAR,
-}
+_PILLOW = {method.name.lower(): method for method in Image.Resampling}
 
 
 def resize_uint8(image: np.ndarray, height: int, width: int, profile: ImageProfile) -> np.ndarray:
@@ -26,31 +23,74 @@ def resize_uint8(image: np.ndarray, height: int, width: int, profile: ImageProfi
     Raises:
       ValueError: for the NaFlex method of big_vision, which does not go through uint8.
     """
+    system, method = profile.resize.split("_")
     if profile.resize == "tf_bilinear":
         return tf_resize(image, height, width)
-    if method := _FILTERS.get(profile.resize):
-        resized = Image.fromarray(image)
-        if profile.resize.startswith("torch"):
-            # torchvision filters across before down; Pillow may not, and both round between.
-            resized = resized.resize((width, resized.height), method)
-        return np.array(resized.resize((width, height), method))
+    if system == "torch" and method != "nearest":
+        return torch_resize(image, height, width, method)
+    if system != "tf":
+        return np.array(Image.fromarray(image).resize((width, height), _PILLOW[method]))
     raise ValueError(f"resize {profile.resize} gives floats; use naflex_patches")
 
 
 def resize_image(image: np.ndarray, res: int, profile: ImageProfile) -> np.ndarray:
-    """(h, w, 3) uint8 to (res, res, 3) uint8: squashed, and cropped if the profile says so.
+    """(h, w, 3) uint8 to (res, res, 3) uint8, as the profile fits images into a square.
 
     >>> from siglip_jax import find
     >>> from siglip_jax.preprocessing import profile_for
     >>> profile = profile_for(find("siglip_b16_224")).image
     >>> resize_image(np.zeros((480, 640, 3), np.uint8), 224, profile).shape
     (224, 224, 3)
+
+    Raises:
+      ValueError: for an image so long that, resized by its shorter side, it has more than
+        `profile.max_pixels`.
     """
-    if profile.crop == 1:
-        return resize_uint8(image, res, res, profile)
     side = int(res / profile.crop)
-    start = (side - res) // 2
-    return resize_uint8(image, side, side, profile)[start : start + res, start : start + res]
+    height, width = fitted_size(image.shape[0], image.shape[1], side, profile.fit)
+    if profile.fit != "squash" and height * width > profile.max_pixels:
+        raise ValueError(
+            f"an image of {image.shape[1]}x{image.shape[0]} would be resized to {width}x{height}, "
+            f"more than the limit of {profile.max_pixels:,} pixels, to keep its aspect ratio"
+        )
+    image = resize_uint8(image, height, width, profile)
+    if (height, width) != (res, res):
+        image = _centre(image, res, profile)
+    return image
+
+
+def fitted_size(height: int, width: int, side: int, fit: Fit) -> tuple[int, int]:
+    """The size to which an image is resized to fit a square of `side` pixels.
+
+    >>> fitted_size(480, 640, 224, "squash")
+    (224, 224)
+    >>> fitted_size(480, 640, 224, "shortest")
+    (224, 298)
+    >>> fitted_size(480, 640, 224, "longest")
+    (168, 224)
+    """
+    if fit == "squash":
+        return side, side
+    if fit == "longest":
+        ratio = max(height / side, width / side)
+        return max(round(height / ratio), 1), max(round(width / ratio), 1)
+    long = int(side * max(height, width) / min(height, width))
+    return (side, long) if height <= width else (long, side)
+
+
+def _centre(image: np.ndarray, res: int, profile: ImageProfile) -> np.ndarray:
+    """The central square of `res` pixels, with `fill` around an image that is smaller."""
+    height, width = image.shape[:2]
+    if min(height, width) < res:
+        behind = np.empty((max(height, res), max(width, res), 3), np.uint8)
+        behind[:] = profile.fill
+        y, x = (behind.shape[0] - height) // 2, (behind.shape[1] - width) // 2
+        behind[y : y + height, x : x + width] = image
+        image = behind
+    # torchvision's CenterCrop, of open_clip and timm, rounds halves to even; others down.
+    halves = [(side - res) / 2 for side in image.shape[:2]]
+    y, x = (round(h) if profile.resize.startswith("pil") else int(h) for h in halves)
+    return np.ascontiguousarray(image[y : y + res, x : x + res])
 
 
 def preprocess_image(
@@ -81,8 +121,8 @@ def preprocess_image(
     return resize_image(decode_image(source, profile), res, profile)
 
 
-def to_float(image: np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)) -> np.ndarray:
-    """uint8 pixels as float32 in `value_range`, with big_vision's rounding.
+def to_float(image: np.ndarray, value_range: PixelRange = (-1.0, 1.0)) -> np.ndarray:
+    """uint8 pixels (..., 3) as float32 in `value_range`, with big_vision's rounding.
 
     `value_range(-1, 1)` of big_vision `pp/ops_general.py`: first x/255, then low +
     x(high - low), each rounded to float32.
@@ -92,6 +132,7 @@ def to_float(image: np.ndarray, value_range: tuple[float, float] = (-1.0, 1.0)) 
     """
     if image.dtype != np.uint8:
         raise ValueError(f"expected uint8 pixels, got {image.dtype}")
-    low, high = np.float32(value_range[0]), np.float32(value_range[1])
-    levels = low + np.arange(256, dtype=np.float32) / np.float32(255) * (high - low)
-    return levels[image]
+    grey = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+    low, high = (np.asarray(end, np.float32) for end in value_range)
+    levels = low + grey * (high - low)
+    return levels[:, 0][image] if low.ndim == 0 else levels[image, np.arange(3)]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from siglip_jax.preprocessing.images import resize_uint8, to_float
+from siglip_jax.preprocessing.images import resize_image, resize_uint8, to_float
 from siglip_jax.preprocessing.profiles import ImageProfile
 from siglip_jax.preprocessing.resize import tf_antialias_resize
 
@@ -100,6 +100,8 @@ def naflex_patches(
         height, width = target_size(image.shape[0], image.shape[1], patch, max_patches)
     else:
         height = width = profile.res // patch * patch
+        if profile.fit != "squash" or profile.crop != 1:
+            image = resize_image(image, height, profile)
     rows, columns = height // patch, width // patch
     if rows * columns > max_patches:
         raise ValueError(f"{rows}x{columns} patches do not fit into {max_patches}")

@@ -31,18 +31,31 @@ and `evaluators/proj/image_text` at 0127fb6; transformers `models/siglip` and
 """
 
 import dataclasses
-from typing import Any, Literal, get_args
+from collections.abc import Iterable
+from typing import Any, Literal, cast, get_args
 
 from siglip_jax.checkpoints import Checkpoint
 from siglip_jax.config import NaFlexVision, Siglip
 from siglip_jax.messages import choose
 
 Decode = Literal["fastdct", "pillow", "draft"]
-Resize = Literal["tf_bilinear", "tf_antialias", "pil_bicubic", "torch_bicubic", "torch_bilinear"]
+Resize = Literal[
+    "tf_bilinear", "tf_antialias", "pil_bicubic", "pil_bilinear", "pil_lanczos", "pil_nearest",
+    "pil_box", "pil_hamming", "torch_bicubic", "torch_bilinear", "torch_lanczos", "torch_nearest",
+]  # fmt: skip
+Fit = Literal["squash", "shortest", "longest"]
+# A number, or one for each of red, green and blue.
+Levels = float | tuple[float, float, float]
+PixelRange = tuple[Levels, Levels]
 Lower = Literal["ascii", "unicode", "none"]
 Clean = Literal["none", "delete_punctuation", "canonicalize"]
 ProfileName = Literal["big_vision", "transformers", "open_clip"]
 PROFILES: tuple[str, ...] = get_args(ProfileName)
+# The name of a profile that the files of a model state, which is no system's.
+FOLDER = "folder"
+# The fields of an image profile that files written before they existed have not, and what
+# such files mean.
+ADDED: dict[str, Any] = {"fit": "squash", "fill": [0, 0, 0]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,15 +70,22 @@ class ImageProfile:
         Other formats decode alike in all.
       resize: "tf_bilinear" samples without antialias and truncates to uint8;
         "tf_antialias" works on normalised floats and does not round (NaFlex only);
-        "pil_bicubic", "torch_bicubic" and "torch_bilinear" are antialiased and round
-        to uint8 after each axis: torchvision across first, Pillow (13 and later) in
+        "pil_..." and "torch_..." are Pillow's and torchvision's filters of that name,
+        antialiased (but for "nearest") and rounded to uint8 after each axis:
+        torchvision across first and with weights of 16 bits, Pillow (13 and later) in
         whichever order it finds cheaper, which can differ by 14 grey levels.
-      res: side in pixels of the square that images are squashed to; None keeps
+      res: side in pixels of the square that images become; None keeps
         the aspect ratio and fills a sequence of `max_patches` (NaFlex).
       max_patches: sequence length of a NaFlex model, None for other models.
+      fit: how an image becomes a square: "squash" ignores its aspect ratio, "shortest"
+        resizes its shorter side and crops the centre, "longest" resizes its longer
+        side and lays it on the centre of a square of colour `fill`.
       crop: share of the side that a central crop keeps, after a resize to
         `int(res / crop)`; big_vision's ImageNet evaluation uses 0.875.
-      value_range: what grey levels 0 and 255 become.
+      value_range: what grey levels 0 and 255 become, as numbers or, where colours
+        differ, as three each. A mean m and a standard deviation s are the range
+        -m/s to (1 - m)/s.
+      fill: RGB colour beside the image where `fit` is "longest".
       background: RGB colour behind transparent pixels; None drops alpha.
       exif: whether EXIF orientation is applied. TensorFlow and open_clip ignore it;
         transformers' `load_image`, for a path, applies it.
@@ -77,8 +97,10 @@ class ImageProfile:
     resize: Resize
     res: int | None
     max_patches: int | None = None
+    fit: Fit = "squash"
     crop: float = 1.0
-    value_range: tuple[float, float] = (-1.0, 1.0)
+    value_range: PixelRange = (-1.0, 1.0)
+    fill: tuple[int, int, int] = (0, 0, 0)
     background: tuple[int, int, int] | None = (255, 255, 255)
     exif: bool = False
     max_pixels: int = 89_478_485
@@ -86,6 +108,7 @@ class ImageProfile:
     def __post_init__(self) -> None:
         choose("ImageProfile: decode", self.decode, get_args(Decode))
         choose("ImageProfile: resize", self.resize, get_args(Resize))
+        choose("ImageProfile: fit", self.fit, get_args(Fit))
         if self.res is None and self.max_patches is None:
             raise ValueError("ImageProfile: res or max_patches must be given")
         if self.max_patches is None and self.resize == "tf_antialias":
@@ -98,20 +121,42 @@ class ImageProfile:
                 raise ValueError(f"ImageProfile: {name} must be a positive integer, got {value!r}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"ImageProfile: crop must be above 0 and at most 1, got {self.crop!r}")
-        low_high = tuple(float(value) for value in self.value_range)
-        if len(low_high) != 2 or not low_high[0] < low_high[1]:
-            raise ValueError(
-                f"ImageProfile: value_range must be (low, high), got {self.value_range!r}"
-            )
-        object.__setattr__(self, "value_range", low_high)
+        if self.res is None and self.fit != "squash":
+            raise ValueError(f"ImageProfile: fit {self.fit} needs res; NaFlex keeps aspect ratios")
+        object.__setattr__(self, "value_range", pixel_range(self.value_range))
         if self.background is not None:
-            colour = tuple(self.background)
-            if len(colour) != 3 or any(type(c) is not int or not 0 <= c <= 255 for c in colour):
-                raise ValueError(
-                    "ImageProfile: background must be three integers from 0 to 255 or None, "
-                    f"got {self.background!r}"
-                )
-            object.__setattr__(self, "background", colour)
+            object.__setattr__(
+                self, "background", _colour("background", self.background, " or None")
+            )
+        object.__setattr__(self, "fill", _colour("fill", self.fill))
+
+
+def pixel_range(given: Any) -> PixelRange:
+    """A range with numbers where all colours have the same, else with three each."""
+    try:
+        ends = [[float(v) for v in (end if isinstance(end, tuple | list) else [end] * 3)]
+                for end in given]  # fmt: skip
+        low, high = ends
+        fits = len(low) == len(high) == 3 and all(a < b for a, b in zip(low, high, strict=True))
+    except (TypeError, ValueError):
+        fits, low, high = False, [], []
+    if not fits:
+        raise ValueError(
+            "ImageProfile: value_range must be (low, high), numbers or three of them each, got "
+            f"{given!r}"
+        )
+    if len(set(low)) == len(set(high)) == 1:
+        return low[0], high[0]
+    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def _colour(name: str, given: Any, otherwise: str = "") -> tuple[int, ...]:
+    colour = tuple(given) if isinstance(given, Iterable) else ()
+    if len(colour) != 3 or any(type(c) is not int or not 0 <= c <= 255 for c in colour):
+        raise ValueError(
+            f"ImageProfile: {name} must be three integers from 0 to 255{otherwise}, got {given!r}"
+        )
+    return colour
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,11 +211,7 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as plain JSON types; `from_dict` is its inverse."""
-        plain = dataclasses.asdict(self)
-        for name in ("value_range", "background"):
-            if plain["image"][name] is not None:
-                plain["image"][name] = list(plain["image"][name])
-        return plain
+        return _listed(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "Profile":
@@ -182,9 +223,19 @@ class Profile:
         if not isinstance(plain, dict):
             raise ValueError(f"not a preprocessing profile: expected a dict, got {plain!r}")
         parts: dict[str, Any] = dict(plain)
+        if isinstance(plain.get("image"), dict):
+            plain = {**plain, "image": ADDED | plain["image"]}
         for name, part in (("image", ImageProfile), ("text", TextProfile)):
             parts[name] = _strict(part, f"{name}.", plain.get(name))
         return _strict(cls, "", parts)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in cast(dict[str, Any], value).items()}
+    if isinstance(value, tuple):
+        return [_listed(item) for item in cast(tuple[Any, ...], value)]
+    return value
 
 
 def _strict(part: Any, prefix: str, values: Any) -> Any:

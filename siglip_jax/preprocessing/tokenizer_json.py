@@ -10,7 +10,7 @@ import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import Clean, Lower
@@ -25,6 +25,14 @@ _SPACES = (
 )
 _PUNCTUATION = r"[!-/:-@\[-`{-~]"
 _SQUEEZE = ((_SPACES, " "), (r"\A ", ""), (r" \z", ""))
+
+
+class TextSettings(NamedTuple):
+    """What the tokenizer of a folder does with texts; `own` where no released class does it."""
+
+    lower: Lower
+    clean: Clean
+    own: bool
 
 
 def is_tokenizer_json(vocabulary: Path) -> bool:

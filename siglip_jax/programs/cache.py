@@ -22,6 +22,7 @@ from typing import Any
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, NaFlexVision, Siglip
+from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.weights.layout import stored_parameters
 from siglip_jax.weights.staging import staged
 
@@ -34,7 +35,7 @@ def program_key(
     task: str,
     config: Siglip,
     execution: Execution,
-    pixels: tuple[float, float],
+    pixels: PixelRange,
     arrays: Iterable[ShapeDtype],
 ) -> str:
     """The name of a program's file.
@@ -49,7 +50,7 @@ def program_key(
         task,
         configs.to_dict(config),
         [(name, getattr(execution, name)) for name in execution.__dataclass_fields__],
-        [float(value) for value in pixels],
+        list(pixels),
         [[list(shape), str(dtype)] for shape, dtype in arrays],
         surroundings(),
     ]
@@ -114,7 +115,7 @@ def keep_program(key: str, compiled: Any, device: Any, arguments: tuple[Any, ...
 def read_ahead(
     config: Siglip,
     execution: Execution,
-    pixels: tuple[float, float],
+    pixels: PixelRange,
     batches: Mapping[str, int],
 ) -> None:
     """Starts to read, in a thread, the programs that a `Program` on one device will ask for.

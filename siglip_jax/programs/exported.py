@@ -20,6 +20,7 @@ from siglip_jax import config as configs
 from siglip_jax.config import Execution, Siglip
 from siglip_jax.messages import from_extra
 from siglip_jax.preprocessing import Patches
+from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs import Program, make_mesh
 from siglip_jax.programs.tasks import Task, program_function, program_inputs
 from siglip_jax.weights.staging import staged
@@ -48,7 +49,7 @@ class SavedProgram:
     execution: Execution
     platform: str
     devices: int
-    pixels: tuple[float, float]
+    pixels: PixelRange
     split: bool
     batches: Mapping[str, int]
     functions: Mapping[str, Any]
@@ -148,7 +149,7 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
             texts = {task: file.read(f"{task}{SUFFIX}") for task in facts["batches"]}
             config = configs.from_dict(facts["config"])
             execution = Execution(**facts["execution"])
-            low, high = facts["pixels"]
+            low, high = (tuple(x) if isinstance(x, list) else x for x in facts["pixels"])
             split = bool(facts["split"])
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None

@@ -18,6 +18,7 @@ from siglip_jax.config import NaFlexVision, Siglip
 from siglip_jax.models import SiglipModel, abstract_inputs, logits, value_range
 from siglip_jax.models.activations import batches_split_by
 from siglip_jax.preprocessing import Patches
+from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs.cache import program_key
 from siglip_jax.programs.function import QuickFunction
 from siglip_jax.programs.sharding import DATA, MODEL, REPLICATED, Rules, sharding_of
@@ -55,7 +56,7 @@ class Program:
         model: SiglipModel,
         mesh: Mesh,
         rules: Rules = REPLICATED,
-        pixels: tuple[float, float] = (-1.0, 1.0),
+        pixels: PixelRange = (-1.0, 1.0),
         quick_start: bool = False,
     ) -> None:
         self.model, self.mesh, self.pixels = model, mesh, pixels

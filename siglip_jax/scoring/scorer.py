@@ -21,7 +21,8 @@ from PIL import Image
 from siglip_jax.config import NaFlexVision, Tower
 from siglip_jax.data.item import Item
 from siglip_jax.models import SiglipModel, check_patches
-from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image
+from siglip_jax.models.inputs import check_images
+from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image, to_float
 from siglip_jax.programs.sharding import REPLICATED, Rules, make_mesh, put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import batches, padded
@@ -29,6 +30,7 @@ from siglip_jax.scoring.pipeline import MEMORY, Pipeline
 from siglip_jax.scoring.preparation import Preparer
 from siglip_jax.scoring.prompts import PLAIN, average, check_templates, expand
 from siglip_jax.scoring.reading import Unreadable
+from siglip_jax.scoring.ready import check_ready, check_ready_patches
 from siglip_jax.scoring.rows import Prepared, Rows
 from siglip_jax.scoring.scores import Scores
 from siglip_jax.weights.tree import flatten, nested
@@ -105,14 +107,29 @@ class Scorer:
         self.workers = workers
         self._label_sets: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
 
-    def preprocess(self, image: Any) -> Any:
-        """One image (path, bytes, PIL image or array) as the model takes it.
+    def preprocess(self, image: Any, *, ready: bool = False) -> Any:
+        """One image (path, bytes, PIL image or array), resized as the profile says.
+
+        Args:
+          image: what to prepare.
+          ready: returns what `model.apply` takes, instead of what `embed_images` takes.
+
+        Returns:
+          (res, res, 3) uint8, not normalised yet: `embed_images` does that, on the device, and
+          `apply` refuses it. Of a NaFlex model `Patches` of shape (n, ...), normalised.
+          With `ready` a batch of one: (1, res, res, 3) float32 in the profile's
+          `value_range`, or `Patches` of shape (1, n, ...).
 
         Raises:
           ValueError: if it cannot be read; the message names the file.
         """
         prepare = self.preparer("images")
-        return prepare.image(decode_image(image, prepare.profile.image))
+        made = prepare.image(decode_image(image, prepare.profile.image))
+        if not ready:
+            return made
+        if isinstance(made, Patches):
+            return Patches(*(part[None] for part in made))
+        return to_float(made, prepare.profile.image.value_range)[None]
 
     def preparer(self, what: str, memory: int = MEMORY // 2) -> Preparer:
         """What turns items ("images", "texts" or "pairs") into examples.
@@ -155,13 +172,14 @@ class Scorer:
 
         Args:
           images: as in `preprocess`, in any iterable; or ready for the
-            device: uint8 or float32 in [-1, 1] of shape (n, res, res, 3), or
-            `Patches`.
+            device: uint8, or floats in the profile's `value_range` ([-1, 1] for
+            released weights), of shape (n, res, res, 3), or `Patches`.
           on_error: called with the index and the error of an image that cannot
             be read, whose row is NaN then; without it the error is raised.
 
         Raises:
-          ValueError: for an image that cannot be read, or arrays of a wrong shape.
+          ValueError: for an image that cannot be read, and for arrays of a wrong shape
+            or dtype, channels first, or floats in another range, such as 0..1 or 0..255.
         """
         self.model.config.needs("image", what="images")
         if isinstance(images, Patches):
@@ -174,6 +192,11 @@ class Scorer:
                     f"expected an array of shape (n, res, res, 3), got {images.shape}; "
                     "put a single image into a list"
                 )
+            vision = self.model.config.image_tower
+            if isinstance(vision, NaFlexVision):
+                check_images(images, vision)  # which are not Patches
+            else:
+                check_ready(images, self.program.pixels, vision.res)
             return self._run_images(images)
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise ValueError(
@@ -271,6 +294,7 @@ class Scorer:
             if not isinstance(vision, NaFlexVision):
                 raise ValueError("this model takes images of a fixed resolution, not Patches")
             check_patches(images, vision)
+            check_ready_patches(images, self.program.pixels)
         return self._run("images", images)
 
     def _run(self, what: str, ready: Any) -> np.ndarray:

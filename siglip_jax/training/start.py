@@ -1,5 +1,6 @@
 """Where a run begins: an architecture, its preprocessing, and the first weights."""
 
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from siglip_jax.data import Pairs
 from siglip_jax.fetch import fetch_vocabulary
 from siglip_jax.model_files import open_model
 from siglip_jax.models import SiglipModel, abstract_inputs
-from siglip_jax.preprocessing import Profile, Tokenizer
+from siglip_jax.preprocessing import Profile, Tokenizer, custom_profile
 from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs.sharding import FSDP, REPLICATED, Rules, sharding_of
 from siglip_jax.training.recipe import Recipe
@@ -47,7 +48,9 @@ def start(recipe: Recipe) -> Start:
                 f"init.model={recipe.init.model} is an {config.tower} tower alone; give it as "
                 f"init.{config.tower}"
             )
-        profile = opened.profile_named("big_vision")
+        if note := opened.profile_note():
+            warnings.warn(f"init.model={recipe.init.model}: {note}", stacklevel=2)
+        profile = opened.profile_named()
         model = SiglipModel(config, recipe.execution)
     else:
         config, profile = _of(recipe)
@@ -115,16 +118,15 @@ def first_weights(recipe: Recipe, model: SiglipModel, mesh: Mesh) -> Any:
 
 
 def _load(source: str, recipe: Recipe, mesh: Mesh) -> Pretrained:
-    # Weights need no preprocessing, so that files which do not say theirs will do.
-    profile = recipe.profile or "big_vision"
-    how = rules(recipe)
-    return load(
-        source,
-        profile=profile,
-        execution=replace(recipe.execution, weights="float32"),
-        mesh=mesh,
-        rules=how,
-    )
+    with open_model(source) as opened:
+        return load(
+            opened,
+            # Weights need no preprocessing, so that files which do not say theirs will do.
+            profile=recipe.profile or custom_profile(opened.config, pad=0),
+            execution=replace(recipe.execution, weights="float32"),
+            mesh=mesh,
+            rules=rules(recipe),
+        )
 
 
 def _check_tower(source: str, tower: Tower, recipe: Recipe, config: Siglip) -> None:

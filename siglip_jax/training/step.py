@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from siglip_jax.models import SiglipModel, value_range
 from siglip_jax.models.activations import batches_split_by
+from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs.sharding import DATA, MODEL, Rules, sharding_of
 from siglip_jax.training.loss import softmax_loss
 from siglip_jax.training.recipe_tables import Loss
@@ -117,7 +118,7 @@ def make_step(
     mesh: Mesh,
     *,
     accumulate: int = 1,
-    pixels: tuple[float, float] = (-1.0, 1.0),
+    pixels: PixelRange = (-1.0, 1.0),
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]:
     """The step, to be jitted with its state donated.
 

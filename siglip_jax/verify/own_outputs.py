@@ -62,21 +62,24 @@ def bundled_inputs(
     from siglip_jax.verify.inputs import TEXTS, pictures
 
     config = source.config
-    profile = profile or custom_profile(config, source.pad or 0, FORMATS[to].profile)
+    given = profile
+    profile = given or custom_profile(config, source.pad or 0, FORMATS[to].profile)
     lines = TEXTS if texts is None else texts
     vision, text = config.vision, config.text
+    stated = source.own_images.said if source.own_images is not None else None
+    images = profile.image if given is not None or stated is None else stated
     many: list[Any] = []
     for picture in pictures().values() if vision else ():
         if isinstance(vision, NaFlexVision):
-            many.append(naflex_patches(picture, profile.image, vision.patch))
+            many.append(naflex_patches(picture, images, vision.patch))
         else:
-            many.append(to_float(preprocess_image(picture, profile.image)))
+            many.append(to_float(preprocess_image(picture, images), images.value_range))
     if not many:
-        images = None
+        ready = None
     elif config.naflex:
-        images = Patches(*map(np.stack, zip(*many, strict=True)))
+        ready = Patches(*map(np.stack, zip(*many, strict=True)))
     else:
-        images = np.stack(many)
+        ready = np.stack(many)
     if text is None:
         ids, what = None, ""
     elif source.vocabulary is not None:
@@ -88,7 +91,7 @@ def bundled_inputs(
         ids, what = rng.integers(0, text.vocab_size, shape).astype(np.int32), "random"
     pictured = f"{len(many)} bundled pictures" if many else ""
     written = f"{len(ids)} {what} texts" if ids is not None else ""
-    return TowerInputs(images, ids, " and ".join(filter(None, (pictured, written))))
+    return TowerInputs(ready, ids, " and ".join(filter(None, (pictured, written))))
 
 
 def own_outputs(

@@ -90,7 +90,7 @@ def test_a_naflex_model_of_ones_own(tmp_path):
     # Else AutoTokenizer takes another class than the one named, with other rules.
     assert card(tmp_path / "hf")["auto_map"] == {"AutoTokenizer": [None, None]}
     with open_checkpoint(tmp_path / "hf") as source:
-        assert source.text_settings == ("ascii", "none")
+        assert source.text_settings == ("ascii", "none", True)
     own(tmp_path / "two", tmp_path / "v.model", 0, "unicode", name="naflex")
     convert(tmp_path / "two", tmp_path / "hf2", to="transformers")
     assert card(tmp_path / "hf2")["tokenizer_class"] == "GemmaTokenizer"

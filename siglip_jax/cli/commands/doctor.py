@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.doctor_output import plain, print_diagnosis, print_effects
-from siglip_jax.cli.options.model import PROFILES, load_model, positive
+from siglip_jax.cli.options.model import PROFILES, load_model, positive, profile_name
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.config import Tower
@@ -67,9 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
     parser.add_argument(
         "--profile",
-        choices=PROFILES,
-        default="big_vision",
-        help="preprocessing that is right (default: big_vision)",
+        type=profile_name,
+        metavar="NAME",
+        help=f"preprocessing that is right: {', '.join(PROFILES)} (default: the model's own)",
     )
     parser.add_argument(
         "--embeddings",

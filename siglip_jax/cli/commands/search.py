@@ -28,6 +28,7 @@ from siglip_jax.cli.options.model import (
     batch_sizes,
     describe_run,
     load_model,
+    opened_model,
     positive,
 )
 from siglip_jax.cli.output import add_json_argument, print_json
@@ -139,10 +140,13 @@ def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
     manifest = embeddings.manifests[0]
     asked = args.model
     args.model = asked or manifest.model
-    # Another name is that of a model which brings its own profile.
     made = manifest.space["profile"]["name"]
-    args.profile = args.profile or (made if made in PROFILES else "big_vision")
     try:
+        # What is chosen unasked may have that name too, and other settings than a system's.
+        if args.profile is None and made in PROFILES:
+            opened = opened_model(args)
+            if opened.profile_named().name != made:
+                args.profile = opened.profile_named(made)
         model = load_model(
             args, images=bool(args.image), texts=bool(args.texts), what="these queries"
         )

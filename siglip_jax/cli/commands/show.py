@@ -65,6 +65,8 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
     facts["ignored"] = list(reader.ignored)
     facts["released_as"] = opened.like.name if opened.like else None
     facts |= describe_config(config)
+    if (images := opened.own_images) is not None and images.own:
+        facts["preprocessing"] = images.beside(images.released, "released")
     if unstated:
         facts["res"] = unstated
     tree = {name: f"{h.shape} {h.dtype}" for name, h in sorted(headers.items())}

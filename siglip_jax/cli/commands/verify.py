@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
     add_json_argument(parser)
     # Published numbers bring their own profile; everything is checked in float32.
-    parser.set_defaults(
-        profile="big_vision", res=None, dtype="float32", attention="auto", fsdp=False
-    )
+    parser.set_defaults(profile=None, res=None, dtype="float32", attention="auto", fsdp=False)
 
 
 def run(args: argparse.Namespace) -> int:

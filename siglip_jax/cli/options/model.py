@@ -4,18 +4,19 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution, Tower
-from siglip_jax.messages import reason
+from siglip_jax.messages import choose, reason
 
 if TYPE_CHECKING:
     from siglip_jax.converters import OpenCheckpoint
     from siglip_jax.pretrained import Pretrained
 
-PROFILES = ("big_vision", "transformers", "open_clip")
+PROFILES = ("big_vision", "transformers", "open_clip", "folder")
 # For so few images and texts starting sooner is worth more than running faster.
 QUICK_START_LIMIT = 64
 
@@ -31,6 +32,14 @@ def positive(text: str) -> int:
     return value
 
 
+def profile_name(text: str) -> str:
+    """argparse type of a profile."""
+    try:
+        return choose("profile", text, PROFILES)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -41,9 +50,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--profile",
-        choices=PROFILES,
-        default="big_vision",
-        help="whose preprocessing to follow (default: big_vision, as the weights were trained)",
+        type=profile_name,
+        metavar="NAME",
+        help=f"whose preprocessing to follow: {', '.join(PROFILES)} (default: folder where the "
+        "model's own files do not have the settings of the released weights, else big_vision, as "
+        "those were trained)",
     )
     group.add_argument(
         "--vocabulary", metavar="FILE", help="sentencepiece file (default: that of the model)"
@@ -136,6 +147,8 @@ def load_model(
         what = what or ("scores" if images and texts else "images" if images else "texts")
         opened.config.needs(*needed, what=what, name=opened.name)
         mesh = available_mesh(local=local)
+        if note := opened.profile_note(args.profile):
+            warnings.warn(f"{opened.name}: {note}", stacklevel=2)
         profile = opened.profile_named(args.profile, res=args.res)
         if getattr(args, "fast_decode", False):
             profile = drafted(profile)  # before the weights are read: some profiles have no draft
@@ -146,7 +159,7 @@ def load_model(
             Tokenizer(vocabulary, profile.text)
             opened = dataclasses.replace(opened, vocabulary=vocabulary)
         with Bar("loading weights", unit="bytes") as bar:
-            model = load(
+            return load(
                 opened,
                 profile=profile,
                 res=args.res,
@@ -155,8 +168,6 @@ def load_model(
                 rules=FSDP if args.fsdp else REPLICATED,
                 progress=bar.update,
             )
-    # A saved folder's own profile is not load's to replace.
-    return dataclasses.replace(model, profile=profile)
 
 
 def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
