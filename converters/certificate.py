@@ -2,7 +2,8 @@
 
 `conversion.json` in a folder that was written, `NAME.conversion.json` beside a file.
 `convert` writes it together with its output; what is found out afterwards, such as a
-comparison with the other library, is added to it.
+comparison with the other library, is added to it. It names files, and never where they lie:
+a folder is uploaded with its certificate.
 """
 
 import datetime
@@ -46,8 +47,9 @@ def make_certificate(record: Record) -> dict[str, Any]:
     `tensors` accounts for each one: `used` has a row for each that was written,
     `dropped` the rule by which a stored one was left out, `added` what only the target
     has. `round_trip.bit_equal` says that what was written was read back and is, bit for
-    bit, what the source holds. `preprocessing` lists the settings of the source that are not
-    those of the released weights, as they were written, and the names of those that are lost.
+    bit, what the source holds. `certifies` says in words what all of that proves.
+    `preprocessing` lists the settings of the source that are not those of the released
+    weights, as they were written, and the names of those that are lost.
     """
     used = [
         {
@@ -61,11 +63,11 @@ def make_certificate(record: Record) -> dict[str, Any]:
     ]
     stored = {name for step in record.plan for name in step.sources}
     whole = [c.name for c in CHECKPOINTS if record.tower is None and c.config == record.config]
-    return {
+    made = {
         "tool": f"siglip-jax {importlib.metadata.version('siglip-jax')}",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "source": record.source,
-        "target": record.target,
+        "source": record.source | {"path": Path(record.source["path"]).name},
+        "target": record.target | {"path": Path(record.target["path"]).name},
         "architecture": to_dict(record.config),
         "released_as": whole[0] if whole else None,
         "tower": record.tower,
@@ -84,10 +86,75 @@ def make_certificate(record: Record) -> dict[str, Any]:
             "added": len(record.added),
         },
         "preprocessing": record.preprocessing,
-        "notes": list(record.notes),
+        "notes": [without_folders(note, *_places(record)) for note in record.notes],
         "tensors": {"used": used, "dropped": record.dropped, "added": record.added},
         "sha256": record.tensors,
     }
+    return with_findings(made, {})
+
+
+def _places(record: Record) -> tuple[Path, Path]:
+    return Path(record.source["path"]), Path(record.target["path"])
+
+
+def without_folders(text: str, *places: Path) -> str:
+    """`text` with files and folders called by their names alone.
+
+    >>> without_folders("/home/me/hf/config.json is odd", Path("/home/me/hf"))
+    'hf/config.json is odd'
+    """
+    for place in places:
+        for path in (place.resolve(), place.absolute(), place):
+            text = text.replace(f"{path}", path.name)
+    return text
+
+
+def with_findings(certificate: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """A certificate with what was found out by running what was written, and what it proves."""
+    notes = [*certificate["notes"], *found.get("notes", ())]
+    made = {**certificate, **found, "notes": notes}
+    made.pop("certifies", None)
+    at = list(made).index("round_trip")
+    items = list(made.items())
+    return dict([*items[:at], ("certifies", _certifies(made)), *items[at:]])
+
+
+def _certifies(certificate: dict[str, Any]) -> str:
+    """In words; the strongest that holds, and no more."""
+    to, tensors = certificate["target"]["format"], certificate["round_trip"]
+    if tensors["bit_equal"]:
+        proved = "tensors only: every bit is as in the source"
+    elif tensors["read_back"]:
+        proved = "tensors only: every number is as written, in another dtype than the source's"
+    else:
+        proved = "nothing: what was written was not read back"
+    comparison = certificate.get("comparison")
+    if FORMATS[to].steps is None:
+        return proved
+    if comparison is None:
+        return f"{proved}; {to} was not run"
+    if not comparison["agrees"]:
+        return f"{proved}; {to} computes other numbers with them, or none"
+    gelu = " and ".join(comparison.get("exact_gelu", ()))
+    ran = f"tensors and arithmetic only: {to} computes the same from the same arrays"
+    if gelu:
+        ran += f", with the exact GELU in the {gelu} tower"
+    processor = comparison.get("processor")
+    if processor is None:
+        return f"{ran}; its own processor was not run"
+    if "error" in processor:
+        return f"{ran}; its own processor does not run"
+    largest = processor["largest_difference"]
+    what = "scores" if "logits" in largest else "embeddings"
+    apart = ", ".join(f"{name} {value:.1e}" for name, value in largest.items())
+    through = f"{processor['inputs']} through its own processor ({processor['class']})"
+    here = FORMATS[to].profile
+    beside = f" as here with the profile {here}" if processor["profile"] == here else ""
+    if not processor["agrees"]:
+        return f"{ran}; other {what} there than here{beside[8:]}: {through}, {apart} apart"
+    if gelu:
+        return f"{ran}; {what} there differ by that alone{beside[8:]}: {through}, {apart} apart"
+    return f"same {what} there{beside}: {through}, {apart} apart"
 
 
 def write_certificate(path: Path, certificate: dict[str, Any]) -> None:

@@ -16,11 +16,13 @@ from siglip_jax.preprocessing.profiles import (
     custom_profile,
     profile_for,
 )
+from siglip_jax.preprocessing.tokenizer_json import TextSettings
 from siglip_jax.weights.reader import Reader
 
 from .folder_images import FolderImages, images_of_profile
 
-VOCABULARY_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model")
+TOKENIZER_JSON = "tokenizer.json"
+VOCABULARY_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.model", TOKENIZER_JSON)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,10 @@ class OpenCheckpoint:
       files: what is read, for digests.
       config: the architecture, of the towers that there are.
       dropped: stored tensors that are no weights of the model, and by which rule.
-      vocabulary: sentencepiece file beside the weights.
+      vocabulary: sentencepiece file beside the weights, or `tokenizer.json` where that is all.
       pad: padding id of texts, where the files or the vocabulary tell: 1 for SigLIP,
         0 for SigLIP 2.
+      text_settings: case and cleaning of texts, where a `tokenizer.json` states them.
       profile: preprocessing, where the files hold one of ours.
       images: what the files of another system say about preparing images.
       given_name: what the files call the model.
@@ -51,6 +54,7 @@ class OpenCheckpoint:
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     vocabulary: Path | None = None
     pad: int | None = None
+    text_settings: TextSettings | None = None
     profile: Profile | None = None
     images: FolderImages | None = None
     given_name: str | None = None
@@ -117,6 +121,15 @@ class OpenCheckpoint:
         if res is None or res == getattr(self.config.vision, "res", None):
             return chosen
         return dataclasses.replace(chosen, image=dataclasses.replace(chosen.image, res=res))
+
+    def with_text_settings(self, profile: Profile) -> Profile:
+        """`profile` with the case and cleaning that the files state, where they do."""
+        found = self.text_settings
+        # Released weights keep big_vision's treatment of texts, whichever class reads them.
+        if found is None or not (found.own or self.checkpoint is None):
+            return profile
+        text = dataclasses.replace(profile.text, lower=found.lower, clean=found.clean)
+        return dataclasses.replace(profile, text=text)
 
     def profile_note(self, profile: str | Profile | None = None) -> str | None:
         """One line of the folder's own settings: that they are followed, though they are not
@@ -209,7 +222,7 @@ class OpenCheckpoint:
 
     def _named(self, name: str) -> Profile:
         if self.checkpoint is not None:
-            return profile_for(self.checkpoint, name)
+            return self.with_text_settings(profile_for(self.checkpoint, name))
         return self._custom_profile(name)
 
     def _custom_profile(self, profile: str) -> Profile:
@@ -218,7 +231,8 @@ class OpenCheckpoint:
         if self.pad is not None or (self.tower == "image" and profile != "transformers"):
             known = released_vocabulary(self.config)
             name = known.name if known and known.pad == self.pad else None
-            return custom_profile(self.config, self.pad or 0, profile, name)
+            made = custom_profile(self.config, self.pad or 0, profile, name)
+            return self.with_text_settings(made)
         advice = "pass a Profile (siglip_jax.preprocessing.custom_profile)"
         if self.tower == "image":
             fact = (
@@ -248,7 +262,7 @@ def released_vocabulary(config: Siglip) -> Vocabulary | None:
 
 
 def vocabulary_beside(folder: Path, config: Siglip) -> Path | None:
-    """A sentencepiece file in `folder`, by the names systems give it."""
+    """The vocabulary in `folder`, by the names systems give it; sentencepiece goes first."""
     if config.text is None:
         return None
     known = released_vocabulary(config)

@@ -16,12 +16,17 @@ import numpy as np
 
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
-from siglip_jax.preprocessing.profiles import ImageProfile, Profile, custom_profile
+from siglip_jax.preprocessing.profiles import (
+    ImageProfile,
+    Profile,
+    TextProfile,
+    custom_profile,
+)
 from siglip_jax.preprocessing.text import Tokenizer
 from siglip_jax.weights.digest import tensor_digest
 from siglip_jax.weights.layout import parameter_shapes
 
-from . import siglip_folder
+from . import hf_tokenizer, siglip_folder
 from .certificate import certificate_path, make_certificate, write_certificate
 from .checkpoint import OpenCheckpoint, released_vocabulary
 from .destination import replacing
@@ -67,6 +72,7 @@ def convert(
     pad: int | None = None,
     vocabulary: str | Path | None = None,
     name: str | None = None,
+    exact: bool = False,
     verify: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -86,6 +92,8 @@ def convert(
       pad: padding id of texts, 1 as SigLIP or 0 as SigLIP 2, if the source does not say.
       vocabulary: sentencepiece file; else the one beside the source, if there is any.
       name: what to call the model.
+      exact: open_clip: an image tower that computes exactly what big_vision's does, in a folder
+        that cannot be moved.
       verify: read the output back and compare every bit before it appears.
       force: replace `destination` if it exists.
       progress: called with bytes done and bytes in all.
@@ -98,7 +106,7 @@ def convert(
     with _opened(source, config, res) as opened:
         tower = _tower(opened, to, tower)
         made = _outputs(opened, to, tower, dtype, scan_image, scan_text)
-        settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name)
+        settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name, exact)
         images = _own_images(opened, tower)
         tensors: dict[str, str] = {}
         reader = LoopForm(opened.reader)
@@ -143,6 +151,37 @@ def convert(
             )
             write_certificate(certificate_path(temporary, to), make_certificate(record))
         return record
+
+
+def target_profile(
+    source: OpenCheckpoint,
+    to: str,
+    *,
+    tower: Tower | None = None,
+    pad: int | None = None,
+    vocabulary: Path | None = None,
+) -> Profile | None:
+    """The preprocessing by which what `convert` writes gives the scores that the model has here.
+
+    A model of one's own has its profile; released weights, and others that bring none, have the
+    one that is named for the system. None where nothing says how texts are padded.
+
+    Raises:
+      ValueError: as `convert`.
+    """
+    form, images = _format(to), _own_images(source, tower)
+    if source.profile is not None and source.checkpoint is None:
+        return _profile(source, tower, pad)
+    pad = source.pad if pad is None else pad
+    if pad is None and form.needs_pad(source.config, tower, vocabulary is not None):
+        return None
+    made = custom_profile(source.config, pad or 0, form.profile)
+    if images is not None and images.said is not None:
+        made = dataclasses.replace(made, name="folder", image=images.said)
+    if vocabulary is None or pad is None or form.steps is None:
+        return made
+    text, _ = _text_profile(source, form, source.config, pad, vocabulary)
+    return dataclasses.replace(made, text=text)
 
 
 def _opened(
@@ -214,11 +253,15 @@ def _settings(
     pad: int | None,
     vocabulary: str | Path | None,
     name: str | None,
+    exact: bool,
 ) -> dict[str, Any]:
     """What the files beside the weights need to know."""
     form = _format(to)
     if destination.suffix != (form.ending or destination.suffix):
         raise ValueError(f"{destination}: a file of format {to} must be named {form.ending}")
+    if exact and not form.has_exact:
+        which = " and ".join(key for key, other in FORMATS.items() if other.has_exact)
+        raise ValueError(f"exact is for {which}: all that {to} holds can be moved")
     row, config, notes = opened.like, opened.config.only(tower), ()
     profile = _profile(opened, tower, pad) if to == siglip_folder.FORMAT.name else None
     images = _own_images(opened, tower)
@@ -234,23 +277,53 @@ def _settings(
             needs="pad",
             advice="give pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
         )
+    text, own = None, False
     if path is not None:
         assert pad is not None  # every format that holds a vocabulary needs it with one
         known = released_vocabulary(config)
         text = custom_profile(config, pad, vocabulary=known.name if known else None).text
         Tokenizer(path, text)
+        if form.steps is not None:
+            text, own = _text_profile(opened, form, config, pad, path)
+    if form.steps is None and profile is None and pad is not None and opened.text_settings:
+        profile = opened.with_text_settings(custom_profile(config, pad))
     chosen = name or opened.given_name or (row.name if row else destination.name)
+    notes += form.notes(opened.config, exact, own)
     return {
         "pad": pad,
         "profile": profile,
         "images": images.said if images is not None else None,
         "vocabulary": path,
+        "text_profile": text,
         "name": chosen,
-        "tokenizer_name": f"timm/{row.open_clip[0]}" if row else chosen,
+        "tokenizer_name": f"timm/{row.open_clip[0]}" if row and not own else chosen,
         "dtype": np.result_type(*(output.header.dtype for output in made)).name,
         "destination": destination,
+        "exact": exact,
         "notes": notes,
     }
+
+
+def _text_profile(
+    opened: OpenCheckpoint,
+    form: Format,
+    config: Siglip,
+    pad: int,
+    vocabulary: Path,
+) -> tuple[TextProfile, bool]:
+    """What the ids of another system's tokenizer have to be, and whether that is the model's own.
+
+    A model of one's own means what its profile says. Released weights, and what is built like
+    them, keep the tokenizer of the released repositories, whose ids are those of the profile
+    that is named for that system.
+    """
+    if opened.profile is not None and opened.checkpoint is None:
+        return dataclasses.replace(opened.profile.text, pad=pad), True
+    settings = opened.text_settings
+    released = settings is None or (opened.checkpoint is not None and not settings.own)
+    if released and hf_tokenizer.family(vocabulary) == hf_tokenizer.FAMILIES[pad]:
+        return custom_profile(config, pad, form.profile).text, False
+    return opened.with_text_settings(custom_profile(config, pad)).text, True
 
 
 def _own_images(opened: OpenCheckpoint, tower: Tower | None) -> FolderImages | None:

@@ -25,6 +25,14 @@ def _no_exact_gelu(config: Siglip, pad: int | None) -> tuple[Tower, ...]:
     return ()
 
 
+def _no_written_gelu(config: Siglip, exact: bool) -> tuple[Tower, ...]:
+    return ()
+
+
+def _no_notes(config: Siglip, exact: bool, own_tokenizer: bool) -> tuple[str, ...]:
+    return ()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Format:
     """How checkpoints of one system lie in files.
@@ -48,6 +56,12 @@ class Format:
         tower to be written, and whether a vocabulary is.
       exact_gelu: the towers in which its system's own configuration of a model like this one
         computes the exact GELU, given the architecture and the padding id.
+      has_exact: whether `exact` asks for a form that computes all as big_vision does and cannot
+        be moved.
+      written_gelu: the towers in which its system computes the exact GELU with what is written,
+        given the architecture and `exact`.
+      notes: what to say of a folder, given the architecture, `exact`, and whether it holds a
+        tokenizer that is no released one.
       profile: the system whose preprocessing its models have.
     """
 
@@ -66,6 +80,9 @@ class Format:
     vocabulary: bool = False
     needs_pad: Callable[[Siglip, Tower | None, bool], bool] = _needs_no_pad
     exact_gelu: Callable[[Siglip, int | None], tuple[Tower, ...]] = _no_exact_gelu
+    has_exact: bool = False
+    written_gelu: Callable[[Siglip, bool], tuple[Tower, ...]] = _no_written_gelu
+    notes: Callable[[Siglip, bool, bool], tuple[str, ...]] = _no_notes
     profile: Literal["transformers", "open_clip"] = "open_clip"
 
 

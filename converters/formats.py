@@ -11,7 +11,7 @@ from siglip_jax.errors import ModelError
 from siglip_jax.weights.big_vision import open_big_vision
 
 from . import big_vision, open_clip, siglip_folder, timm, transformers
-from .checkpoint import VOCABULARY_FILES, OpenCheckpoint
+from .checkpoint import TOKENIZER_JSON, VOCABULARY_FILES, OpenCheckpoint
 from .files import open_file
 from .format import Format
 from .shards import INDEX
@@ -93,10 +93,13 @@ def needed_files(names: Iterable[str]) -> list[str]:
     there = set(names)
     small = {form.config for form in FORMATS.values()} | set(VOCABULARY_FILES)
     small |= {name for form in FORMATS.values() for name in form.others}
+    sentencepiece = there & set(VOCABULARY_FILES) - {TOKENIZER_JSON}
     for form in FORMATS.values():
         for pattern in form.weights if form.config in {None, *there} else ():
             if found := _weights(there, pattern):
-                return sorted(found | (there & small))
+                # Beside a sentencepiece file it is the same vocabulary again, of up to 34 MB.
+                unread = {TOKENIZER_JSON} if sentencepiece or not form.vocabulary else set[str]()
+                return sorted(found | (there & small - unread))
     raise ValueError(f"no weights of a known format among {', '.join(sorted(there)[:8]) or '-'}")
 
 

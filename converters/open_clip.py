@@ -1,17 +1,25 @@
 """open_clip: a timm image tower, its own text tower, temperature and bias.
 
 Names and defaults are those of open_clip 3.3.0. Its stock configurations compute the
-exact GELU in the text towers of SigLIP 1 and in several image towers; the
-configuration written here says tanh everywhere. For an image tower open_clip has no
-setting for that, so that the folder holds a `visual/config.json` for timm and names it
-by its full path: a folder that was moved has to name the new one.
+exact GELU in the text towers of SigLIP 1 and in several image towers. What is written here
+says tanh for the text tower. An image tower has a name in open_clip and no settings: where
+that name stands for the exact GELU, so does the folder, with a note; `exact` puts a
+`visual/config.json` for timm beside it that says tanh, which open_clip finds by nothing but
+its full path, so that such a folder cannot be moved. The same file says the sizes that no
+name stands for; without `exact` it is named relative to the folder.
 """
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
-from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
+from siglip_jax.preprocessing.profiles import (
+    ImageProfile,
+    TextProfile,
+    custom_profile,
+)
+from siglip_jax.preprocessing.tokenizer_json import TextSettings
 from siglip_jax.weights.layout import parameter_shapes
 
 from . import hf_tokenizer, timm
@@ -71,22 +79,28 @@ def write_files(
     vocabulary: Path | None,
     tokenizer_name: str,
     images: ImageProfile | None = None,
+    text_profile: TextProfile | None = None,
+    exact: bool = False,
     **unused: Any,
 ) -> None:
     """Everything but the weights: configuration, preprocessing, tokenizer."""
     vision, text = config.image_tower, config.text_tower
-    name, arguments = timm.architecture_of(vision)
-    if timm.exact_gelu(name) or set(arguments) != {"act_layer"}:
+    name, _ = timm.architecture_of(vision)
+    form = form_of(config, exact)
+    if form != "named":
         (folder / VISUAL).mkdir()
         write_json(folder / VISUAL / timm.CONFIG, timm.card(vision))
-        name = f"{_LOCAL}{destination.resolve() / VISUAL}"
+        name = f"{_LOCAL}{destination.resolve() / VISUAL if form == 'fixed' else VISUAL}"
+    clean = "whitespace"
+    if text_profile is None or text_profile.clean == "canonicalize":
+        clean = "canonicalize"
     images = images or custom_profile(config, pad or 0, "open_clip").image
     side = images.res if isinstance(vision, Vision) else vision.posemb_grid * vision.patch
     text_cfg: dict[str, Any] = {
         "context_length": text.length,
         "vocab_size": text.vocab_size,
         "hf_tokenizer_name": tokenizer_name,
-        "tokenizer_kwargs": {"clean": "canonicalize"},
+        "tokenizer_kwargs": {"clean": clean},
         "width": text.size.width,
         "heads": text.size.num_heads,
         "layers": text.size.depth,
@@ -111,8 +125,75 @@ def write_files(
         "text_cfg": text_cfg,
     }
     write_json(folder / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg(images)})
-    if vocabulary is not None and pad is not None:
-        hf_tokenizer.write(folder, vocabulary, pad, text.length)
+    if vocabulary is not None and text_profile is not None:
+        hf_tokenizer.write(folder, vocabulary, _cleaned(text_profile, vocabulary))
+
+
+def _cleaned(text: TextProfile, vocabulary: Path) -> TextProfile:
+    """What is left for the tokenizer to do with texts that open_clip has cleaned before."""
+    if text.clean != "canonicalize":
+        return text
+    released = hf_tokenizer.family(vocabulary) == hf_tokenizer.FAMILIES[text.pad]
+    if not released:
+        return dataclasses.replace(text, clean="none")
+    # Such a text is as it was after what the released classes do.
+    if text.pad == 1:
+        return dataclasses.replace(text, lower="unicode", clean="delete_punctuation")
+    return dataclasses.replace(text, lower="none", clean="none")
+
+
+def form_of(config: Siglip, exact: bool) -> Literal["named", "relative", "fixed"]:
+    """How the folder says its image tower: by timm's name, by `visual/` relative to the working
+    directory, or by its full path."""
+    name, arguments = timm.architecture_of(config.image_tower)
+    if set(arguments) == {"act_layer"} and not (exact and timm.exact_gelu(name)):
+        return "named"
+    return "fixed" if exact else "relative"
+
+
+def written_gelu(config: Siglip, exact: bool) -> tuple[Tower, ...]:
+    """The image tower, if open_clip computes the exact GELU in it as it is written."""
+    return timm.exact_gelu_of(config) if form_of(config, exact) == "named" else ()
+
+
+def _notes(config: Siglip, exact: bool, own_tokenizer: bool) -> tuple[str, ...]:
+    name, _ = timm.architecture_of(config.image_tower)
+    notes: list[str] = []
+    if written_gelu(config, exact):
+        notes.append(
+            f"open_clip computes the exact GELU in the image tower, which it knows by its name "
+            f"({name}) alone; big_vision and siglip_jax its tanh approximation. exact (--exact) "
+            "writes tanh, in a folder that cannot be moved"
+        )
+    form = form_of(config, exact)
+    if form == "relative":
+        notes.append(
+            "open_clip has no name for an image tower of these sizes: the folder loads only where "
+            "it is the working directory, as local-dir:. (exact, --exact, writes its full path "
+            "instead, and the folder cannot be moved)"
+        )
+    if form == "fixed":
+        notes.append(
+            f"{CONFIG} names {VISUAL}/ by its full path on this machine, as open_clip needs it: "
+            "the folder can be neither moved nor uploaded"
+        )
+    if own_tokenizer:
+        notes.append(
+            "if the folder is uploaded, hf_tokenizer_name has to be the name of its repository"
+        )
+    return tuple(notes)
+
+
+def _text_settings(path: Path) -> TextSettings | None:
+    found = hf_tokenizer.read_text_settings(path)
+    if found is None or not (path / CONFIG).is_file():
+        return found
+    card = read_settings(path / CONFIG)
+    model = card.part("model_cfg") if "model_cfg" in card else card
+    cleaning = model.part("text_cfg").part("tokenizer_kwargs").get("clean")
+    if cleaning != "canonicalize":
+        return found
+    return TextSettings("unicode", "canonicalize", found.own)
 
 
 def open_folder(
@@ -145,6 +226,7 @@ def open_folder(
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
         pad=pad,
+        text_settings=_text_settings(path),
         images=read_images(read_settings(path / CONFIG), config, pad) if stated else None,
         notes=notes,
     )
@@ -233,4 +315,7 @@ FORMAT = Format(
     vocabulary=True,
     needs_pad=lambda config, tower, vocabulary: vocabulary,
     exact_gelu=_exact_gelu,
+    written_gelu=written_gelu,
+    notes=_notes,
+    has_exact=True,
 )

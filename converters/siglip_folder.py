@@ -2,7 +2,8 @@
 
 `siglip_jax.json` holds the name, the architecture and the preprocessing profile;
 beside it lie `weights.safetensors` (folders written before had a `weights.npz`) and
-`tokenizer.model`. It loads fastest: nothing is rearranged or unpacked.
+`tokenizer.model`, or `tokenizer.json` where the model came with that alone. It loads
+fastest: nothing is rearranged or unpacked.
 """
 
 import dataclasses
@@ -12,8 +13,9 @@ from typing import Any
 
 from siglip_jax.config import Siglip, Text, Tower, Vision, from_dict, to_dict
 from siglip_jax.preprocessing.profiles import Profile, custom_profile
+from siglip_jax.preprocessing.tokenizer_json import is_tokenizer_json
 
-from .checkpoint import OpenCheckpoint, released_vocabulary
+from .checkpoint import TOKENIZER_JSON, OpenCheckpoint, present, released_vocabulary
 from .files import open_file
 from .format import Format, safetensors_in
 from .json_file import read_settings, write_json
@@ -49,7 +51,8 @@ def write_files(
         card["tower"] = tower
     write_json(folder / CONFIG, card)
     if vocabulary is not None:
-        shutil.copyfile(vocabulary, folder / TOKENIZER)
+        json = is_tokenizer_json(vocabulary)
+        shutil.copyfile(vocabulary, folder / (TOKENIZER_JSON if json else TOKENIZER))
 
 
 def _with_both(config: Siglip) -> Siglip:
@@ -85,7 +88,7 @@ def open_folder(
     card.require("tower", (None, "image", "text"), None, "expected image or text")
     config = config.only(card.get("tower"))
     reader = open_file(weights or path / card.values["weights"])
-    vocabulary = path / TOKENIZER
+    vocabulary = present(path / TOKENIZER, path / TOKENIZER_JSON)
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,
@@ -93,7 +96,7 @@ def open_folder(
         files=(path / CONFIG, Path(reader.path)),
         config=config,
         dropped=dict.fromkeys(reader.ignored, "not a parameter"),
-        vocabulary=vocabulary if vocabulary.is_file() else None,
+        vocabulary=next(iter(vocabulary), None),
         pad=profile.text.pad,
         profile=profile,
         given_name=str(card.values["name"]),

@@ -133,6 +133,9 @@ def open_folder(
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
         pad=pad,
+        text_settings=hf_tokenizer.read_text_settings(path, naflex=config.naflex)
+        if config.text
+        else None,
         images=read_images(path, config, pad) if config.vision else None,
     )
 

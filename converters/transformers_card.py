@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
-from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
+from siglip_jax.preprocessing.profiles import ImageProfile, TextProfile, custom_profile
 
 from . import hf_tokenizer
 from .json_file import Settings, read_settings, write_json
@@ -38,12 +38,14 @@ def write_files(
     dtype: str,
     vocabulary: Path | None,
     images: ImageProfile | None = None,
+    text_profile: TextProfile | None = None,
     **unused: Any,
 ) -> None:
     """Everything but the weights: configuration, image processor, tokenizer."""
     kind = "siglip2" if config.naflex else "siglip"
     name = "Siglip2" if config.naflex else "Siglip"
     part = config.only(tower)
+    whole = part.tower is None
     vision = _vision_card(part.vision, kind) if part.vision else {}
     text = _text_card(part.text, kind, pad) if part.text else {}
     if part.tower is None:
@@ -58,8 +60,10 @@ def write_files(
     if part.vision is not None:
         images = images or custom_profile(config, pad or 0, "transformers").image
         write_json(folder / IMAGES, image_processor(config, name, images))
-    if part.text is not None and vocabulary is not None and pad is not None:
-        hf_tokenizer.write(folder, vocabulary, pad, part.text.length, f"{name}Processor")
+    if part.text is not None and vocabulary is not None and text_profile is not None:
+        hf_tokenizer.write(
+            folder, vocabulary, text_profile, f"{name}Processor", naflex=part.naflex and whole
+        )
 
 
 def _vision_card(vision: Vision | NaFlexVision, kind: str) -> dict[str, Any]:

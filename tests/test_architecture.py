@@ -91,6 +91,7 @@ MODULES = {
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
     "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
     "preprocessing.text": Row("strings to token ids", "checkpoints"),
+    "preprocessing.tokenizer_json": Row("tokenizer.json in place of a sentencepiece model"),
     "preprocessing.device_resize": Row("the same resize on a device", jax=True),
 
     "models": Row("the names to import", jax=True),
@@ -200,6 +201,8 @@ MODULES = {
     "verify.own_outputs": Row("what siglip_jax computes for bundled inputs",
                               "config converters doctor.wrong_towers models preprocessing "
                               "weights.load"),
+    "verify.library_processing": Row("what a folder's own processor makes of bundled inputs",
+                                     "config", torch=True),
     "verify.live_library": Row("what the library that a folder is for computes",
                                "config converters",
                                torch=True),
@@ -263,7 +266,8 @@ MODULES = {
     # One row each once their number has settled.
     "converters.*": Row("other systems' files and ours, by tables of rules",
                         "checkpoints config errors weights preprocessing.image_settings "
-                        "preprocessing.profiles preprocessing.text"),
+                        "preprocessing.profiles preprocessing.text "
+                        "preprocessing.tokenizer_json"),
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.

@@ -30,14 +30,18 @@ SHARDS = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
             ["config.json", *SHARDS, "model.safetensors.index.json", "tokenizer.model"],
             ["config.json", *SHARDS, "model.safetensors.index.json", "tokenizer.model"],
         ),
-        (["config.json", "pytorch_model.bin"], ["config.json", "pytorch_model.bin"]),
+        # Where there is no sentencepiece file, tokenizer.json is the vocabulary.
+        (
+            ["config.json", "pytorch_model.bin"],
+            ["config.json", "pytorch_model.bin", "tokenizer.json"],
+        ),
         (["siglip2_b16_naflex.npz"], ["siglip2_b16_naflex.npz"]),
         (["siglip2_b16_naflex.npz", "config.json"], ["siglip2_b16_naflex.npz", "config.json"]),
         (
             ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin",
              "model.safetensors", "config.json", "tokenizer_config.json"],
             ["open_clip_config.json", "open_clip_model.safetensors", "config.json",
-             "tokenizer_config.json"],
+             "tokenizer.json", "tokenizer_config.json"],
         ),
         (["siglip_jax.json", "weights.safetensors", "tokenizer.model"],
          ["siglip_jax.json", "weights.safetensors", "tokenizer.model"]),

@@ -15,12 +15,12 @@ _LAYER = re.compile(r"((?:encoderblock_|layers\.|blocks\.|take layer ))(\d+)")
 _WORDS = {"image": "image embeddings", "text": "text embeddings", "logits": "logits"}
 
 
-def print_certificate(certificate: dict[str, Any], path: Path) -> None:
+def print_certificate(certificate: dict[str, Any], path: Path, destination: Path) -> None:
     """Prints what was done to stdout; `path` is where the certificate lies."""
     target, counts = certificate["target"], certificate["counts"]
     files = len(target["files"])
     rows = [
-        ("written", f"{target['path']} ({target['format']}, {files} file{'s' * (files > 1)})"),
+        ("written", f"{destination} ({target['format']}, {files} file{'s' * (files > 1)})"),
         ("parameters", f"{certificate['parameters']:,}"),
         (
             "tensors",
@@ -33,6 +33,7 @@ def print_certificate(certificate: dict[str, Any], path: Path) -> None:
     comparison = certificate.get("comparison")
     if comparison is not None:
         rows += _comparison(comparison)
+    rows.append(("certified", certificate["certifies"]))
     rows += [("note", note) for note in certificate["notes"]]
     print(aligned(rows))
     if comparison is not None and "layers" in comparison:
@@ -59,13 +60,32 @@ def _comparison(comparison: dict[str, Any]) -> list[tuple[str, str]]:
     )
     of = comparison["largest_logit"]
     return [
-        ("compared", f"with {libraries}: {comparison['inputs']}"),
+        ("compared", f"with {libraries}: {comparison['inputs']}, as the same arrays"),
         (
             "difference",
             f"at most {largest}" + (f" (of up to {of:.1f})" if of is not None else "") + ": "
             f"{'rounding' if comparison['agrees'] else 'MORE THAN ROUNDING'}",
         ),
+        *_processor(comparison.get("processor")),
     ]
+
+
+def _processor(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What the folder's own processor does, a row for each thing to know."""
+    if found is None:
+        return []
+    if "error" in found:
+        return [("processor", found["error"])]
+    said = [f"{found['class']}: {found['inputs']}"]
+    if (pixels := found["pixels"]) is not None:
+        said.append(f"pixels at most {pixels['largest_difference']:.2g} grey levels apart")
+    rows = [("processor", ", ".join(said))]
+    for key, what in (("other_ids", "OTHER IDS"), ("altered", "rewritten")):
+        if texts := found[key]:
+            shown = ", ".join(repr(text[:30]) for text in texts[:3])
+            more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+            rows.append((what, f"{shown}{more}"))
+    return rows
 
 
 def print_layers(layers: list[dict[str, Any]]) -> None:

@@ -2,7 +2,8 @@
 
 Follows big_vision `pp/ops_text.py` (`tokenize`, SigLIP) and
 `pp/proj/paligemma/ops.py` (`lower` and `tok`, SigLIP 2) at 0127fb6, with
-sentencepiece itself in place of tensorflow_text. Two cleanings are other systems':
+sentencepiece itself in place of tensorflow_text, or the package `tokenizers` where there
+is a `tokenizer.json` alone. Two cleanings are other systems':
 
 * "delete_punctuation", transformers' `SiglipTokenizer`: deletes ASCII punctuation and
   squeezes whitespace. (It also encodes "<unk>" in front of each text and drops its
@@ -29,6 +30,7 @@ import sentencepiece
 from siglip_jax.checkpoints import VOCABULARIES
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import TextProfile
+from siglip_jax.preprocessing.tokenizer_json import JsonPieces, Pieces
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -63,15 +65,16 @@ def clean_text(text: str, profile: TextProfile) -> str:
 
 
 class Tokenizer:
-    """A sentencepiece vocabulary with the rules of a text profile.
+    """A vocabulary with the rules of a text profile.
 
     Args:
-      model: path or bytes of a sentencepiece model file.
+      model: path or bytes of a sentencepiece model file, or of a `tokenizer.json`, of which
+        case and cleaning are the profile's.
       profile: cleaning, context length, padding, size of the embedding.
 
     Raises:
-      ValueError: if the file cannot be read, is no sentencepiece model, or is not
-        the vocabulary that the profile names.
+      ValueError: if the file cannot be read, is neither, or is not the vocabulary that the
+        profile names.
 
     >>> import siglip_jax
     >>> model = siglip_jax.load("siglip_emoji")
@@ -91,11 +94,16 @@ class Tokenizer:
             except (OSError, ValueError) as error:
                 raise ValueError(f"{name}: vocabulary cannot be read: {reason(error)}") from error
         self.profile = profile
-        pieces = _pieces(data)
+        try:
+            pieces = _pieces(data)
+        except ValueError as error:
+            raise ValueError(
+                f"{name}: not a sentencepiece model; nor, as it begins, a tokenizer.json: {error}"
+            ) from error
         if pieces is None:
             raise ValueError(
-                f"{name}: not a sentencepiece model; expected a file such as spiece.model "
-                "or tokenizer.model, not tokenizer.json"
+                f"{name}: not a sentencepiece model; expected a file such as spiece.model, "
+                "tokenizer.model or tokenizer.json"
             )
         self._pieces = pieces
         self._check_vocabulary(name)
@@ -167,7 +175,9 @@ class Tokenizer:
 
 # A command checks a vocabulary before it reads the weights, and uses it after.
 @functools.lru_cache(maxsize=1)
-def _pieces(data: bytes) -> sentencepiece.SentencePieceProcessor | None:
+def _pieces(data: bytes) -> Pieces | None:
+    if data.lstrip().startswith(b"{"):
+        return JsonPieces(data.decode())
     pieces = sentencepiece.SentencePieceProcessor()
     try:
         pieces.LoadFromSerializedProto(data)

@@ -5,6 +5,7 @@ otherwise.
 """
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import re
@@ -52,10 +53,26 @@ def library_outputs(
     Raises:
       ValueError: if it cannot load or run the folder.
     """
-    load = {"transformers": _transformers, "open_clip": _open_clip, "timm": _timm}[to]
+    with _said_of(folder, to):
+        import torch  # pyright: ignore[reportMissingImports]
+
+        texts = None if inputs.texts is None else torch.from_numpy(inputs.texts).long()
+        return run(load(folder, to), to, tower, _pixels(inputs.images, to), texts, per_layer)
+
+
+@functools.lru_cache(maxsize=1)
+def load(folder: Path, to: str) -> Any:
+    """The library's model of a folder. The last one is kept: `load.cache_clear()` lets it go."""
+    loaders = {"transformers": _transformers, "open_clip": _open_clip, "timm": _timm}
+    return loaders[to](folder).float().eval()
+
+
+@contextlib.contextmanager
+def _said_of(folder: Path, to: str) -> Iterator[None]:
+    """What fails is an error about the folder, in one line."""
     try:
-        with _quietly():
-            return _run(load(folder), to, tower, inputs, per_layer)
+        with quietly():
+            yield
     except Exception as error:  # theirs may be anything
         raise ValueError(
             f"{to} cannot run {folder}, which siglip_jax reads: "
@@ -64,7 +81,7 @@ def library_outputs(
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what the libraries say while they load: none of it is about the comparison."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -90,7 +107,9 @@ def _transformers(folder: Path) -> Any:
 def _open_clip(folder: Path) -> Any:
     import open_clip  # pyright: ignore[reportMissingImports]
 
-    return open_clip.create_model(f"local-dir:{folder}")
+    # Where it is the working directory: an image tower may be named relative to that.
+    with contextlib.chdir(folder):
+        return open_clip.create_model("local-dir:.")
 
 
 def _timm(folder: Path) -> Any:
@@ -99,11 +118,14 @@ def _timm(folder: Path) -> Any:
     return timm.create_model(f"local-dir:{folder}", pretrained=True)
 
 
-def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_layer: bool) -> Outputs:
+def run(
+    model: Any, to: str, tower: Tower | None, pixels: Any, texts: Any, per_layer: bool = False
+) -> Outputs:
+    """What a model of the library gives for tensors in the form that it takes."""
     import torch  # pyright: ignore[reportMissingImports]
 
-    model = model.float().eval()
     made = Outputs()
+    hooks: list[Any] = []
 
     def keep(name: str, layer: int) -> Any:
         def hook(module: Any, args: Any, out: Any) -> None:
@@ -115,9 +137,8 @@ def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_laye
     for name, module in model.named_modules() if per_layer else ():
         if found := _BLOCK.search(name):
             of_text = "text" in name or tower == "text"
-            module.register_forward_hook(keep("text" if of_text else "image", int(found[1])))
-    texts = None if inputs.texts is None else torch.from_numpy(inputs.texts).long()
-    pixels = _pixels(inputs.images, to)
+            place = "text" if of_text else "image"
+            hooks.append(module.register_forward_hook(keep(place, int(found[1]))))
     with torch.no_grad():
         if to == "transformers":
             if tower is None:
@@ -135,6 +156,8 @@ def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_laye
             ztxt = model.encode_text(texts, normalize=True)
             logits = zimg @ ztxt.T * model.logit_scale.exp() + model.logit_bias
             made.image, made.text, made.logits = zimg.numpy(), ztxt.numpy(), logits.numpy()
+    for hook in hooks:
+        hook.remove()
     return made
 
 

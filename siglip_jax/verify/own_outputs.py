@@ -5,12 +5,16 @@ Imports jax, when it is called.
 
 import dataclasses
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from siglip_jax.config import NaFlexVision
 from siglip_jax.converters import FORMATS, OpenCheckpoint
+
+if TYPE_CHECKING:
+    from siglip_jax.preprocessing import Profile
 
 
 class TowerInputs(NamedTuple):
@@ -31,8 +35,19 @@ class Outputs:
     blocks: dict[tuple[str, int], np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-def bundled_inputs(source: OpenCheckpoint, to: str) -> TowerInputs:
+def bundled_inputs(
+    source: OpenCheckpoint,
+    to: str,
+    profile: "Profile | None" = None,
+    texts: Sequence[str] | None = None,
+) -> TowerInputs:
     """The bundled images and texts as the model in `source` takes them.
+
+    Args:
+      source: the model.
+      to: the system whose preprocessing is followed, where no `profile` is given.
+      profile: the preprocessing.
+      texts: other texts.
 
     Without a vocabulary texts are seeded ids: what a text means is of no matter here.
     """
@@ -47,10 +62,12 @@ def bundled_inputs(source: OpenCheckpoint, to: str) -> TowerInputs:
     from siglip_jax.verify.inputs import TEXTS, pictures
 
     config = source.config
-    profile = custom_profile(config, source.pad or 0, FORMATS[to].profile)
+    given = profile
+    profile = given or custom_profile(config, source.pad or 0, FORMATS[to].profile)
+    lines = TEXTS if texts is None else texts
     vision, text = config.vision, config.text
     stated = source.own_images.said if source.own_images is not None else None
-    images = stated or profile.image
+    images = profile.image if given is not None or stated is None else stated
     many: list[Any] = []
     for picture in pictures().values() if vision else ():
         if isinstance(vision, NaFlexVision):
@@ -64,17 +81,17 @@ def bundled_inputs(source: OpenCheckpoint, to: str) -> TowerInputs:
     else:
         ready = np.stack(many)
     if text is None:
-        texts, what = None, ""
+        ids, what = None, ""
     elif source.vocabulary is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that texts are cut is no matter here either
-            texts, what = Tokenizer(source.vocabulary, profile.text).encode(TEXTS), "bundled"
+            ids, what = Tokenizer(source.vocabulary, profile.text).encode(lines), "bundled"
     else:
-        rng, shape = np.random.default_rng(0), (len(TEXTS), text.length)
-        texts, what = rng.integers(0, text.vocab_size, shape).astype(np.int32), "random"
+        rng, shape = np.random.default_rng(0), (len(lines), text.length)
+        ids, what = rng.integers(0, text.vocab_size, shape).astype(np.int32), "random"
     pictured = f"{len(many)} bundled pictures" if many else ""
-    written = f"{len(texts)} {what} texts" if texts is not None else ""
-    return TowerInputs(ready, texts, " and ".join(filter(None, (pictured, written))))
+    written = f"{len(ids)} {what} texts" if ids is not None else ""
+    return TowerInputs(ready, ids, " and ".join(filter(None, (pictured, written))))
 
 
 def own_outputs(

@@ -222,14 +222,15 @@ def test_files_of_nobody(tmp_path):
     refused(tmp_path / "d", "nor a folder of transformers, .*: it holds nothing")
 
 
-def test_a_moved_open_clip_folder_is_still_read(edited, folders):
+def test_an_open_clip_folder_for_this_place_is_read_elsewhere(tmp_path):
     # open_clip itself finds `visual` by its full path; we look beside the configuration first.
-    path = edited("open_clip")
-    card = json.loads((path / "open_clip_config.json").read_text())
-    assert card["model_cfg"]["vision_cfg"]["timm_model_name"] == (
-        f"local-dir:{folders / 'open_clip' / 'visual'}"
-    )
-    with open_checkpoint(path) as source:
+    tiny = case("loop")
+    convert(tiny.path, tmp_path / "x", to="open_clip", config=tiny.config, pad=1, exact=True)
+    card = json.loads((tmp_path / "x" / "open_clip_config.json").read_text())
+    named = card["model_cfg"]["vision_cfg"]["timm_model_name"]
+    assert named == f"local-dir:{tmp_path / 'x' / 'visual'}"
+    (tmp_path / "x").rename(tmp_path / "moved")
+    with open_checkpoint(tmp_path / "moved") as source:
         assert source.config == case("loop").config
 
 
