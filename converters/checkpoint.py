@@ -31,6 +31,7 @@ class OpenCheckpoint:
       profile: preprocessing, where the files hold one of ours.
       given_name: what the files call the model.
       notes: what another system does differently with these files, a line each.
+      reports: what was taken off these files and left out of them, a line each.
     """
 
     format: str
@@ -44,6 +45,7 @@ class OpenCheckpoint:
     profile: Profile | None = None
     given_name: str | None = None
     notes: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self

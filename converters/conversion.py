@@ -129,7 +129,7 @@ def convert(
                 tensors=dict(sorted(tensors.items())),
                 exact=all(reader.dtype(n) == o.header.dtype for o in made for n in o.parts),
                 verified=verify,
-                notes=(*opened.notes, *settings["notes"]),
+                notes=(*opened.reports, *opened.notes, *settings["notes"]),
             )
             write_certificate(certificate_path(temporary, to), make_certificate(record))
         return record

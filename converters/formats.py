@@ -40,7 +40,7 @@ def detect(path: str | Path) -> str:
     if path.is_dir():
         return _of_folder(path)
     if path.is_file() and not path.name.endswith("-LAST"):
-        return big_vision.NPZ.name if path.suffix == big_vision.NPZ.ending else _of_file(path)
+        return _of_file(path)
     if not path.is_file() and not path.with_name(f"{path.name}-LAST").is_file():
         open_big_vision(path).close()  # the error with near names
     return big_vision.TENSORSTORE.name
@@ -130,12 +130,17 @@ def _of_folder(path: Path) -> str:
 
 
 def _of_file(path: Path) -> str:
-    if (path.parent / siglip_folder.CONFIG).is_file():
+    npz = path.suffix == big_vision.NPZ.ending
+    if not npz and (path.parent / siglip_folder.CONFIG).is_file():
         return siglip_folder.FORMAT.name
     with open_file(path) as reader:
         names = list(reader.shapes)
+    if npz and any(name.startswith(("img/", "txt/")) for name in names):
+        return big_vision.NPZ.name
     for form in FORMATS.values():
         if form.tensors and any(re.match(form.tensors, name) for name in names):
             return form.name
+    if npz:
+        return big_vision.NPZ.name  # its error says what a model of big_vision holds
     what = f"it holds {', '.join(names[:3])}, ..." if names else "it holds no tensors"
     raise ValueError(f"{path} is not the weights of a SigLIP of any known system: {what}")

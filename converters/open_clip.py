@@ -146,6 +146,7 @@ def open_folder(
         vocabulary=vocabulary_beside(path, config),
         pad=known.pad if known else hf_tokenizer.read_pad(path),
         notes=notes,
+        reports=reader.reports,
     )
 
 

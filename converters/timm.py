@@ -190,6 +190,7 @@ def open_folder(
         config=config,
         dropped=dropped,
         notes=notes,
+        reports=reader.reports,
     )
 
 

@@ -132,6 +132,7 @@ def open_folder(
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
         pad=pad,
+        reports=reader.reports,
     )
 
 

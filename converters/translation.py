@@ -10,6 +10,7 @@ from siglip_jax.weights.reader import FLOATS, Header, Reader
 from siglip_jax.weights.routes import mismatches, refuse
 
 from .rules import Shape, Step
+from .wrappers import left_out, report
 
 # Tensors that tell another architecture at a glance, and what they are.
 _FOREIGN = (
@@ -27,7 +28,8 @@ _FOREIGN = (
 class Translation:
     """The weights of another system as a reader of big_vision's names, in loop form.
 
-    Built by `translate`; see `weights.reader.Reader`.
+    Built by `translate`; see `weights.reader.Reader`. `reports`: what training code had put
+    around the stored names, a line or none.
     """
 
     subtree = ""
@@ -42,6 +44,7 @@ class Translation:
             for step in steps
             for name, shape in zip(step.ours, step.shapes, strict=True)
         }
+        self.reports = report(stored)
         self._stored = stored
         self._last: tuple[str, np.ndarray] | None = None
 
@@ -86,7 +89,7 @@ def translate(
         that is missing, unexpected, of a wrong shape or not a float.
     """
     try:
-        dropped: dict[str, str] = {}
+        dropped: dict[str, str] = dict(left_out(stored))
         for name in stored.shapes:
             for pattern, rule in (drop or {}).items():
                 if re.fullmatch(pattern, name):
@@ -111,7 +114,7 @@ def translate(
         stored.close()
         raise
     dropped |= {name: "constant" for name in constants if name in found}
-    ignored = (*stored.ignored, *sorted(dropped))
+    ignored = tuple(dict.fromkeys((*stored.ignored, *sorted(dropped))))
     return Translation(stored, [s for s in steps if not s.constant], ignored), dropped
 
 

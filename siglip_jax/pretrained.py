@@ -154,7 +154,8 @@ def load(
     )
     with contextlib.nullcontext() if isinstance(name, OpenCheckpoint) else opened:
         # Released weights were trained with what siglip_jax computes, whatever a copy says.
-        for note in opened.notes if opened.checkpoint is None else ():
+        notes = opened.notes if opened.checkpoint is None else ()
+        for note in (*opened.reports, *notes):
             warnings.warn(f"{opened.name}: {note}", stacklevel=2)
         chosen = opened.profile_named(profile, res=res)
         config = opened.config_at(res)

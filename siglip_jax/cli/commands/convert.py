@@ -132,7 +132,7 @@ def _dry_run(args: argparse.Namespace, source: "OpenCheckpoint") -> int:
     dropped = {**source.dropped, **dict.fromkeys(left, "not in the tower")}
     if args.json:
         rows = [dataclasses.asdict(step) for step in steps]
-        print_json({"plan": rows, "dropped": dropped, "notes": source.notes})
+        print_json({"plan": rows, "dropped": dropped, "notes": [*source.reports, *source.notes]})
         return 0
     from siglip_jax.cli.conversion_output import print_plan
 

@@ -63,6 +63,7 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
     facts["bytes"] = sum(header.nbytes for header in headers.values())
     facts["dtypes"] = ", ".join(sorted({str(header.dtype) for header in headers.values()}))
     facts["ignored"] = list(reader.ignored)
+    facts |= {"note": list(opened.reports)} if opened.reports else {}
     facts["released_as"] = opened.like.name if opened.like else None
     facts |= describe_config(config)
     if unstated:
