@@ -6,6 +6,7 @@ from typing import Self
 
 from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
 from siglip_jax.preprocessing.profiles import Profile, custom_profile, profile_for
@@ -31,6 +32,7 @@ class OpenCheckpoint:
       profile: preprocessing, where the files hold one of ours.
       given_name: what the files call the model.
       notes: what another system does differently with these files, a line each.
+      classifier: of a fine-tune that tells classes apart.
       reports: what was taken off these files and left out of them, a line each.
     """
 
@@ -45,6 +47,7 @@ class OpenCheckpoint:
     profile: Profile | None = None
     given_name: str | None = None
     notes: tuple[str, ...] = ()
+    classifier: Classifier | None = None
     reports: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -69,7 +72,7 @@ class OpenCheckpoint:
     @property
     def checkpoint(self) -> Checkpoint | None:
         """The released checkpoint that this is: of the same architecture and no other name."""
-        row = self.like
+        row = None if self.classifier is not None else self.like
         return row if row is not None and self.given_name in (None, row.name) else None
 
     @property

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax import checkpoints
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import NaFlexVision, Siglip, Tower, Vision
 from siglip_jax.messages import suggestions
 from siglip_jax.weights.layout import parameter_shapes
 
 from .checkpoint import OpenCheckpoint, present
+from .classifiers import closed_if_it_fails, head_names, labels_by_index, read_head
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
@@ -25,6 +27,7 @@ from .rules import CONV, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .translation import translate
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CLASSIFIER = "head"
 _PYTORCH = ("pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 # Architectures whose activation is the exact GELU unless told otherwise.
@@ -134,9 +137,21 @@ def mlp_ratio(width: int, mlp_dim: int) -> float:
     return ratio if int(width * ratio) == mlp_dim else math.nextafter(ratio, math.inf)
 
 
-def write_files(folder: Path, config: Siglip, tower: Tower | None, **unused: Any) -> None:
+def write_files(
+    folder: Path,
+    config: Siglip,
+    tower: Tower | None,
+    *,
+    classifier: Classifier | None = None,
+    **unused: Any,
+) -> None:
     """The configuration."""
-    write_json(folder / CONFIG, card(config.image_tower))
+    said = card(config.image_tower)
+    if classifier is not None:
+        classes = {"num_classes": len(classifier.labels), "label_names": list(classifier.labels)}
+        said |= classes
+        said["pretrained_cfg"] |= {**classes, "classifier": CLASSIFIER}
+    write_json(folder / CONFIG, said)
 
 
 def card(vision: Vision | NaFlexVision) -> dict[str, Any]:
@@ -181,7 +196,12 @@ def open_folder(
         config = Siglip(vision=vision, text=None)
     config = config.only("image")
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_PYTORCH)))
-    reader, dropped = translate(stored, steps(config))
+    head = head_names(stored, CLASSIFIER)
+    reader, dropped = translate(stored, steps(config), apart=head)
+    with closed_if_it_fails(stored):
+        # timm does not say how probabilities are made; its own examples take the softmax.
+        labels = _labels(path / CONFIG) if head else None
+        classifier = read_head(stored, CLASSIFIER, labels, "map", "softmax")
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,
@@ -190,8 +210,15 @@ def open_folder(
         config=config,
         dropped=dropped,
         notes=notes,
+        classifier=classifier,
         reports=reader.reports,
     )
+
+
+def _labels(path: Path) -> tuple[str, ...] | None:
+    card = read_settings(path) if path.is_file() else Settings({}, str(path))
+    inside = card.part("pretrained_cfg")
+    return labels_by_index(card if "label_names" in card else inside, "label_names")
 
 
 def read_card(settings: Settings) -> tuple[Vision | NaFlexVision, tuple[str, ...]]:
@@ -264,6 +291,7 @@ FORMAT = Format(
     config=CONFIG,
     weights=(WEIGHTS, *_PYTORCH),
     towers=("image",),
+    classifier=(CLASSIFIER, "map"),
     tensors=r"blocks\.\d+\.|patch_embed\.|embeds\.|attn_pool\.",
     recognises=_recognises,
     open=open_folder,

@@ -8,16 +8,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
 from siglip_jax.preprocessing.profiles import custom_profile
 
 from . import hf_tokenizer
+from .classifiers import transformers_card
 from .json_file import Settings, read_settings, write_json
 
 CONFIG, IMAGES = "config.json", "preprocessor_config.json"
 
 # The tanh approximation of GELU, by any of transformers' names for it.
 _TANH = ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new", "gelu_fast")
+_CLASSIFIES = "ForImageClassification"
 _KINDS: dict[str, tuple[bool, Tower | None]] = {
     "siglip": (False, None),
     "siglip_vision_model": (False, "image"),
@@ -36,6 +39,7 @@ def write_files(
     pad: int | None,
     dtype: str,
     vocabulary: Path | None,
+    classifier: Classifier | None = None,
     **unused: Any,
 ) -> None:
     """Everything but the weights: configuration, image processor, tokenizer."""
@@ -47,6 +51,9 @@ def write_files(
     if part.tower is None:
         card = {"architectures": [f"{name}Model"], "model_type": kind}
         card |= {"vision_config": vision, "text_config": text}
+    elif classifier is not None:
+        card = {"architectures": [f"{name}{_CLASSIFIES}"], "model_type": kind}
+        card |= {"vision_config": vision, **transformers_card(classifier)}
     elif part.text is None:
         card = {"architectures": [f"{name}VisionModel"], **vision}
     else:
@@ -133,6 +140,9 @@ def read_config(path: Path) -> Siglip:
         known = ", ".join(_KINDS)
         raise ValueError(f"{path} is of model_type {kind!r}, not SigLIP; expected one of {known}")
     naflex, tower = _KINDS[kind]
+    if any(str(name).endswith(_CLASSIFIES) for name in card.get("architectures", [])):
+        # Its text_config is a default that belongs to nothing.
+        return Siglip(vision=_read_vision(card.part("vision_config"), naflex), text=None)
     if tower == "image":
         return Siglip(vision=_read_vision(card, naflex), text=None)
     if tower == "text":

@@ -1,7 +1,7 @@
 """Another system's weights under big_vision's names, and what does not belong to a SigLIP."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -75,7 +75,10 @@ class Translation:
 
 
 def translate(
-    stored: Reader, steps: Sequence[Step], drop: Mapping[str, str] | None = None
+    stored: Reader,
+    steps: Sequence[Step],
+    drop: Mapping[str, str] | None = None,
+    apart: Collection[str] = (),
 ) -> tuple[Translation, dict[str, str]]:
     """A reader of big_vision's names, and what was dropped by which rule.
 
@@ -83,6 +86,7 @@ def translate(
       stored: the other system's file; closed if this fails.
       steps: what it must hold, all of it and nothing else. Constants may be absent.
       drop: patterns of stored names that are no weights, and the rule's name.
+      apart: stored names that the caller reads itself.
 
     Raises:
       ValueError: one line if the weights are of another architecture, else everything
@@ -96,7 +100,8 @@ def translate(
                     dropped[name] = rule
         wanted = {step.theirs: step.shape for step in steps}
         constants = {step.theirs for step in steps if step.constant}
-        found = {n: h.shape for n, h in stored.shapes.items() if n not in dropped}
+        aside = {*dropped, *apart}
+        found = {n: h.shape for n, h in stored.shapes.items() if n not in aside}
         _refuse_foreign(stored.path, found, wanted)
         for name, shape in found.items():
             # A temperature is 0-d in one version of a library and 1-d in the next.

@@ -2,7 +2,9 @@
 
 from typing import Any, Literal, Self
 
-Need = Literal["config", "res", "pad", "profile", "vocabulary", "force", "loop"]
+Need = Literal[
+    "config", "res", "pad", "profile", "vocabulary", "force", "loop", "classifier", "base"
+]  # fmt: skip
 
 
 class ModelError(ValueError):
@@ -17,7 +19,7 @@ class ModelError(ValueError):
     Attributes:
       fact: as given.
       needs: the argument that would mend it: `config`, `res`, `pad`, `profile`, `vocabulary`,
-        `force`; or "loop", blocks that are not stacked.
+        `force`, `classifier`, `base`; or "loop", blocks that are not stacked.
       values: what advice may name: `path`, `card` (a file), `res` and `res_to` (pixels).
 
     >>> ModelError("x.npz is small", needs="res", advice="pass res=32", res=32)

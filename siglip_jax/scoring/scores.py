@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from siglip_jax.classifier import Activation
+
 
 def sigmoid(logits: np.ndarray | np.floating[Any]) -> np.ndarray:
     """Probabilities of logits of any shape, float32.
@@ -14,6 +16,27 @@ def sigmoid(logits: np.ndarray | np.floating[Any]) -> np.ndarray:
     """
     exp = np.exp(-np.abs(logits))  # never overflows
     return np.where(logits >= 0, 1 / (1 + exp), exp / (1 + exp)).astype(np.float32)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits (..., classes), float32, that sum to one.
+
+    >>> softmax(np.float32([0, 0])).tolist()
+    [0.5, 0.5]
+    """
+    exp = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+    return (exp / exp.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def probabilities(logits: np.ndarray, activation: Activation) -> np.ndarray:
+    """Probabilities (..., classes) of logits, as the model was trained to be read.
+
+    Raises:
+      ValueError: of a regression, which has none.
+    """
+    if activation is None:
+        raise ValueError("this model is a regression: it has outputs (logits), no probabilities")
+    return softmax(logits) if activation == "softmax" else sigmoid(logits)
 
 
 class LabelScore(NamedTuple):
@@ -29,8 +52,10 @@ class Scores:
     """Scores of every image with every label.
 
     Attributes:
-      logits: (images, labels) float32, `exp(t) · zimg · ztxt + b`.
+      logits: (images, labels) float32: `exp(t) · zimg · ztxt + b`, or a classifier's.
       labels: the labels, in the order of the columns.
+      activation: what makes probabilities of logits: "sigmoid", but of a classifier whose
+        classes exclude each other "softmax", and of a regression None.
 
     >>> scores = Scores(np.float32([[-1, 2, 0]]), ("cat", "dog", "donut"))
     >>> scores.ranking(2).tolist(), scores.top(1)[0][0].label
@@ -39,15 +64,19 @@ class Scores:
 
     logits: np.ndarray
     labels: tuple[str, ...]
+    activation: Activation = "sigmoid"
 
     @property
     def probabilities(self) -> np.ndarray:
         """(images, labels) float32 sigmoid of the logits.
 
         Each is the probability that this label fits this image, whatever the
-        other labels are: rows do not sum to one.
+        other labels are: rows do not sum to one, but with a softmax.
+
+        Raises:
+          ValueError: of a regression.
         """
-        return sigmoid(self.logits)
+        return probabilities(self.logits, self.activation)
 
     def ranking(self, k: int | None = None) -> np.ndarray:
         """(images, k) indices of labels, best first; ties in the order of the labels."""

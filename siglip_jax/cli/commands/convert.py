@@ -66,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             const=name,
             help=f"the {name} tower alone",
         )
+    parser.add_argument(
+        "--no-classifier",
+        action="store_false",
+        dest="classifier",
+        help="of a fine-tune that tells classes apart, the tower alone",
+    )
     form = parser.add_mutually_exclusive_group()
     for name, scan, help in (
         ("scan", True, "big_vision's formats: all blocks of a tower stacked"),
@@ -115,6 +121,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "dtype": args.dtype,
         "tower": args.tower,
+        "classifier": args.classifier,
         "scan_image": args.scan,
         "scan_text": args.scan,
     }

@@ -66,6 +66,8 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
     facts |= {"note": list(opened.reports)} if opened.reports else {}
     facts["released_as"] = opened.like.name if opened.like else None
     facts |= describe_config(config)
+    if opened.classifier is not None:
+        facts["classifier"] = opened.classifier.describe()
     if unstated:
         facts["res"] = unstated
     tree = {name: f"{h.shape} {h.dtype}" for name, h in sorted(headers.items())}
@@ -96,6 +98,10 @@ def _open(model: str) -> tuple["OpenCheckpoint", str | None]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict) and "labels" in value:
+        labels, how = value["labels"], value["activation"] or "regression"
+        some = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+        return f"{len(labels)} classes ({how} of {value['pooling']}): {some}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
     if isinstance(value, list):
