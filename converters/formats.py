@@ -11,6 +11,7 @@ from siglip_jax.errors import ModelError
 from siglip_jax.weights.big_vision import open_big_vision
 
 from . import big_vision, open_clip, siglip_folder, timm, transformers
+from .adapters import adapter_files, is_adapter, without_base
 from .checkpoint import VOCABULARY_FILES, OpenCheckpoint
 from .files import open_file
 from .format import Format
@@ -62,6 +63,8 @@ def open_checkpoint(
         names what is missing.
     """
     path = Path(path)
+    if is_adapter(path):
+        raise without_base(path)
     form = FORMATS[detect(path)]
     if form.config is None:
         return form.open(path, config=config, res=res)
@@ -91,6 +94,8 @@ def needed_files(names: Iterable[str]) -> list[str]:
     ['config.json', 'model.safetensors']
     """
     there = set(names)
+    if found := adapter_files(there):
+        return found
     small = {form.config for form in FORMATS.values()} | set(VOCABULARY_FILES)
     small |= {name for form in FORMATS.values() for name in form.others}
     for form in FORMATS.values():

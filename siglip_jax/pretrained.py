@@ -109,6 +109,7 @@ def load(
     res: int | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     config: Siglip | None = None,
+    base: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     execution: Execution | None = None,
     dtype: str | None = None,
@@ -129,6 +130,7 @@ def load(
         embedding is resampled as big_vision does.
       vocabulary: sentencepiece file, if it is not where it is looked for.
       config: the architecture of local weights that do not say it.
+      base: the model that a PEFT adapter is of, by any name: `name` is merged into it.
       revision: of a hub repository: a branch, tag or commit.
       execution: dtype, weights, scan, remat, attention (`Execution`).
       dtype: store all parameters in this dtype; None leaves them as they are, or as
@@ -158,6 +160,7 @@ def load(
         config=config,
         res=res,
         vocabulary=vocabulary,
+        base=base,
         revision=revision,
         progress=progress,
     )

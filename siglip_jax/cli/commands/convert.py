@@ -32,6 +32,7 @@ from siglip_jax.cli.options.checkpoint import (
     architecture,
     open_named,
 )
+from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.messages import did_you_mean
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         form.add_argument(f"--{name}", action="store_const", dest="scan", const=scan, help=help)
     add_checkpoint_arguments(parser)
+    add_base_argument(parser)
     parser.add_argument(
         "--pad", type=int, choices=(0, 1), help="id that pads texts: 1 as SigLIP, 0 as SigLIP 2"
     )
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         from siglip_jax.verify.library_comparison import require_library
 
         require_library(args.to)
-    with open_named(args.source, architecture(args), args.res) as source:
+    with open_named(args.source, architecture(args), args.res, args.base) as source:
         return _dry_run(args, source) if args.dry_run else _convert(args, source)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config
 from siglip_jax.cli.options.checkpoint import open_named
+from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.errors import ModelError
 
@@ -28,11 +29,12 @@ USAGE = "%(prog)s MODEL [--tree] [--json]"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, file or folder of a model")
     parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
+    add_base_argument(parser)
     add_json_argument(parser, "the same")
 
 
 def run(args: argparse.Namespace) -> int:
-    facts, tree = _facts(args.model)
+    facts, tree = _facts(args.model, args.base)
     if args.tree:
         facts["tree"] = tree
     if args.json:
@@ -48,13 +50,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _facts(model: str, base: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     from siglip_jax.weights.layout import parameter_shapes
 
-    if (checkpoint := _released(model)) is not None:
+    if base is None and (checkpoint := _released(model)) is not None:
         shapes = parameter_shapes(checkpoint.config)
         return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
-    opened, unstated = _open(model)
+    opened, unstated = _open(model, base)
     with opened:
         reader, config = opened.reader, opened.config
     headers = reader.shapes
@@ -86,10 +88,10 @@ def _released(model: str) -> checkpoints.Checkpoint | None:
         return None  # a path, a bundled model, a repository; else the error that offers near names
 
 
-def _open(model: str) -> tuple["OpenCheckpoint", str | None]:
+def _open(model: str, base: str | None) -> tuple["OpenCheckpoint", str | None]:
     """What `siglip_jax.load` reads, and the resolutions that it may be of, if it does not say."""
     try:
-        return open_named(model), None
+        return open_named(model, base=base), None
     except ModelError as error:
         if error.needs != "res":
             raise

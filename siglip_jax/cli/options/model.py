@@ -31,6 +31,12 @@ def positive(text: str) -> int:
     return value
 
 
+def add_base_argument(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument(
+        "--base", metavar="MODEL", help="model that a PEFT adapter is of, and is merged into"
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -39,6 +45,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a checkpoint (see siglip-jax list), a file, or a folder (default: the "
         "bundled model of emoji)",
     )
+    add_base_argument(group)
     group.add_argument(
         "--profile",
         choices=PROFILES,
@@ -178,6 +185,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
             args.model,
             res=args.res,
             vocabulary=args.vocabulary,
+            base=args.base,
             progress=bar.update,
         )
     return args.opened
