@@ -140,6 +140,12 @@ def read_config(path: Path) -> Siglip:
         known = ", ".join(_KINDS)
         raise ValueError(f"{path} is of model_type {kind!r}, not SigLIP; expected one of {known}")
     naflex, tower = _KINDS[kind]
+    if tower is None and "vision_config" not in card and (code := _own_code(card)):
+        raise ValueError(
+            f"{path} states no architecture (there is no vision_config): its model is built by "
+            f"{code}; use its open_clip files, open_clip_config.json and "
+            "open_clip_model.safetensors, or give the architecture of one like it"
+        )
     if any(str(name).endswith(_CLASSIFIES) for name in card.get("architectures", [])):
         # Its text_config is a default that belongs to nothing.
         return Siglip(vision=_read_vision(card.part("vision_config"), naflex), text=None)
@@ -149,6 +155,15 @@ def read_config(path: Path) -> Siglip:
         return Siglip(vision=None, text=_read_text(card))
     vision = _read_vision(card.part("vision_config"), naflex)
     return Siglip(vision=vision, text=_read_text(card.part("text_config")))
+
+
+def _own_code(card: Settings) -> str | None:
+    """What builds the model of a card, if it is not transformers' own class."""
+    if name := card.get("open_clip_model_name"):
+        return f"open_clip ({name})"
+    if code := card.part("auto_map").get("AutoModel"):
+        return f"code of its own ({code})"
+    return "code of its own (auto_map)" if "auto_map" in card else None
 
 
 def _read_vision(part: Settings, naflex: bool) -> Vision | NaFlexVision:

@@ -51,6 +51,9 @@ def open_model(
             opened = merge(below, files.path)
         else:
             opened = open_checkpoint(files.path, config=known, res=res)
+            # By its own name: of the architecture alone it would be the released one.
+            if files.fine_tune and opened.given_name is None:
+                opened = dataclasses.replace(opened, given_name=files.fine_tune)
     if vocabulary is not None:
         opened = dataclasses.replace(opened, vocabulary=Path(vocabulary).expanduser())
     return opened

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
-from siglip_jax.cli.description import describe, describe_config
+from siglip_jax.cli.description import describe, describe_config, describe_fine_tune
 from siglip_jax.cli.options.checkpoint import open_named
 from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.errors import ModelError
+from siglip_jax.fine_tunes import find_fine_tune
 
 if TYPE_CHECKING:
     from siglip_jax.converters import OpenCheckpoint
@@ -56,6 +57,9 @@ def _facts(model: str, base: str | None) -> tuple[dict[str, Any], dict[str, str]
     if base is None and (checkpoint := _released(model)) is not None:
         shapes = parameter_shapes(checkpoint.config)
         return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
+    if base is None and not Path(model).exists() and (tune := find_fine_tune(model)):
+        shapes = parameter_shapes(tune.config)
+        return describe_fine_tune(tune), {name: str(shape) for name, shape in shapes.items()}
     opened, unstated = _open(model, base)
     with opened:
         reader, config = opened.reader, opened.config
