@@ -16,14 +16,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from siglip_jax.classifier import Classifier, Pooling, default_labels
+from siglip_jax.config import Siglip
 from siglip_jax.errors import ModelError
 from siglip_jax.messages import near_part
 from siglip_jax.weights.reader import FLOATS, Header, Reader
+from siglip_jax.weights.staging import staged
 
 from . import open_clip, timm, transformers
 from .checkpoint import OpenCheckpoint
 from .files import find_weights, open_file
-from .json_file import Settings, read_settings
+from .format import safetensors_in
+from .json_file import Settings, read_settings, write_json
 from .loop_form import LoopForm
 from .rules import Step
 from .wrappers import FileReader
@@ -334,6 +337,47 @@ def _check_shape(
         found = (a[1], b[0]) if change.embedding else (b[0], *a[1:])
     if found != shape and not (found in ((), (1,)) and shape in ((), (1,))):
         raise ValueError(f"{folder}: {name} is of shape {found}, in {base} it is {shape}")
+
+
+def write_adapter(
+    folder: Path,
+    factors: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    config: Siglip,
+    *,
+    rank: int,
+    alpha: float,
+    base: str | None,
+) -> None:
+    """Writes a LoRA adapter of transformers' model, as PEFT loads it; whole or not at all.
+
+    Args:
+      factors: of each kernel, under big_vision's names in loop form: (inputs, rank) and
+        (rank, outputs).
+      base: repository of the model that it is of.
+    """
+    theirs = {step.ours[0]: step.theirs for step in transformers.steps(config) if step.ours}
+    tensors: dict[str, np.ndarray] = {}
+    for name, (a, b) in factors.items():
+        module = theirs[name].removesuffix(".weight")
+        tensors[f"{_ROOT}{module}.lora_A.weight"] = np.ascontiguousarray(a.T)
+        tensors[f"{_ROOT}{module}.lora_B.weight"] = np.ascontiguousarray(b.T)
+    card: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+        "lora_dropout": 0.0,
+        "target_modules": [theirs[name].removesuffix(".weight") for name in factors],
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_lora_weights": True,
+    }
+    with staged(folder) as partial:
+        headers = {name: Header(t.shape, t.dtype) for name, t in tensors.items()}
+        safetensors_in(WEIGHTS[0])(partial, headers, iter(tensors.items()))
+        write_json(partial / CONFIG, card)
 
 
 def adapter_files(names: set[str]) -> list[str]:

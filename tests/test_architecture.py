@@ -159,6 +159,8 @@ MODULES = {
     "training.start": Row("the model a run begins with",
                           "checkpoints config data fetch model_files models preprocessing "
                           "pretrained programs weights.layout", jax=True),
+    "training.lora": Row("low-rank additions, trained in the place of weights",
+                         "config converters.adapters programs weights", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "
                       "programs run_folder scoring weights", jax=True),

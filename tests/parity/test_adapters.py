@@ -193,3 +193,44 @@ def test_other_adapters_are_refused_by_name(tmp_path, kind):
     name = kind.removesuffix("Config").upper()
     with pytest.raises(ValueError, match=f"an adapter of kind {name}; only LORA is merged"):
         open_model(tmp_path / "a", base=tmp_path / "base")
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_live_peft_loads_what_the_trainer_writes(tmp_path, scan):
+    """The same embeddings from the base with the adapter there and the merged model here."""
+    import jax
+
+    from siglip_jax.config import Execution
+    from siglip_jax.programs.sharding import REPLICATED, make_mesh
+    from siglip_jax.training.lora import merged, save_adapter, with_factors
+    from siglip_jax.training.recipe_tables import Lora
+    from siglip_jax.weights.tree import flatten, nested
+
+    model = whole()
+    model.save_pretrained(tmp_path / "base")
+    profile = custom_profile(open_model(tmp_path / "base").config, 1)
+    execution = Execution(scan_image=scan, scan_text=scan)
+    loaded = siglip_jax.load(tmp_path / "base", profile=profile, execution=execution)
+    lora = Lora(rank=3, alpha=5.0, targets=("query", "out", "txt/.*/Dense_0"))
+    mesh = make_mesh(jax.devices()[:1])
+    flat = flatten(with_factors(loaded.params, lora, 0, mesh, REPLICATED))
+    rng = np.random.default_rng(0)
+    for name in flat:
+        if name.endswith("lora_b"):
+            flat[name] = rng.standard_normal(flat[name].shape).astype(np.float32)
+    save_adapter(tmp_path / "adapter", nested(flat), lora, loaded.config, base=None)
+
+    adapted = peft.PeftModel.from_pretrained(model, tmp_path / "adapter").eval()
+    trained_names = [n for n, _ in adapted.named_parameters() if "lora_A" in n]
+    assert len(trained_names) == 2 * 2 * 2 + 2
+    images, texts = inputs(loaded.config)
+    with torch.no_grad():
+        out = adapted(
+            pixel_values=torch.tensor(images).permute(0, 3, 1, 2), input_ids=torch.tensor(texts)
+        )
+    params = merged(nested(flat), lora)
+    zimg, ztxt, _ = loaded.model.apply({"params": params}, images, texts)
+    before, _, _ = loaded.model.apply({"params": loaded.params}, images, texts)
+    assert np.abs(np.asarray(zimg) - np.asarray(before)).max() > 1e-2
+    np.testing.assert_allclose(out.image_embeds.numpy(), zimg, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(out.text_embeds.numpy(), ztxt, rtol=0, atol=1e-5)
