@@ -17,6 +17,7 @@ from siglip_jax.weights.tensorstore_folder import write_folder
 
 from .checkpoint import OpenCheckpoint, released_vocabulary, vocabulary_beside
 from .format import Format
+from .wrappers import left_out, report, unwrapped
 
 _POSEMB, _OLD_POSEMB = "txt/pos_embedding", "txt/Encoder_0/pos_embedding"
 
@@ -61,8 +62,11 @@ def open_path(
     if path.is_dir() and _only_npz(path):
         (path,) = path.glob("*.npz")
     reader = open_big_vision(path)
-    dropped = dict.fromkeys(reader.ignored, "not a parameter")
     form = NPZ if isinstance(reader, NpzReader) else TENSORSTORE
+    if isinstance(reader, NpzReader):
+        reader = unwrapped(reader)
+    dropped = dict.fromkeys(reader.ignored, "not a parameter") | left_out(reader)
+    reports = report(reader)
     try:
         if reader.subtree:
             raise ValueError(f"{path}: give the whole checkpoint, and the tower you want of it")
@@ -86,6 +90,7 @@ def open_path(
         dropped=dropped,
         vocabulary=vocabulary_beside(path.parent, config),
         pad=known.pad if known else None,
+        reports=reports,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import Siglip, Tower, Vision
 from siglip_jax.errors import ModelError
 from siglip_jax.messages import choose
@@ -44,6 +45,8 @@ class OpenCheckpoint:
       images: what the files of another system say about preparing images.
       given_name: what the files call the model.
       notes: what another system does differently with these files, a line each.
+      classifier: of a fine-tune that tells classes apart.
+      reports: what was taken off these files and left out of them, a line each.
     """
 
     format: str
@@ -59,6 +62,8 @@ class OpenCheckpoint:
     images: FolderImages | None = None
     given_name: str | None = None
     notes: tuple[str, ...] = ()
+    classifier: Classifier | None = None
+    reports: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +87,7 @@ class OpenCheckpoint:
     @property
     def checkpoint(self) -> Checkpoint | None:
         """The released checkpoint that this is: of the same architecture and no other name."""
-        row = self.like
+        row = None if self.classifier is not None else self.like
         return row if row is not None and self.given_name in (None, row.name) else None
 
     @property

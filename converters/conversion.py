@@ -7,13 +7,15 @@ read back and compared with what was read, and a certificate is laid beside it.
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
 from siglip_jax.preprocessing.profiles import (
@@ -25,10 +27,12 @@ from siglip_jax.preprocessing.profiles import (
 from siglip_jax.preprocessing.text import Tokenizer
 from siglip_jax.weights.digest import tensor_digest
 from siglip_jax.weights.layout import parameter_shapes
+from siglip_jax.weights.reader import Header
 
 from . import hf_tokenizer, siglip_folder
 from .certificate import certificate_path, make_certificate, write_certificate
 from .checkpoint import OpenCheckpoint, released_vocabulary
+from .classifiers import head_tensors
 from .destination import replacing
 from .folder_images import FolderImages, preprocessing_notes
 from .format import Format
@@ -51,11 +55,14 @@ def plan(
     scan_text: bool | None = None,
     config: Siglip | None = None,
     res: int | None = None,
+    classifier: bool = True,
 ) -> list[PlanStep]:
     """What `convert` would write. Reads headers only; arguments as for `convert`."""
     with _opened(source, config, res) as opened:
         tower = _tower(opened, to, tower)
-        return describe(opened, _outputs(opened, to, tower, dtype, scan_image, scan_text))
+        head = _head(opened, to, tower, dtype, keep=classifier)
+        made = _outputs(opened, to, tower, dtype, scan_image, scan_text)
+        return [*describe(opened, made), *_head_steps(opened, head)]
 
 
 def convert(
@@ -73,6 +80,7 @@ def convert(
     vocabulary: str | Path | None = None,
     name: str | None = None,
     exact: bool = False,
+    classifier: bool = True,
     verify: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -94,17 +102,20 @@ def convert(
       name: what to call the model.
       exact: open_clip: an image tower that computes exactly what big_vision's does, in a folder
         that cannot be moved.
+      classifier: of a fine-tune that tells classes apart, keep the classifier; False converts
+        the tower alone.
       verify: read the output back and compare every bit before it appears.
       force: replace `destination` if it exists.
       progress: called with bytes done and bytes in all.
 
     Raises:
       ValueError: if the source cannot be read or is no SigLIP, the format cannot hold
-        it, something must be told, or `destination` exists.
+        it or its classifier, something must be told, or `destination` exists.
     """
     destination = Path(destination)
     with _opened(source, config, res) as opened:
         tower = _tower(opened, to, tower)
+        head = _head(opened, to, tower, dtype, keep=classifier)
         made = _outputs(opened, to, tower, dtype, scan_image, scan_text)
         settings = _settings(opened, to, tower, made, destination, pad, vocabulary, name, exact)
         images = _own_images(opened, tower)
@@ -119,22 +130,26 @@ def convert(
 
         items = ((output.name, count(output.make(reader, digest))) for output in made)
         with replacing(destination, source=opened.path, force=force) as temporary:
-            _write(temporary, to, opened.config, tower, made, items, settings)
+            _write(temporary, to, opened.config, tower, made, items, settings, head)
             if verify:
-                _verify(temporary, to, opened.config, tower, tensors, count)
+                _verify(temporary, to, opened.config, tower, tensors, count, head)
             kept = images.record(_said(temporary, to)) if images is not None else None
             files = sorted(p for p in temporary.parent.rglob("*") if p.is_file())
             target_files = file_digests(files, temporary.parent)
             source_files = file_digests(opened.files, _base(opened))
             steps = describe(opened, made)
             left = stored_names(opened) - {name for step in steps for name in step.sources}
+            dropped = opened.dropped | dict.fromkeys(sorted(left), f"not in the {tower} tower")
+            if head is None:
+                said = "the classifier, left out as asked"
+                dropped |= dict.fromkeys(_stored_head(opened), said)
             record = Record(
                 source={"format": opened.format, "path": str(opened.path), "files": source_files},
                 target={"format": to, "path": str(destination), "files": target_files},
                 config=opened.config,
                 tower=tower,
-                plan=steps,
-                dropped=opened.dropped | dict.fromkeys(sorted(left), f"not in the {tower} tower"),
+                plan=[*steps, *_head_steps(opened, head)],
+                dropped=dropped,
                 added={o.name: o.step.constant for o in made if o.step and o.step.constant},
                 parameters=sum(
                     map(math.prod, parameter_shapes(opened.config.only(tower)).values())
@@ -144,6 +159,7 @@ def convert(
                 verified=verify,
                 preprocessing=kept,
                 notes=(
+                    *opened.reports,
                     *opened.notes,
                     *settings["notes"],
                     *preprocessing_notes(kept, to, opened.config),
@@ -242,6 +258,70 @@ def _outputs(
         scan_image=scan_image,
         scan_text=scan_text,
     )
+
+
+class _Head(NamedTuple):
+    """A classifier as it is written: its tensors by their names there."""
+
+    classifier: Classifier
+    tensors: dict[str, np.ndarray]
+
+
+def _head(
+    opened: OpenCheckpoint, to: str, tower: Tower | None, dtype: str | None, *, keep: bool
+) -> _Head | None:
+    """The classifier to write, None where there is none or it is to be left out.
+
+    Raises:
+      ValueError: if the format, or the tower, has no place for it.
+    """
+    found = opened.classifier
+    if found is None or not keep:
+        return None
+    layer, pooling = _format(to).classifier or ("", None)
+    if not layer or tower != "image" or pooling not in (None, found.pooling):
+        what = {"mean": "the mean of the last tokens", "map": "the pooling head"}[found.pooling]
+        raise ModelError(
+            f"{opened.path} has a classifier of {len(found.labels)} classes on {what}, for which "
+            f"{to} has no place",
+            needs="classifier",
+            advice="pass classifier=False to convert the tower without it",
+        )
+    if dtype is not None:
+        kernel, bias = found.kernel.astype(dtype), found.bias.astype(dtype)
+        found = dataclasses.replace(found, kernel=kernel, bias=bias)
+    if _format(to).steps is None:
+        return _Head(found, {f"{layer}/kernel": found.kernel, f"{layer}/bias": found.bias})
+    return _Head(found, head_tensors(found, layer))
+
+
+def _stored_head(opened: OpenCheckpoint) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the source's classifier in its own files."""
+    if opened.classifier is None:
+        return {}
+    form = FORMATS[opened.format]
+    layer = form.classifier[0] if form.classifier else "classifier"
+    kernel, bias = opened.classifier.kernel.shape, opened.classifier.bias.shape
+    if form.steps is None:
+        return {f"{layer}/kernel": kernel, f"{layer}/bias": bias}
+    return {f"{layer}.weight": kernel[::-1], f"{layer}.bias": bias}
+
+
+def _head_steps(opened: OpenCheckpoint, head: _Head | None) -> list[PlanStep]:
+    if head is None:
+        return []
+    rows = zip(_stored_head(opened).items(), head.tensors.items(), strict=True)
+    return [
+        PlanStep(
+            sources=(name,),
+            source_shapes=(shape,),
+            target=target,
+            shape=array.shape,
+            dtype=array.dtype.name,
+            operation="copy" if shape == array.shape else "i o -> o i",
+        )
+        for (name, shape), (target, array) in rows
+    ]
 
 
 def _settings(
@@ -362,9 +442,15 @@ def _write(
     made: list[Output],
     items: Iterator[tuple[str, np.ndarray]],
     settings: dict[str, Any],
+    head: "_Head | None",
 ) -> None:
     form = _format(to)
-    form.write_weights(path, {output.name: output.header for output in made}, items)
+    headers = {output.name: output.header for output in made}
+    if head is not None:
+        headers |= {name: Header(a.shape, a.dtype) for name, a in head.tensors.items()}
+        items = itertools.chain(items, head.tensors.items())
+        settings = {**settings, "classifier": head.classifier}
+    form.write_weights(path, headers, items)
     if form.write_files is not None:
         form.write_files(path, config, tower, **settings)
 
@@ -376,6 +462,7 @@ def _verify(
     tower: Tower | None,
     tensors: dict[str, str],
     count: "_Counter",
+    head: "_Head | None",
 ) -> None:
     """Raises unless what was written is read back as what was read, configuration included."""
     config = config.only(tower)
@@ -384,6 +471,8 @@ def _verify(
         if written.config != config:
             raise RuntimeError(f"{path} is read back as {written.config}, not {config}")
         check(written)
+        if head is not None and not head.classifier.equals(written.classifier):
+            raise RuntimeError(f"{path} is read back with another classifier")
         reader = LoopForm(written.reader)
         again = {name: tensor_digest(count(reader.read(name))) for name in reader.shapes}
     if wrong := sorted(n for n in {*again, *tensors} if again.get(n) != tensors.get(n)):

@@ -8,19 +8,26 @@ from siglip_jax.weights.npz import NpzReader
 from .safetensors_file import SafetensorsReader, is_safetensors
 from .shards import INDEX, ShardsReader
 from .torch_file import TorchReader
+from .wrappers import FileReader, unwrapped
 
 
-def open_file(path: str | Path) -> SafetensorsReader | ShardsReader | TorchReader | NpzReader:
+def open_file(path: str | Path) -> FileReader:
     """Opens safetensors, a PyTorch file, an index of shards of either, or a `.npz`.
+
+    Names are the model's own, without what training code puts around them (`wrappers`).
 
     Raises:
       ValueError: if it is missing, none of these, or damaged.
     """
-    path = Path(path)
+    whole = _open_as_stored(Path(path))
+    return unwrapped(whole, whole.keys if isinstance(whole, TorchReader) else ())
+
+
+def _open_as_stored(path: Path) -> SafetensorsReader | ShardsReader | TorchReader | NpzReader:
     if not path.is_file():
         raise ValueError(f"{path} does not exist{near_file(path)}")
     if path.name.endswith(INDEX):
-        return ShardsReader(path, open_file)
+        return ShardsReader(path, _open_as_stored)
     if path.suffix == ".safetensors":
         return SafetensorsReader(path)
     if path.suffix == ".npz":

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from siglip_jax.classifier import Pooling
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.weights.reader import Header
 
@@ -44,6 +45,8 @@ class Format:
       others: small files beside them that are read.
       towers: what it can hold; None is a whole model.
       tensors: pattern of the first tensor names by which bare weights are known.
+      classifier: the layer that its system puts on an image tower to tell classes apart, and
+        what that layer is given; None where it has none.
       recognises: whether a folder is in this format.
       open: opens a path; takes `config` and, where there is no configuration file, `res`,
         where there is one, `weights`.
@@ -71,6 +74,7 @@ class Format:
     others: tuple[str, ...] = ()
     towers: tuple[Tower | None, ...] = (None, "image", "text")
     tensors: str | None = None
+    classifier: tuple[str, Pooling | None] | None = None
     recognises: Callable[[Path], bool]
     open: Callable[..., OpenCheckpoint]
     write_weights: Callable[[Path, Mapping[str, Header], Items], object]

@@ -11,6 +11,7 @@ from siglip_jax.errors import ModelError
 from siglip_jax.weights.big_vision import open_big_vision
 
 from . import big_vision, open_clip, siglip_folder, timm, transformers
+from .adapters import adapter_files, is_adapter, without_base
 from .checkpoint import TOKENIZER_JSON, VOCABULARY_FILES, OpenCheckpoint
 from .files import open_file
 from .format import Format
@@ -40,7 +41,7 @@ def detect(path: str | Path) -> str:
     if path.is_dir():
         return _of_folder(path)
     if path.is_file() and not path.name.endswith("-LAST"):
-        return big_vision.NPZ.name if path.suffix == big_vision.NPZ.ending else _of_file(path)
+        return _of_file(path)
     if not path.is_file() and not path.with_name(f"{path.name}-LAST").is_file():
         open_big_vision(path).close()  # the error with near names
     return big_vision.TENSORSTORE.name
@@ -62,6 +63,8 @@ def open_checkpoint(
         names what is missing.
     """
     path = Path(path)
+    if is_adapter(path):
+        raise without_base(path)
     form = FORMATS[detect(path)]
     if form.config is None:
         return form.open(path, config=config, res=res)
@@ -91,6 +94,8 @@ def needed_files(names: Iterable[str]) -> list[str]:
     ['config.json', 'model.safetensors']
     """
     there = set(names)
+    if found := adapter_files(there):
+        return found
     small = {form.config for form in FORMATS.values()} | set(VOCABULARY_FILES)
     small |= {name for form in FORMATS.values() for name in form.others}
     sentencepiece = there & set(VOCABULARY_FILES) - {TOKENIZER_JSON}
@@ -133,12 +138,17 @@ def _of_folder(path: Path) -> str:
 
 
 def _of_file(path: Path) -> str:
-    if (path.parent / siglip_folder.CONFIG).is_file():
+    npz = path.suffix == big_vision.NPZ.ending
+    if not npz and (path.parent / siglip_folder.CONFIG).is_file():
         return siglip_folder.FORMAT.name
     with open_file(path) as reader:
         names = list(reader.shapes)
+    if npz and any(name.startswith(("img/", "txt/")) for name in names):
+        return big_vision.NPZ.name
     for form in FORMATS.values():
         if form.tensors and any(re.match(form.tensors, name) for name in names):
             return form.name
+    if npz:
+        return big_vision.NPZ.name  # its error says what a model of big_vision holds
     what = f"it holds {', '.join(names[:3])}, ..." if names else "it holds no tensors"
     raise ValueError(f"{path} is not the weights of a SigLIP of any known system: {what}")

@@ -229,6 +229,7 @@ def open_folder(
         text_settings=_text_settings(path),
         images=read_images(read_settings(path / CONFIG), config, pad) if stated else None,
         notes=notes,
+        reports=reader.reports,
     )
 
 

@@ -63,8 +63,14 @@ class Record:
 
 
 def file_digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
-    """SHA-256 of files, by their path in `folder`."""
-    return {file.relative_to(folder).as_posix(): _file_digest(file) for file in files}
+    """SHA-256 of files, by their path in `folder`, or in their own where they are elsewhere."""
+
+    def name(file: Path) -> str:
+        if file.is_relative_to(folder):
+            return file.relative_to(folder).as_posix()
+        return f"{file.parent.name}/{file.name}"
+
+    return {name(file): _file_digest(file) for file in files}
 
 
 def _file_digest(path: Path) -> str:

@@ -9,18 +9,24 @@ fastest: nothing is rearranged or unpacked.
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
+
+from siglip_jax.classifier import Classifier, Pooling
 from siglip_jax.config import Siglip, Text, Tower, Vision, from_dict, to_dict
 from siglip_jax.preprocessing.profiles import Profile, custom_profile
 from siglip_jax.preprocessing.tokenizer_json import is_tokenizer_json
+from siglip_jax.weights.reader import Reader
 
 from .checkpoint import TOKENIZER_JSON, OpenCheckpoint, present, released_vocabulary
+from .classifiers import closed_if_it_fails, labels_by_index
 from .files import open_file
 from .format import Format, safetensors_in
-from .json_file import read_settings, write_json
+from .json_file import Settings, read_settings, write_json
 
 CONFIG, WEIGHTS, TOKENIZER = "siglip_jax.json", "weights.safetensors", "tokenizer.model"
+CLASSIFIER = "classifier"
 _OLD_WEIGHTS = "weights.npz"
 
 
@@ -33,6 +39,7 @@ def write_files(
     pad: int | None = None,
     vocabulary: Path | None = None,
     profile: Profile | None = None,
+    classifier: Classifier | None = None,
     **unused: Any,
 ) -> None:
     """Everything but the weights: `siglip_jax.json` and the vocabulary."""
@@ -49,6 +56,8 @@ def write_files(
     }
     if tower := tower or config.tower:
         card["tower"] = tower
+    if classifier is not None:
+        card["classifier"] = classifier.describe()
     write_json(folder / CONFIG, card)
     if vocabulary is not None:
         json = is_tokenizer_json(vocabulary)
@@ -89,6 +98,8 @@ def open_folder(
     config = config.only(card.get("tower"))
     reader = open_file(weights or path / card.values["weights"])
     vocabulary = present(path / TOKENIZER, path / TOKENIZER_JSON)
+    with closed_if_it_fails(reader):
+        classifier = _read_classifier(card.part("classifier"), reader)
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,
@@ -100,6 +111,27 @@ def open_folder(
         pad=profile.text.pad,
         profile=profile,
         given_name=str(card.values["name"]),
+        classifier=classifier,
+    )
+
+
+def _read_classifier(card: Settings, reader: Reader) -> Classifier | None:
+    if not card.values:
+        return None
+    names = [f"{CLASSIFIER}/{part}" for part in ("kernel", "bias")]
+    card.require("pooling", get_args(Pooling), None, "expected map or mean")
+    card.require("activation", ("softmax", "sigmoid", None), None, "expected softmax or sigmoid")
+    if missing := [name for name in names if name not in reader.shapes]:
+        raise ValueError(f"{reader.path} has no {missing[0]}, of which {card.where} speaks")
+    kernel, bias = (np.array(reader.read(name)) for name in names)
+    # Of the tower there is what is left.
+    reader.shapes = {n: header for n, header in reader.shapes.items() if n not in names}
+    return Classifier(
+        labels=labels_by_index(card, "labels") or (),
+        kernel=kernel,
+        bias=bias,
+        pooling=card.values["pooling"],
+        activation=card.values["activation"],
     )
 
 
@@ -109,6 +141,8 @@ FORMAT = Format(
     weights=(WEIGHTS, _OLD_WEIGHTS),
     recognises=lambda folder: (folder / CONFIG).is_file(),
     open=open_folder,
+    # Of either pooling.
+    classifier=(CLASSIFIER, None),
     write_weights=safetensors_in(WEIGHTS),
     write_files=write_files,
     vocabulary=True,

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax import checkpoints
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import NaFlexVision, Siglip, Tower, Vision
 from siglip_jax.messages import suggestions
 from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
 from siglip_jax.weights.layout import parameter_shapes
 
 from .checkpoint import OpenCheckpoint, present
+from .classifiers import closed_if_it_fails, head_names, labels_by_index, read_head
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
@@ -27,6 +29,7 @@ from .timm_images import pretrained_cfg, read_images
 from .translation import translate
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CLASSIFIER = "head"
 _PYTORCH = ("pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 # Architectures whose activation is the exact GELU unless told otherwise.
@@ -142,10 +145,16 @@ def write_files(
     tower: Tower | None,
     *,
     images: ImageProfile | None = None,
+    classifier: Classifier | None = None,
     **unused: Any,
 ) -> None:
     """The configuration."""
-    write_json(folder / CONFIG, card(config.image_tower, images))
+    said = card(config.image_tower, images)
+    if classifier is not None:
+        classes = {"num_classes": len(classifier.labels), "label_names": list(classifier.labels)}
+        said |= classes
+        said["pretrained_cfg"] |= {**classes, "classifier": CLASSIFIER}
+    write_json(folder / CONFIG, said)
 
 
 def card(vision: Vision | NaFlexVision, images: ImageProfile | None = None) -> dict[str, Any]:
@@ -188,7 +197,12 @@ def open_folder(
         config = Siglip(vision=vision, text=None)
     config = config.only("image")
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_PYTORCH)))
-    reader, dropped = translate(stored, steps(config))
+    head = head_names(stored, CLASSIFIER)
+    reader, dropped = translate(stored, steps(config), apart=head)
+    with closed_if_it_fails(stored):
+        # timm does not say how probabilities are made; its own examples take the softmax.
+        labels = _labels(path / CONFIG) if head else None
+        classifier = read_head(stored, CLASSIFIER, labels, "map", "softmax")
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,
@@ -198,7 +212,15 @@ def open_folder(
         dropped=dropped,
         images=read_images(read_settings(path / CONFIG), config) if stated else None,
         notes=notes,
+        classifier=classifier,
+        reports=reader.reports,
     )
+
+
+def _labels(path: Path) -> tuple[str, ...] | None:
+    card = read_settings(path) if path.is_file() else Settings({}, str(path))
+    inside = card.part("pretrained_cfg")
+    return labels_by_index(card if "label_names" in card else inside, "label_names")
 
 
 def read_card(settings: Settings) -> tuple[Vision | NaFlexVision, tuple[str, ...]]:
@@ -271,6 +293,7 @@ FORMAT = Format(
     config=CONFIG,
     weights=(WEIGHTS, *_PYTORCH),
     towers=("image",),
+    classifier=(CLASSIFIER, "map"),
     tensors=r"blocks\.\d+\.|patch_embed\.|embeds\.|attn_pool\.",
     recognises=_recognises,
     open=open_folder,

@@ -8,6 +8,7 @@ tensors, dictionaries and plain values, and refuses anything else.
 import collections
 import math
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ import ml_dtypes
 import numpy as np
 
 from siglip_jax.weights.reader import Header, empty_aligned
+
+from .wrappers import AVERAGES, WEIGHTS
 
 _STORAGES = {
     "DoubleStorage": np.dtype("<f8"),
@@ -31,10 +34,8 @@ _STORAGES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-# Where training loops keep the weights, beside the optimizer and the epoch.
-_WEIGHTS = ("state_dict", "model_state_dict", "model", "module")
-# Wrappers for several devices put this before each name.
-_PREFIX = "module."
+# A dtype is pickled by its name in `torch`.
+_DTYPE = re.compile(r"(b?float|u?int|complex|qu?int|bits)\d+(x\d+)?(_\w+)?|bool")
 _CHUNK = 4 << 20
 
 
@@ -59,9 +60,14 @@ def _rebuild_parameter(data: _Tensor, *rest: Any) -> _Tensor:
     return data
 
 
+def _device(*name: Any) -> str:
+    return ":".join(map(str, name))
+
+
 _ALLOWED = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): tuple,
+    ("torch", "device"): _device,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
 }
@@ -77,6 +83,8 @@ class _Unpickler(pickle.Unpickler):
             return _STORAGES[name]
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
+        if module == "torch" and _DTYPE.fullmatch(name):
+            return name  # data that a trainer keeps beside the weights
         raise _Refused(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -89,9 +97,9 @@ class _Unpickler(pickle.Unpickler):
 class TorchReader:
     """An open PyTorch file (see `weights.reader.Reader`).
 
-    Either a dictionary of tensors or a training checkpoint that has one under
-    `state_dict`, `model_state_dict`, `model` or `module`; other entries are in
-    `ignored`. A `module.` before every name is dropped.
+    Either a dictionary of tensors or a training checkpoint that has one under a key of
+    `wrappers.AVERAGES` or `wrappers.WEIGHTS`, the first of them that there is; `keys` says
+    which, and other entries are in `ignored`.
 
     Raises:
       ValueError: if the file is missing, damaged, of the format before PyTorch 1.6,
@@ -118,7 +126,7 @@ class TorchReader:
             order = f"{self._root}byteorder"
             if order in names and self._zip.read(order) != b"little":
                 raise ValueError(f"{path} was written on a big-endian machine, which is not read")
-            tensors, self.ignored = _weights(self.path, self._unpickle(pickles[0]))
+            tensors, self.keys, self.ignored = _weights(self.path, self._unpickle(pickles[0]))
             self._tensors = {name: self._check(name, t, names) for name, t in tensors.items()}
         except BaseException:
             self.close()
@@ -201,26 +209,26 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         raise ValueError(f"{path} is not a PyTorch file: it begins with {start[:16]!r}") from error
 
 
-def _weights(path: str, loaded: Any) -> tuple[dict[str, _Tensor], tuple[str, ...]]:
-    ignored: tuple[str, ...] = ()
+def _weights(path: str, loaded: Any) -> tuple[dict[str, _Tensor], tuple[str, ...], tuple[str, ...]]:
+    """The tensors, the keys of the dictionaries they are in, and the entries beside these."""
+    keys: tuple[str, ...] = ()
+    beside: list[str] = []
     entries = _mapping(loaded) or {}
-    for key in _WEIGHTS:
-        if (inner := _mapping(entries.get(key))) is not None:
-            ignored = tuple(sorted(str(other) for other in entries if other != key))
-            loaded, entries = inner, inner
-            break
+    while key := next((k for k in (*AVERAGES, *WEIGHTS) if _mapping(entries.get(k))), None):
+        beside += [".".join((*keys, str(other))) for other in entries if other != key]
+        keys = (*keys, key)
+        loaded = entries[key]
+        entries = _mapping(loaded) or {}
     if not entries:
         raise ValueError(f"{path} holds {type(loaded).__name__}, not a dictionary of tensors")
     wrong = [str(name) for name, value in entries.items() if not isinstance(value, _Tensor)]
     if wrong:
         raise ValueError(
             f"{path} is not a dictionary of tensors: {', '.join(wrong[:3])} is none; "
-            f"expected weights, or {', '.join(_WEIGHTS)} with weights"
+            f"expected weights, or {', '.join(WEIGHTS)} with weights"
         )
-    names = [str(name) for name in entries]
-    prefix = _PREFIX if all(name.startswith(_PREFIX) for name in names) else ""
-    tensors = zip(names, entries.values(), strict=True)
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors}, ignored
+    tensors = {str(name): tensor for name, tensor in entries.items()}
+    return tensors, keys, tuple(sorted(beside))
 
 
 def _mapping(value: Any) -> Mapping[Any, Any] | None:

@@ -8,15 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import Siglip, Text, Tower
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.reader import Reader
 
 from . import hf_tokenizer
 from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary_beside
+from .classifiers import (
+    closed_if_it_fails,
+    head_names,
+    read_head,
+    transformers_activation,
+    transformers_labels,
+)
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
-from .json_file import read_settings
+from .json_file import Settings, read_settings
 from .rules import CONV, DENSE, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .safetensors_file import SHARD_BYTES
 from .transformers_card import CONFIG, pad_by_images, read_config, write_files
@@ -26,6 +34,7 @@ from .translation import translate
 WEIGHTS = "model.safetensors"
 _PYTORCH = "pytorch_model.bin"
 _HEAD = "text_model.head"
+CLASSIFIER = "classifier"
 
 # Buffers that versions before 4.31 saved with the weights.
 DROP = {r".*\.embeddings\.position_ids": "position-id buffer"}
@@ -112,10 +121,15 @@ def open_folder(
     """
     config = config or read_config(path / CONFIG)
     stored = open_file(weights or find_weights(path, (WEIGHTS, _PYTORCH)))
+    head = head_names(stored, CLASSIFIER)
+    if head and not any(name.startswith("text_model.") for name in stored.shapes):
+        config = config.only("image")
     if config.text is not None and _head_does_nothing(stored, config.text):
         text = dataclasses.replace(config.text, head=None)
         config = dataclasses.replace(config, text=text)
-    reader, dropped = translate(stored, steps(config), DROP)
+    reader, dropped = translate(stored, steps(config), DROP, apart=head)
+    with closed_if_it_fails(stored):
+        classifier = _classifier(path, stored) if head else None
     for name in (f"{_HEAD}.weight", f"{_HEAD}.bias"):
         if name in dropped:
             dropped[name] = "projection that changes nothing"
@@ -137,7 +151,17 @@ def open_folder(
         if config.text
         else None,
         images=read_images(path, config, pad) if config.vision else None,
+        classifier=classifier,
+        reports=reader.reports,
     )
+
+
+def _classifier(path: Path, stored: Reader) -> Classifier | None:
+    """The layer that `SiglipForImageClassification` puts on the mean of the last tokens."""
+    card = read_settings(path / CONFIG) if (path / CONFIG).is_file() else Settings({}, str(path))
+    classes = stored.shapes[next(iter(head_names(stored, CLASSIFIER)))].shape[0]
+    activation = transformers_activation(card, classes)
+    return read_head(stored, CLASSIFIER, transformers_labels(card), "mean", activation)
 
 
 def _head_does_nothing(stored: Reader, text: Text) -> bool:
@@ -161,6 +185,7 @@ FORMAT = Format(
     weights=(WEIGHTS, _PYTORCH),
     others=(IMAGES, PROCESSOR, hf_tokenizer.CONFIG),
     tensors=r"(vision|text)_model\.",
+    classifier=(CLASSIFIER, "mean"),
     recognises=_recognises,
     open=open_folder,
     write_weights=safetensors_in(WEIGHTS, SHARD_BYTES),

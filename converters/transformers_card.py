@@ -8,10 +8,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
 from siglip_jax.preprocessing.profiles import ImageProfile, TextProfile, custom_profile
 
 from . import hf_tokenizer
+from .classifiers import transformers_card
 from .json_file import Settings, read_settings, write_json
 from .transformers_images import IMAGES, card_of, image_processor
 
@@ -19,6 +21,7 @@ CONFIG = "config.json"
 
 # The tanh approximation of GELU, by any of transformers' names for it.
 _TANH = ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new", "gelu_fast")
+_CLASSIFIES = "ForImageClassification"
 _KINDS: dict[str, tuple[bool, Tower | None]] = {
     "siglip": (False, None),
     "siglip_vision_model": (False, "image"),
@@ -39,6 +42,7 @@ def write_files(
     vocabulary: Path | None,
     images: ImageProfile | None = None,
     text_profile: TextProfile | None = None,
+    classifier: Classifier | None = None,
     **unused: Any,
 ) -> None:
     """Everything but the weights: configuration, image processor, tokenizer."""
@@ -51,6 +55,9 @@ def write_files(
     if part.tower is None:
         card = {"architectures": [f"{name}Model"], "model_type": kind}
         card |= {"vision_config": vision, "text_config": text}
+    elif classifier is not None:
+        card = {"architectures": [f"{name}{_CLASSIFIES}"], "model_type": kind}
+        card |= {"vision_config": vision, **transformers_card(classifier)}
     elif part.text is None:
         card = {"architectures": [f"{name}VisionModel"], **vision}
     else:
@@ -119,12 +126,30 @@ def read_config(path: Path) -> Siglip:
         known = ", ".join(_KINDS)
         raise ValueError(f"{path} is of model_type {kind!r}, not SigLIP; expected one of {known}")
     naflex, tower = _KINDS[kind]
+    if tower is None and "vision_config" not in card and (code := _own_code(card)):
+        raise ValueError(
+            f"{path} states no architecture (there is no vision_config): its model is built by "
+            f"{code}; use its open_clip files, open_clip_config.json and "
+            "open_clip_model.safetensors, or give the architecture of one like it"
+        )
+    if any(str(name).endswith(_CLASSIFIES) for name in card.get("architectures", [])):
+        # Its text_config is a default that belongs to nothing.
+        return Siglip(vision=_read_vision(card.part("vision_config"), naflex), text=None)
     if tower == "image":
         return Siglip(vision=_read_vision(card, naflex), text=None)
     if tower == "text":
         return Siglip(vision=None, text=_read_text(card))
     vision = _read_vision(card.part("vision_config"), naflex)
     return Siglip(vision=vision, text=_read_text(card.part("text_config")))
+
+
+def _own_code(card: Settings) -> str | None:
+    """What builds the model of a card, if it is not transformers' own class."""
+    if name := card.get("open_clip_model_name"):
+        return f"open_clip ({name})"
+    if code := card.part("auto_map").get("AutoModel"):
+        return f"code of its own ({code})"
+    return "code of its own (auto_map)" if "auto_map" in card else None
 
 
 def _read_vision(part: Settings, naflex: bool) -> Vision | NaFlexVision:

@@ -1,7 +1,7 @@
 """Another system's weights under big_vision's names, and what does not belong to a SigLIP."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -10,6 +10,7 @@ from siglip_jax.weights.reader import FLOATS, Header, Reader
 from siglip_jax.weights.routes import mismatches, refuse
 
 from .rules import Shape, Step
+from .wrappers import left_out, report
 
 # Tensors that tell another architecture at a glance, and what they are.
 _FOREIGN = (
@@ -27,7 +28,8 @@ _FOREIGN = (
 class Translation:
     """The weights of another system as a reader of big_vision's names, in loop form.
 
-    Built by `translate`; see `weights.reader.Reader`.
+    Built by `translate`; see `weights.reader.Reader`. `reports`: what training code had put
+    around the stored names, a line or none.
     """
 
     subtree = ""
@@ -42,6 +44,7 @@ class Translation:
             for step in steps
             for name, shape in zip(step.ours, step.shapes, strict=True)
         }
+        self.reports = report(stored)
         self._stored = stored
         self._last: tuple[str, np.ndarray] | None = None
 
@@ -72,7 +75,10 @@ class Translation:
 
 
 def translate(
-    stored: Reader, steps: Sequence[Step], drop: Mapping[str, str] | None = None
+    stored: Reader,
+    steps: Sequence[Step],
+    drop: Mapping[str, str] | None = None,
+    apart: Collection[str] = (),
 ) -> tuple[Translation, dict[str, str]]:
     """A reader of big_vision's names, and what was dropped by which rule.
 
@@ -80,20 +86,22 @@ def translate(
       stored: the other system's file; closed if this fails.
       steps: what it must hold, all of it and nothing else. Constants may be absent.
       drop: patterns of stored names that are no weights, and the rule's name.
+      apart: stored names that the caller reads itself.
 
     Raises:
       ValueError: one line if the weights are of another architecture, else everything
         that is missing, unexpected, of a wrong shape or not a float.
     """
     try:
-        dropped: dict[str, str] = {}
+        dropped: dict[str, str] = dict(left_out(stored))
         for name in stored.shapes:
             for pattern, rule in (drop or {}).items():
                 if re.fullmatch(pattern, name):
                     dropped[name] = rule
         wanted = {step.theirs: step.shape for step in steps}
         constants = {step.theirs for step in steps if step.constant}
-        found = {n: h.shape for n, h in stored.shapes.items() if n not in dropped}
+        aside = {*dropped, *apart}
+        found = {n: h.shape for n, h in stored.shapes.items() if n not in aside}
         _refuse_foreign(stored.path, found, wanted)
         for name, shape in found.items():
             # A temperature is 0-d in one version of a library and 1-d in the next.
@@ -111,7 +119,7 @@ def translate(
         stored.close()
         raise
     dropped |= {name: "constant" for name in constants if name in found}
-    ignored = (*stored.ignored, *sorted(dropped))
+    ignored = tuple(dict.fromkeys((*stored.ignored, *sorted(dropped))))
     return Translation(stored, [s for s in steps if not s.constant], ignored), dropped
 
 

@@ -3,7 +3,8 @@
 from typing import Any, Literal, Self
 
 Need = Literal[
-    "config", "res", "pad", "profile", "preprocessing", "vocabulary", "force", "loop"
+    "config", "res", "pad", "profile", "preprocessing", "vocabulary", "force", "loop",
+    "classifier", "base",
 ]  # fmt: skip
 
 
@@ -19,8 +20,8 @@ class ModelError(ValueError):
     Attributes:
       fact: as given.
       needs: the argument that would mend it: `config`, `res`, `pad`, `profile` (a `Profile`),
-        `preprocessing` (a profile's name), `vocabulary`, `force`; or "loop", blocks that are
-        not stacked.
+        `preprocessing` (a profile's name), `vocabulary`, `force`, `classifier`, `base`; or
+        "loop", blocks that are not stacked.
       values: what advice may name: `path`, `card` (a file), `res` and `res_to` (pixels).
 
     >>> ModelError("x.npz is small", needs="res", advice="pass res=32", res=32)

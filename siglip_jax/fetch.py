@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
+from siglip_jax.fine_tunes import FINE_TUNES, FineTune, find_fine_tune
 from siglip_jax.messages import reason, suggestions
 
 # Models that come with the package, in the format of `siglip_jax.save`.
@@ -32,10 +33,15 @@ _FILES = (".npz", ".safetensors", ".json", ".bin", ".pt", ".pth")
 
 
 class Files(NamedTuple):
-    """Where a name leads to; `checkpoint` is its row, if it is a released one's file."""
+    """Where a name leads to.
+
+    `checkpoint` is its row, if it is a released one's file; `fine_tune` its name, if it is one
+    of `FINE_TUNES`.
+    """
 
     path: Path
     checkpoint: Checkpoint | None
+    fine_tune: str | None = None
 
 
 def fetch_model(
@@ -61,6 +67,8 @@ def fetch_model(
         return Files(path, None)
     if text in BUNDLED:
         return Files(BUNDLED[text], None)
+    if tune := find_fine_tune(text):
+        return Files(_fine_tune(tune, needed, revision), None, tune.name)
     if folder := _repository(text, needed, revision):
         return Files(folder, None)
     row = _row(text)
@@ -90,6 +98,18 @@ def _repository(name: str, needed: Needed, revision: str | None) -> Path | None:
         return None  # big_vision's own storage may have it
 
 
+def _fine_tune(tune: FineTune, needed: Needed, revision: str | None) -> Path:
+    try:
+        return fetch_repository(tune.hf, needed, revision)
+    except ValueError as error:
+        if not tune.gated:
+            raise
+        raise ValueError(
+            f"{error}; it asks to accept its licence ({tune.licence}) at "
+            f"https://huggingface.co/{tune.hf} first, and to log in"
+        ) from error
+
+
 def _row(name: str) -> Checkpoint:
     try:
         return checkpoints.find(name)
@@ -99,8 +119,9 @@ def _row(name: str) -> Checkpoint:
 
             # Say what lies near it instead.
             open_big_vision(Path(name).expanduser()).close()
-        names = [*BUNDLED, *(row.name for row in checkpoints.CHECKPOINTS)]
-        if set(near := suggestions(name, names)) & set(BUNDLED):
+        tunes = [*BUNDLED, *(tune.name for tune in FINE_TUNES)]
+        names = [*tunes, *(row.name for row in checkpoints.CHECKPOINTS)]
+        if set((near := suggestions(name, names))[:1]) & set(tunes):
             raise ValueError(f"no model is called {name!r}; did you mean {near[0]}?") from None
         raise
 

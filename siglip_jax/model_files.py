@@ -6,6 +6,7 @@ from pathlib import Path
 
 from siglip_jax.config import Siglip
 from siglip_jax.converters import OpenCheckpoint, needed_files, open_checkpoint
+from siglip_jax.converters.adapters import is_adapter, merge
 from siglip_jax.fetch import Progress, fetch_model
 
 
@@ -15,6 +16,7 @@ def open_model(
     config: Siglip | None = None,
     res: int | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
+    base: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     progress: Progress | None = None,
 ) -> OpenCheckpoint:
@@ -25,6 +27,7 @@ def open_model(
       config: the architecture of local weights that do not say it.
       res: image side in pixels of weights that do not say it.
       vocabulary: sentencepiece file, if it is not the one beside the weights.
+      base: the model that a PEFT adapter is of, by any name; it is merged into that.
       revision: of a hub repository: a branch, tag or commit.
       progress: of a download: called with bytes so far and in all.
 
@@ -41,7 +44,16 @@ def open_model(
     else:
         files = fetch_model(name, needed_files, revision=revision, progress=progress)
         known = files.checkpoint.config if files.checkpoint else config
-        opened = open_checkpoint(files.path, config=known, res=res)
+        if base is not None and not is_adapter(files.path):
+            raise ValueError(f"{name} is no PEFT adapter, so that it has no base; leave out base")
+        if base is not None:
+            below = open_model(base, config=config, res=res, progress=progress)
+            opened = merge(below, files.path)
+        else:
+            opened = open_checkpoint(files.path, config=known, res=res)
+            # By its own name: of the architecture alone it would be the released one.
+            if files.fine_tune and opened.given_name is None:
+                opened = dataclasses.replace(opened, given_name=files.fine_tune)
     if vocabulary is not None:
         opened = dataclasses.replace(opened, vocabulary=Path(vocabulary).expanduser())
     return opened

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from siglip_jax.checkpoints import VOCABULARIES, Checkpoint
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import Execution, Siglip
 from siglip_jax.converters import OpenCheckpoint
 from siglip_jax.errors import ModelError
@@ -45,6 +46,7 @@ class Pretrained:
       checkpoint: the row of the table, if it is a released one.
       vocabulary: path of the sentencepiece file, if one was named or lies
         beside the weights; else it is looked for when first needed.
+      classifier: of a fine-tune that tells classes apart, for `Scorer.classify`.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Pretrained:
     profile: Profile
     checkpoint: Checkpoint | None = None
     vocabulary: Path | None = None
+    classifier: Classifier | None = None
     mesh: Mesh | None = None
     rules: Rules = REPLICATED
 
@@ -103,7 +106,13 @@ class Pretrained:
         """
         if tokenizer and self.config.text is not None:
             kw.setdefault("tokenizer", self.tokenizer())
-        kw = {"profile": self.profile, "mesh": self.mesh, "rules": self.rules, **kw}
+        kw = {
+            "classifier": self.classifier,
+            "profile": self.profile,
+            "mesh": self.mesh,
+            "rules": self.rules,
+            **kw,
+        }
         return Scorer(self.model, self.params, **kw)
 
 
@@ -114,6 +123,7 @@ def load(
     res: int | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     config: Siglip | None = None,
+    base: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     execution: Execution | None = None,
     dtype: str | None = None,
@@ -138,6 +148,7 @@ def load(
         embedding is resampled as big_vision does.
       vocabulary: sentencepiece file, if it is not where it is looked for.
       config: the architecture of local weights that do not say it.
+      base: the model that a PEFT adapter is of, by any name: `name` is merged into it.
       revision: of a hub repository: a branch, tag or commit.
       execution: dtype, weights, scan, remat, attention (`Execution`).
       dtype: store all parameters in this dtype; None leaves them as they are, or as
@@ -167,12 +178,14 @@ def load(
         config=config,
         res=res,
         vocabulary=vocabulary,
+        base=base,
         revision=revision,
         progress=progress,
     )
     with contextlib.nullcontext() if isinstance(name, OpenCheckpoint) else opened:
         # Released weights were trained with what siglip_jax computes, whatever a copy says.
-        for note in opened.notes if opened.checkpoint is None else ():
+        notes = opened.notes if opened.checkpoint is None else ()
+        for note in (*opened.reports, *notes):
             warnings.warn(f"{opened.name}: {note}", stacklevel=2)
         if note := opened.profile_note(profile):
             warnings.warn(f"{opened.name}: {note}", stacklevel=2)
@@ -196,6 +209,7 @@ def load(
         profile=chosen,
         checkpoint=opened.checkpoint,
         vocabulary=opened.vocabulary,
+        classifier=opened.classifier,
         mesh=mesh,
         rules=rules,
     )
@@ -208,6 +222,7 @@ def save(
     *,
     profile: Profile,
     vocabulary: str | os.PathLike[str] | None = None,
+    classifier: Classifier | None = None,
     name: str | None = None,
 ) -> Path:
     """Writes a folder that `load` takes; appears whole or not at all.
@@ -216,6 +231,7 @@ def save(
       folder: must not exist yet.
       model, params, profile: what to save; weights are written in the form they have.
       vocabulary: sentencepiece file to put beside them.
+      classifier: of `Pretrained`, to keep.
       name: what to call it, the folder's name unless given.
 
     Raises:
@@ -258,8 +274,13 @@ def save(
             name=name or folder.name,
             profile=profile,
             vocabulary=Path(vocabulary) if vocabulary is not None else None,
+            classifier=classifier,
         )
         leaves = flatten(params)
+        if classifier is not None:
+            inside = siglip_folder.CLASSIFIER
+            leaves[f"{inside}/kernel"] = classifier.kernel
+            leaves[f"{inside}/bias"] = classifier.bias
         headers = {k: Header(tuple(leaf.shape), np.dtype(leaf.dtype)) for k, leaf in leaves.items()}
         with SafetensorsWriter(partial / siglip_folder.WEIGHTS, headers) as writer:
             for key, leaf in leaves.items():

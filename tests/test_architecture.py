@@ -52,16 +52,19 @@ MODULES = {
     "siglip_jax": Row("the public names, nothing else", "checkpoints config"),
     "config": Row("architecture of a model, and how to execute it, as dataclasses"),
     "checkpoints": Row("the table of released checkpoints, lookup by any name", "config"),
+    "fine_tunes": Row("the table of well-known fine-tunes, lookup by any name",
+                      "checkpoints config"),
+    "classifier": Row("the last layer of a fine-tune that tells classes apart"),
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
     "fetch": Row("from a name to files on this machine; downloads",
-                 "checkpoints weights.big_vision weights.staging"),
+                 "checkpoints fine_tunes weights.big_vision weights.staging"),
     "model_files": Row("the files of a model, opened once by whatever name",
                        "config converters fetch"),
     "pretrained": Row("load and save: a model with all its scores depend on",
-                      "checkpoints config converters errors fetch model_files models "
+                      "checkpoints classifier config converters errors fetch model_files models "
                       "preprocessing programs scoring weights", jax=True),
 
     "weights": Row("empty, so that its modules are imported one by one"),
@@ -109,6 +112,8 @@ MODULES = {
     "programs.sharding": Row("meshes, and rules that shard weights over them", jax=True),
     "programs.towers": Row("the compiled functions, without weights",
                            "config models preprocessing weights.layout", jax=True),
+    "programs.classes": Row("the image tower with a classifier on it",
+                            "classifier models preprocessing", jax=True),
     "programs.function": Row("a compiled function that is run a few times only",
                              jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
@@ -120,7 +125,7 @@ MODULES = {
                              "config models preprocessing weights.staging", jax=True),
 
     "scoring": Row("the names to import", jax=True),
-    "scoring.scores": Row("logits, probabilities, ranking"),
+    "scoring.scores": Row("logits, probabilities, ranking", "classifier"),
     "scoring.prompts": Row("templates and their average"),
     "scoring.batches": Row("batches of one fixed shape", jax=True),
     "scoring.budget": Row("memory that threads share"),
@@ -134,7 +139,7 @@ MODULES = {
     "scoring.pipeline": Row("from items to rows of embeddings; the one road",
                             "programs", jax=True),
     "scoring.scorer": Row("images and labels in, scores out",
-                          "config data.item models preprocessing programs", jax=True),
+                          "classifier config data.item models preprocessing programs", jax=True),
 
     "data": Row("the names to import"),
     "data.item": Row("what a dataset gives: items in shards, pairs by index"),
@@ -163,14 +168,16 @@ MODULES = {
     "training.start": Row("the model a run begins with",
                           "checkpoints config data fetch model_files models preprocessing "
                           "pretrained programs weights.layout", jax=True),
+    "training.lora": Row("low-rank additions, trained in the place of weights",
+                         "config converters.adapters programs weights", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "
                       "programs run_folder scoring weights", jax=True),
 
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
-                  "config data evaluation models preprocessing pretrained programs "
-                  "run_folder scoring weights", jax=True),
+                  "classifier config data evaluation model_files models preprocessing pretrained "
+                  "programs run_folder scoring weights", jax=True),
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
@@ -221,11 +228,13 @@ MODULES = {
     "__main__": Row("python -m siglip_jax", "cli.main"),
     "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch"),
     "cli.advice": Row("what an error about a model asks for, in options", "errors"),
-    "cli.description": Row("a checkpoint's facts as plain JSON types", "checkpoints config"),
+    "cli.description": Row("a checkpoint's facts as plain JSON types",
+                           "checkpoints config fine_tunes"),
     "cli.commands": Row("one file a subcommand, named as it is typed"),
-    "cli.commands.list": Row("siglip-jax list", "checkpoints cli"),
-    "cli.commands.show": Row("siglip-jax show", "checkpoints errors fetch weights.layout cli"),
-    "cli.commands.score": Row("siglip-jax score", "data jobs programs scoring cli"),
+    "cli.commands.list": Row("siglip-jax list", "checkpoints fine_tunes cli"),
+    "cli.commands.show": Row("siglip-jax show",
+                             "checkpoints errors fetch fine_tunes weights.layout cli"),
+    "cli.commands.score": Row("siglip-jax score", "classifier data jobs programs scoring cli"),
     "cli.options": Row("options that several commands share"),
     "cli.options.former": Row("former spellings of options"),
     "cli.options.data": Row("options of all commands that read datasets", "cli"),
@@ -265,8 +274,8 @@ MODULES = {
     "converters": Row("the names to import"),
     # One row each once their number has settled.
     "converters.*": Row("other systems' files and ours, by tables of rules",
-                        "checkpoints config errors weights preprocessing.image_settings "
-                        "preprocessing.profiles preprocessing.text "
+                        "checkpoints classifier config errors weights "
+                        "preprocessing.image_settings preprocessing.profiles preprocessing.text "
                         "preprocessing.tokenizer_json"),
 }
 # fmt: on

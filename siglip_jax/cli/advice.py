@@ -35,6 +35,10 @@ def spoken(error: ModelError, options: Collection[str]) -> str:
         else f"{first} --pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
         "vocabulary": "give --vocabulary, a sentencepiece file",
         "force": "choose another name, or --force to replace it",
+        "classifier": "give --no-classifier to convert the tower without it",
+        "base": "give the model that it is of as --base"
+        if "--base" in options
+        else f"{first} --base MODEL",
         "loop": "leave out --scan, which is for formats with big_vision's names",
     }
     return f"{error.fact}; {advice[error.needs]}"

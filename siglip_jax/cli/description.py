@@ -5,6 +5,7 @@ from typing import Any
 
 from siglip_jax.checkpoints import Checkpoint
 from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.fine_tunes import FineTune
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -31,6 +32,26 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
             for name, value in dataclasses.asdict(checkpoint.accuracy).items()
             if value is not None
         },
+    }
+
+
+def describe_fine_tune(tune: FineTune) -> dict[str, Any]:
+    """Everything the table says about a fine-tune.
+
+    >>> from siglip_jax.fine_tunes import find_fine_tune
+    >>> describe_fine_tune(find_fine_tune("medsiglip_448"))["res"]
+    448
+    """
+    return {
+        "name": tune.name,
+        "fine_tune_of": tune.base,
+        "licence": tune.licence + (", to be accepted on the hub" if tune.gated else ""),
+        "profile": tune.profile,
+        "parameters": tune.params,
+        **describe_config(tune.config),
+        "tokenizer": tune.tokenizer,
+        "huggingface": tune.hf,
+        "aliases": list(tune.aliases),
     }
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import Tower
 from siglip_jax.messages import choose
 from siglip_jax.scoring.prompts import PLAIN, check_labels, check_templates
@@ -31,6 +32,7 @@ class Job:
       format: "parquet", or "npy", the layout of clip-retrieval and autofaiss.
       store: type of stored embeddings.
       labels, templates: of a score job on images.
+      classifier: of the model, whose own classes are scored in place of labels.
       top: store the best labels only.
 
     Raises:
@@ -44,6 +46,7 @@ class Job:
     labels: tuple[str, ...] = ()
     templates: tuple[str, ...] = PLAIN
     top: int | None = None
+    classifier: Classifier | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -54,7 +57,13 @@ class Job:
             raise ValueError("a job scores images with labels, or pairs; texts are embedded")
         if self.kind == "score" and self.format == "npy":
             raise ValueError("scores are stored as parquet; npy is for embeddings")
-        if self.kind == "score" and self.what == "images":
+        if self.classifier is not None:
+            if self.labels or (self.kind, self.what) != ("score", "images"):
+                raise ValueError(
+                    "a classifier scores images with its own classes; leave out labels"
+                )
+            self._check_top(len(self.classifier.labels))
+        elif self.kind == "score" and self.what == "images":
             self._check_labels()
         elif self.labels or self.top:
             raise ValueError("labels are for scoring images; leave them out")
@@ -62,7 +71,9 @@ class Job:
     def _check_labels(self) -> None:
         check_labels(self.labels)
         check_templates(self.templates)
-        n = len(self.labels)
+        self._check_top(len(self.labels))
+
+    def _check_top(self, n: int) -> None:
         if self.top is None and n > ALL_LABELS:
             raise ValueError(
                 f"{n:,} labels are as many numbers an image, more than {ALL_LABELS:,}; "
@@ -74,6 +85,8 @@ class Job:
     @property
     def towers(self) -> tuple[Tower, ...]:
         """Those of the model that it takes."""
+        if self.classifier is not None:
+            return ("image",)
         if self.kind == "score":
             return ("image", "text")
         return ("text",) if self.what == "texts" else ("image",)
@@ -85,6 +98,9 @@ class Job:
             return plain | {"store": self.store}
         if self.what == "pairs":
             return plain
+        if self.classifier is not None:
+            about = {"classifier": self.classifier.digest(), "top": self.top}
+            return plain | about | {"labels": list(self.classifier.labels)}
         return plain | {
             "top": self.top,
             "templates": list(self.templates),

@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from siglip_jax.classifier import Classifier
 from siglip_jax.data import ErrorShare, Source, open_items
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
+from siglip_jax.jobs.classes import Classes
 from siglip_jax.jobs.durable import write_json
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
@@ -22,6 +24,7 @@ from siglip_jax.jobs.sink import make_sink
 from siglip_jax.jobs.space import space_of
 from siglip_jax.jobs.stop import Stop
 from siglip_jax.jobs.worker import Worker
+from siglip_jax.model_files import open_model
 from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs import make_mesh
 from siglip_jax.run_folder import locked
@@ -127,7 +130,8 @@ def score(
     """Scores images with labels, or with their own texts, into a folder.
 
     Args:
-      labels, templates: as for `Scorer.score`; there may be millions of labels.
+      labels, templates: as for `Scorer.score`; there may be millions of labels. Without
+        any, a model with a classifier scores its own classes.
       top: store the best labels only; needed where there are more than 4,096.
       pairs: score each image with its own text, without labels.
       others: as for `embed`.
@@ -143,6 +147,7 @@ def score(
         labels=tuple(labels),
         templates=tuple(templates),
         top=top,
+        classifier=None if labels or pairs else _classifier(model),
     )
     opened = _opened(
         source,
@@ -223,7 +228,7 @@ def run(
             scorer,
             what=job.what,
             store=job.store,
-            labels=Labels(scorer, job, folder, memory=options.label_memory) if job.labels else None,
+            labels=_labels(scorer, job, folder, options),
             ledger=ledger,
             sink=make_sink(folder, job, manifest),
             claims=claims,
@@ -264,6 +269,19 @@ def _opened(
         only=what,
         shard_size=shard_size,
     )
+
+
+def _classifier(model: Pretrained | str) -> Classifier | None:
+    if isinstance(model, Pretrained):
+        return model.classifier
+    with open_model(model) as opened:
+        return opened.classifier
+
+
+def _labels(scorer: Scorer, job: Job, folder: Path, options: Options) -> Labels | Classes | None:
+    if job.classifier is not None:
+        return Classes(job.classifier, job.top)
+    return Labels(scorer, job, folder, memory=options.label_memory) if job.labels else None
 
 
 def _number(parameter: Any) -> float | None:

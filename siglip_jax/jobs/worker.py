@@ -15,6 +15,7 @@ import numpy as np
 from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.data.item import Item, Shard, Source
 from siglip_jax.jobs.claims import AllMine, Claims
+from siglip_jax.jobs.classes import Classes
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.progress import JobProgress
@@ -48,7 +49,7 @@ class Worker:
         *,
         what: str,
         store: str,
-        labels: Labels | None,
+        labels: Labels | Classes | None,
         ledger: Ledger,
         sink: Sink,
         claims: AllMine | Claims,
@@ -66,8 +67,10 @@ class Worker:
         sizes = [shard.items for shard in self._shards]
         self._total = 0 if None in sizes else sum(size or 0 for size in sizes)
         # Half for images being decoded, a quarter for the files of each of two shards.
+        self._classes = isinstance(labels, Classes)
         self._pipeline = scorer.pipeline(
             what,
+            classes=self._classes,
             prepare=scorer.preparer(what, memory // 2),
             threads=threads,
             memory=memory // 2,
@@ -148,7 +151,7 @@ class Worker:
         self._writes.append(self._writer.submit(self._commit, rows, computed))
 
     def _computed(self, rows: Rows) -> dict[str, np.ndarray]:
-        z = rows.embeddings(self._scorer.model.config.embed_dim)
+        z = rows.embeddings(self._scorer.width(self._classes))
         if self._what == "pairs":
             t, b = (np.asarray(self._scorer.params[name])[0] for name in ("t", "b"))
             logits = np.sum(z[0] * z[1], axis=1) * np.exp(np.float32(t)) + np.float32(b)

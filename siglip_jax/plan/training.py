@@ -51,6 +51,7 @@ def training_workload(recipe: Any, devices: Any, config: Siglip | None = None) -
     >>> workload.task, workload.weights  # float32 weights and the two moments of AdamW
     ('train', 2437871652)
     """
+    from siglip_jax.training.lora import abstract_factors, factor_names, merged
     from siglip_jax.training.optimizer import make_optimizer, treatments
     from siglip_jax.training.step import TrainBatch, TrainState, make_loss, make_step, split
 
@@ -64,7 +65,11 @@ def training_workload(recipe: Any, devices: Any, config: Siglip | None = None) -
     inputs = abstract_inputs(config)
     tree = jax.eval_shape(lambda *xs: model.init(jax.random.key(0), *xs), *inputs)["params"]
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree)
-    trained = treatments(flatten(params), recipe.parameters, recipe.optimizer)
+    names, whole = list(flatten(params)), lambda params: params
+    if lora := recipe.lora:
+        params = abstract_factors(params, lora)
+        names, whole = factor_names(flatten(params)), lambda params: merged(params, lora)
+    trained = treatments(names, recipe.parameters, recipe.optimizer)
     tx = make_optimizer(recipe.optimizer, trained, recipe.steps)
 
     def begin(params: Any) -> TrainState:
@@ -83,7 +88,13 @@ def training_workload(recipe: Any, devices: Any, config: Siglip | None = None) -
     state = jax.tree_util.tree_map_with_path(placed, jax.eval_shape(begin, params))
     step = jax.jit(
         make_step(
-            model, tx, trained, make_loss(recipe.loss, mesh), mesh, accumulate=recipe.accumulate
+            model,
+            tx,
+            trained,
+            make_loss(recipe.loss, mesh),
+            mesh,
+            accumulate=recipe.accumulate,
+            whole=whole,
         ),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),

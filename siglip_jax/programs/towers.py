@@ -43,6 +43,7 @@ class Program:
       texts: (params, int32 (b, length)) -> ztxt (b, d).
       logits: (params, zimg (b, d), ztxt (l, d)) -> (b, l).
       pixels: what uint8 0 and 255 become, unless patches are given.
+      tracing: a context in which to trace more functions of the model.
 
     >>> from siglip_jax.checkpoints import find
     >>> from siglip_jax.programs.sharding import make_mesh
@@ -68,7 +69,7 @@ class Program:
         self.batch_sharding = self._named(PartitionSpec((DATA, MODEL)))
         self.image_rows = self._named(PartitionSpec(DATA))
         self.label_rows = self._named(PartitionSpec(MODEL))
-        everywhere = self._named(PartitionSpec())
+        self.everywhere = everywhere = self._named(PartitionSpec())
 
         split = not all(place.is_fully_replicated for place in shardings.values())
 
@@ -79,6 +80,7 @@ class Program:
             with precision, batches_split_by(self.batch_sharding, hold=split):
                 yield
 
+        self.tracing = tracing
         apply: Callable[..., Any] = model.apply
 
         def embed_images(params: Any, images: Any) -> Float[Array, "b d"]:
@@ -89,7 +91,7 @@ class Program:
                 return in_pieces(
                     lambda piece: apply({"params": params}, piece)[0],
                     images,
-                    self._piece(tokens=_tokens(images, model.config)),
+                    self.piece(tokens=tokens(images, model.config)),
                 )
 
         def embed_texts(params: Any, texts: Int[Array, "b length"]) -> Float[Array, "b d"]:
@@ -97,7 +99,7 @@ class Program:
                 return in_pieces(
                     lambda piece: apply({"params": params}, None, piece)[1],
                     texts,
-                    self._piece(tokens=model.config.text_tower.length),
+                    self.piece(tokens=model.config.text_tower.length),
                 )
 
         def score(
@@ -121,7 +123,7 @@ class Program:
         self.texts = jit("texts", embed_texts, self.batch_sharding)
         self.logits = jit("logits", score, self.image_rows, self.label_rows)
 
-    def _piece(self, tokens: int) -> int | None:
+    def piece(self, tokens: int) -> int | None:
         """How many examples of `tokens` each are run at a time; None for all at once."""
         device = self.mesh.devices.flat[0]
         if self.mesh.size > 1:
@@ -178,7 +180,8 @@ def in_pieces(function: Callable[[Any], jax.Array], examples: Any, size: int | N
     return z.reshape(count, *z.shape[2:])
 
 
-def _tokens(images: Any, config: Siglip) -> int:
+def tokens(images: Any, config: Siglip) -> int:
+    """How many tokens the image tower makes of each of `images`."""
     vision = config.image_tower
     if isinstance(vision, NaFlexVision):
         return images.patches.shape[1]

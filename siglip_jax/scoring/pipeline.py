@@ -17,6 +17,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from siglip_jax.programs.classes import ClassProgram
 from siglip_jax.programs.sharding import put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import padded, stacked
@@ -36,7 +37,8 @@ class Pipeline:
     not depend on what was computed before it.
 
     Args:
-      program, params: the towers and their weights.
+      program, params: the towers and their weights. With a classifier's program it is
+        logits of classes that rows hold, not embeddings.
       what: "images", "texts" or "pairs" of both.
       batch_size: examples of a batch, over all devices of the program's mesh.
       prepare: from an item to `Prepared`, in many threads; `Preparer` unless the items
@@ -48,7 +50,7 @@ class Pipeline:
 
     def __init__(
         self,
-        program: Program,
+        program: Program | ClassProgram,
         params: Any,
         what: str,
         *,
@@ -154,7 +156,7 @@ class Pipeline:
         program, params = self._program, self._params
         place = functools.partial(put, sharding=program.batch_sharding)
         batch = jax.tree.map(place, batch)
-        if self._what == "images":
+        if self._what == "images" or isinstance(program, ClassProgram):
             return (program.images(params, batch),)
         if self._what == "texts":
             return (program.texts(params, batch),)

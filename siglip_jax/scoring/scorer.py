@@ -8,6 +8,7 @@ batch has the same shape, so that nothing compiles after the first.
 # pyright: reportUnknownMemberType=false
 
 import collections
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +19,13 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
+from siglip_jax.classifier import Classifier
 from siglip_jax.config import NaFlexVision, Tower
 from siglip_jax.data.item import Item
 from siglip_jax.models import SiglipModel, check_patches
 from siglip_jax.models.inputs import check_images
 from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image, to_float
+from siglip_jax.programs.classes import ClassProgram
 from siglip_jax.programs.sharding import REPLICATED, Rules, make_mesh, put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import batches, padded
@@ -54,6 +57,7 @@ class Scorer:
       params: big_vision's tree of weights, on the host or on devices.
       profile: preprocessing; needed for anything but ready arrays.
       tokenizer: needed for strings.
+      classifier: of a fine-tune that tells classes apart; `classify` needs it.
       mesh: devices, with axes `data` and `model` (`make_mesh`); the default
         device alone unless given.
       rules: how weights lie on the mesh, `REPLICATED`, `FSDP` or your own.
@@ -86,6 +90,7 @@ class Scorer:
         *,
         profile: Profile | None = None,
         tokenizer: Tokenizer | None = None,
+        classifier: Classifier | None = None,
         mesh: Mesh | None = None,
         rules: Rules = REPLICATED,
         batch_size: int = 32,
@@ -95,6 +100,7 @@ class Scorer:
         quick_start: bool = False,
     ) -> None:
         self.model, self.profile, self.tokenizer = model, profile, tokenizer
+        self.classifier = classifier
         first = cast(list[Any], jax.devices())[:1]
         self.mesh = make_mesh(first) if mesh is None else mesh
         pixels = profile.image.value_range if profile else (-1.0, 1.0)
@@ -143,29 +149,57 @@ class Scorer:
         config = self.model.config
         return Preparer(what, config, self.profile, self.tokenizer, memory=memory)
 
-    def pipeline(self, what: str, **options: Any) -> Pipeline:
-        """The pipeline that embeds items with this model; `options` as for `Pipeline`."""
+    def pipeline(self, what: str, *, classes: bool = False, **options: Any) -> Pipeline:
+        """The pipeline that embeds items with this model; `options` as for `Pipeline`.
+
+        With `classes` its rows are what the classifier says of images.
+
+        Raises:
+          ValueError: for `classes` without a classifier.
+        """
         size = self.text_batch_size if what == "texts" else self.batch_size
         options = {"batch_size": size, "threads": self.workers, **options}
-        return Pipeline(self.program, self.params, what, **options)
+        program = self._class_program if classes else self.program
+        return Pipeline(program, self.params, what, **options)
+
+    @functools.cached_property
+    def _class_program(self) -> ClassProgram:
+        return ClassProgram(self.program, self._classifier())
+
+    def _classifier(self) -> Classifier:
+        if self.classifier is None:
+            raise ValueError(
+                "this model has no classifier; score images against labels, or pass classifier="
+            )
+        return self.classifier
+
+    def width(self, classes: bool = False) -> int:
+        """Numbers in a row: of an embedding, or with `classes` of what the classifier says."""
+        return len(self._classifier().labels) if classes else self.model.config.embed_dim
 
     def embed_items(
-        self, items: Iterable[Item], seen: Callable[[Prepared], None] = lambda item: None
+        self,
+        items: Iterable[Item],
+        seen: Callable[[Prepared], None] = lambda item: None,
+        *,
+        classes: bool = False,
     ) -> tuple[np.ndarray, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
 
         Args:
           items: read in a thread of their own.
           seen: called with each in order, prepared or in error.
+          classes: the classifier's logits (n, classes) in place of embeddings.
         """
         rows = Rows()
-        with self.pipeline("images", prepare=self.preparer("images")) as pipeline:
+        prepare = self.preparer("images")
+        with self.pipeline("images", classes=classes, prepare=prepare) as pipeline:
             try:
                 pipeline.embed(pipeline.read(items), rows, seen)
             except Unreadable as error:
                 raise error.__cause__ or error from None
             pipeline.drain()
-        return rows.embeddings(self.model.config.embed_dim)[0], rows
+        return rows.embeddings(self.width(classes))[0], rows
 
     def embed_images(self, images: Any, *, on_error: OnError | None = None) -> np.ndarray:
         """Embeddings (n, d) float32 of unit length.
@@ -181,9 +215,39 @@ class Scorer:
           ValueError: for an image that cannot be read, and for arrays of a wrong shape
             or dtype, channels first, or floats in another range, such as 0..1 or 0..255.
         """
+        return self._of_images(images, on_error)
+
+    def classify(self, images: Any, *, on_error: OnError | None = None) -> Scores:
+        """What the model's own classifier says of every image: logits of its own labels.
+
+        Args:
+          images, on_error: as for `embed_images`.
+
+        Raises:
+          ValueError: as `embed_images`; if the model has no classifier.
+
+        >>> import jax.numpy as jnp
+        >>> from siglip_jax.classifier import Classifier
+        >>> from siglip_jax.config import Siglip, Size, Vision
+        >>> size = Size(width=8, depth=1, mlp_dim=16, num_heads=2)
+        >>> tower = SiglipModel(Siglip(vision=Vision(size=size, patch=8, res=16), text=None))
+        >>> params = tower.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+        >>> two = Classifier(labels=("cat", "dog"), kernel=np.zeros((8, 2)),
+        ...                  bias=np.float32([0, 1]), pooling="mean", activation="softmax")
+        >>> scores = Scorer(tower, params, classifier=two).classify(np.zeros((1, 16, 16, 3)))
+        >>> scores.top(1)[0][0].label, scores.logits.tolist()
+        ('dog', [[0.0, 1.0]])
+        """
+        found = self._classifier()
+        logits = self._of_images(images, on_error, classes=True)
+        return Scores(logits, found.labels, found.activation)
+
+    def _of_images(
+        self, images: Any, on_error: OnError | None, *, classes: bool = False
+    ) -> np.ndarray:
         self.model.config.needs("image", what="images")
         if isinstance(images, Patches):
-            return self._run_images(images)
+            return self._run_images(images, classes)
         if isinstance(images, (np.ndarray, jax.Array)):
             images = np.asarray(cast(Any, images))
             if images.ndim != 4:
@@ -197,7 +261,7 @@ class Scorer:
                 check_images(images, vision)  # which are not Patches
             else:
                 check_ready(images, self.program.pixels, vision.res)
-            return self._run_images(images)
+            return self._run_images(images, classes)
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise ValueError(
                 f"expected a list of images or an array, got {type(images).__name__}; "
@@ -215,7 +279,9 @@ class Scorer:
                 raise error
             on_error(place, error)
 
-        z, rows = self.embed_items((Item(_name(image), image) for image in each), seen)
+        z, rows = self.embed_items(
+            (Item(_name(image), image) for image in each), seen, classes=classes
+        )
         every = np.full((len(rows.items), z.shape[1]), np.nan, np.float32)
         every[rows.good] = z
         return every
@@ -284,23 +350,23 @@ class Scorer:
                 ]
         return out
 
-    def _run_images(self, images: Any) -> np.ndarray:
+    def _run_images(self, images: Any, classes: bool) -> np.ndarray:
         if isinstance(images, Patches):
             vision = self.model.config.image_tower
             if not isinstance(vision, NaFlexVision):
                 raise ValueError("this model takes images of a fixed resolution, not Patches")
             check_patches(images, vision)
             check_ready_patches(images, self.program.pixels)
-        return self._run("images", images)
+        return self._run("images", images, classes)
 
-    def _run(self, what: str, ready: Any) -> np.ndarray:
-        """Embeddings (n, d) of arrays that are ready for the device."""
+    def _run(self, what: str, ready: Any, classes: bool = False) -> np.ndarray:
+        """Rows (n, d) of arrays that are ready for the device."""
         rows = Rows()
-        with self.pipeline(what) as pipeline:
+        with self.pipeline(what, classes=classes) as pipeline:
             for batch, count in batches(ready, pipeline.batch_size):
                 pipeline.submit(rows, batch, count)
             pipeline.drain()
-        return rows.embeddings(self.model.config.embed_dim)[0]
+        return rows.embeddings(self.width(classes))[0]
 
     def _ids(self, texts: Any) -> np.ndarray:
         if isinstance(texts, str):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from siglip_jax.classifier import Activation
 from siglip_jax.messages import optional_package
 
 _SHOWN = 5  # images that a printed result shows
@@ -22,6 +23,27 @@ def sigmoid(logits: np.ndarray | np.floating[Any]) -> np.ndarray:
     return np.where(logits >= 0, 1 / (1 + exp), exp / (1 + exp)).astype(np.float32)
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits (..., classes), float32, that sum to one.
+
+    >>> softmax(np.float32([0, 0])).tolist()
+    [0.5, 0.5]
+    """
+    exp = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+    return (exp / exp.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def probabilities(logits: np.ndarray, activation: Activation) -> np.ndarray:
+    """Probabilities (..., classes) of logits, as the model was trained to be read.
+
+    Raises:
+      ValueError: of a regression, which has none.
+    """
+    if activation is None:
+        raise ValueError("this model is a regression: it has outputs (logits), no probabilities")
+    return softmax(logits) if activation == "softmax" else sigmoid(logits)
+
+
 class LabelScore(NamedTuple):
     """One label of a ranking."""
 
@@ -35,8 +57,10 @@ class Scores:
     """Scores of every image with every label.
 
     Attributes:
-      logits: (images, labels) float32, `exp(t) · zimg · ztxt + b`.
+      logits: (images, labels) float32: `exp(t) · zimg · ztxt + b`, or a classifier's.
       labels: the labels, in the order of the columns.
+      activation: what makes probabilities of logits: "sigmoid", but of a classifier whose
+        classes exclude each other "softmax", and of a regression None.
 
     >>> scores = Scores(np.float32([[-1, 2, 0]]), ("cat", "dog", "donut"))
     >>> scores.ranking(2).tolist(), scores.top(1)[0][0].label
@@ -45,15 +69,19 @@ class Scores:
 
     logits: np.ndarray
     labels: tuple[str, ...]
+    activation: Activation = "sigmoid"
 
     @property
     def probabilities(self) -> np.ndarray:
         """(images, labels) float32 sigmoid of the logits.
 
         Each is the probability that this label fits this image, whatever the
-        other labels are: rows do not sum to one.
+        other labels are: rows do not sum to one, but with a softmax.
+
+        Raises:
+          ValueError: of a regression.
         """
-        return sigmoid(self.logits)
+        return probabilities(self.logits, self.activation)
 
     def to_pandas(self, images: Sequence[object] | None = None) -> Any:
         """Probabilities as a `pandas.DataFrame`: a row an image, a column a label.
@@ -73,15 +101,14 @@ class Scores:
         images, labels = self.logits.shape
         lines = [f"Scores of {images:,} images with {labels:,} labels; the best of each:"]
         for number, best in enumerate(self._shown()):
-            hits = ", ".join(f"{hit.label} {hit.probability:.1%}" for hit in best)
-            lines.append(f"  {number}: {hits}")
+            lines.append(f"  {number}: {', '.join(best)}")
         return "\n".join([*lines, *(["  ..."] if images > _SHOWN else [])])
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
         rows = "".join(
             f"<tr><td>{number}</td>"
-            + "".join(f"<td>{html.escape(h.label)} {h.probability:.1%}</td>" for h in best)
+            + "".join(f"<td>{html.escape(hit)}</td>" for hit in best)
             + "</tr>"
             for number, best in enumerate(self._shown())
         )
@@ -91,8 +118,15 @@ class Scores:
             f"<table>{rows}</table>"
         )
 
-    def _shown(self) -> list[list[LabelScore]]:
-        return Scores(self.logits[:_SHOWN], self.labels).top(3)
+    def _shown(self) -> list[list[str]]:
+        """The best labels of the first images, with what there is to say of each."""
+        first = self.logits[:_SHOWN]
+        values = first if self.activation is None else probabilities(first, self.activation)
+        form = "{} {:.4g}" if self.activation is None else "{} {:.1%}"
+        return [
+            [form.format(self.labels[j], row[j]) for j in order]
+            for row, order in zip(values, self.ranking(3), strict=False)
+        ]
 
     def ranking(self, k: int | None = None) -> np.ndarray:
         """(images, k) indices of labels, best first; ties in the order of the labels."""

@@ -6,6 +6,7 @@ A run lives in a folder:
     metrics.jsonl      a line a step
     checkpoints/       orbax, the last few
     model/             the result, as `siglip_jax.load` and `siglip-jax convert` take it
+    adapter/           with [lora], what was trained, as PEFT takes it
 
 Starting the same recipe in the same folder goes on where the last checkpoint is, at the
 very next example, and gives the same losses as a run that was never interrupted.
@@ -34,11 +35,12 @@ from siglip_jax.training.claim import claim_folder
 from siglip_jax.training.embeddings import cached_image_embeddings
 from siglip_jax.training.evaluator import inference_batch, make_evaluator, program
 from siglip_jax.training.journal import Journal
+from siglip_jax.training.lora import factor_names, merged, save_adapter, with_factors
 from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
 from siglip_jax.training.outcome import Diverged, TrainingProgress, TrainingResult
 from siglip_jax.training.recipe import Recipe
 from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
-from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step
+from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step, split
 from siglip_jax.weights.tree import flatten
 
 
@@ -106,6 +108,10 @@ class _Run:
         self.report, self.metrics = report, {}
         params = first_weights(recipe, begin.model, mesh)
         names = flatten(params)
+        base = params
+        if recipe.lora:
+            params = with_factors(params, recipe.lora, recipe.seed, mesh, rules(recipe))
+            names = factor_names(flatten(params))
         trained = treatments(names, recipe.parameters, recipe.optimizer)
         self.cache, unread = None, []
         if recipe.data.cache_images:
@@ -118,7 +124,7 @@ class _Run:
             self.cache, unread = cached_image_embeddings(
                 folder,
                 program(begin, mesh, recipe),
-                params,
+                base,
                 pairs,
                 begin.profile,
                 batch=inference_batch(recipe, mesh),
@@ -132,6 +138,11 @@ class _Run:
         # All at once: asked for step by step, it would have to wait its turn on the device.
         self.lr = o.lr * np.asarray(schedule(np.arange(recipe.steps)))
         tx = make_optimizer(o, trained, recipe.steps)
+        lora = recipe.lora
+        whole = (lambda params: merged(params, lora)) if lora else (lambda params: params)
+        places = jax.tree.map(lambda leaf: leaf.sharding, base)
+        self._whole = jax.jit(whole, out_shardings=places) if lora else whole
+        del base  # donated to the state, as all weights are
         self.state = first_state(params, tx, trained, mesh, rules(recipe))
         self.step = jax.jit(
             make_step(
@@ -142,6 +153,7 @@ class _Run:
                 mesh,
                 accumulate=recipe.accumulate,
                 pixels=begin.profile.image.value_range,
+                whole=whole,
             ),
             donate_argnums=0,
             # What comes out lies where it lay: else XLA chooses, and compiles a second time.
@@ -209,7 +221,7 @@ class _Run:
         self.checkpoints.save(self.done, self.state, self.data)
         self.checkpoints.wait()
         self._warn_of_unreadable()
-        params = self.state.params
+        params = self._whole(self.state.params)
         if self.done < recipe.steps:
             return TrainingResult(self.done, False, params, None, self.metrics)
         if evaluate and not (
@@ -266,7 +278,7 @@ class _Run:
 
     def _evaluated(self, evaluate: Callable[[Any], dict[str, float]]) -> None:
         self.report(TrainingProgress("evaluating", self.done, self.recipe.steps, {}))
-        self.metrics = evaluate(self.state.params)
+        self.metrics = evaluate(self._whole(self.state.params))
         values = {f"evaluate/{name}": value for name, value in self.metrics.items()}
         if self.journal is not None:
             self.journal.write(self.done, values)
@@ -276,8 +288,16 @@ class _Run:
     def _export(self, params: Any) -> Path:
         target = self.folder / "model"
         params = hosts.gathered(params, self.mesh)
+        lora, factors = self.recipe.lora, None
+        if lora:
+            names = factor_names(flatten(self.state.params))
+            factors = hosts.gathered(split(self.state.params, dict.fromkeys(names))[0], self.mesh)
         if hosts.first() and not target.exists():
             try:
+                if lora:
+                    base = self.begin.repository
+                    config = self.begin.model.config
+                    save_adapter(self.folder / "adapter", factors, lora, config, base=base)
                 save(
                     target,
                     self.begin.model,

@@ -19,6 +19,7 @@ from siglip_jax.training.recipe_tables import (
     Evaluate,
     ImageTower,
     Init,
+    Lora,
     Loss,
     Model,
     Optimizer,
@@ -53,6 +54,7 @@ class Recipe:
     loss: Loss = dataclasses.field(default_factory=Loss)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     parameters: tuple[ParameterRule, ...] = ()
+    lora: Lora | None = None
     execution: Execution = dataclasses.field(default_factory=Execution)
     devices: Devices = dataclasses.field(default_factory=Devices)
     evaluate: Evaluate | None = None
@@ -83,6 +85,8 @@ class Recipe:
             raise RecipeError("[model] takes either like or both of image and text")
         if self.model and bool(self.model.image) != bool(self.model.text):
             raise RecipeError("[model] takes both of image and text")
+        if self.lora and not self.init.model:
+            raise RecipeError("[lora] adds to a trained model; name it as init.model")
         if self.data.cache_images and self.augmentation:
             raise RecipeError(
                 "data.cache_images embeds every image once, so it cannot be augmented; "

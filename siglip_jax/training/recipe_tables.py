@@ -1,6 +1,7 @@
 """The tables of a recipe's file, a dataclass each. Nothing here imports jax."""
 
 import dataclasses
+import re
 from typing import Literal
 
 from siglip_jax.preprocessing.profiles import Clean, Decode, Lower, Resize
@@ -144,6 +145,43 @@ class ParameterRule:
     schedule: ScheduleName | None = None
     warmup: int | None = None
     cooldown: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lora:
+    """`[lora]`: train low-rank additions to some layers, and nothing else; see `training.lora`.
+
+    Attributes:
+      rank: of what is added to a kernel.
+      alpha: the addition is scaled by alpha / rank; default: rank.
+      targets: layers of the blocks of both towers, by their own names ("query", "key", "value",
+        "out", "Dense_0", "Dense_1"), or regular expressions for whole names such as
+        "img/.*/query".
+    """
+
+    rank: int
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("query", "value")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise RecipeError(f"lora.rank must be at least 1, got {self.rank}")
+        if self.alpha is not None and self.alpha <= 0:
+            raise RecipeError(f"lora.alpha must be above 0, got {self.alpha}")
+        if not self.targets:
+            raise RecipeError("lora.targets names no layer; leave it out for query and value")
+        for target in self.targets:
+            try:
+                re.compile(target)
+            except re.error as error:
+                raise RecipeError(
+                    f"lora.targets: {target!r} is no regular expression: {error}"
+                ) from None
+
+    @property
+    def scale(self) -> float:
+        """What the product of both factors is multiplied by."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from siglip_jax.checkpoints import VOCABULARIES
+from siglip_jax.checkpoints import VOCABULARIES, find
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.data import Pairs
-from siglip_jax.fetch import fetch_vocabulary
+from siglip_jax.fetch import fetch_vocabulary, is_path, is_repository
 from siglip_jax.model_files import open_model
 from siglip_jax.models import SiglipModel, abstract_inputs
 from siglip_jax.preprocessing import Profile, Tokenizer, custom_profile
@@ -25,12 +25,17 @@ from siglip_jax.weights.tree import flatten, nested
 
 
 class Start(NamedTuple):
-    """`vocabulary` is a sentencepiece file; `tokenizer` has read it."""
+    """Where a run begins.
+
+    `vocabulary` is a sentencepiece file; `tokenizer` has read it. `repository` is what the hub
+    calls the model of `init.model`, if that is one of it.
+    """
 
     model: SiglipModel
     profile: Profile
     vocabulary: Path
     tokenizer: Tokenizer
+    repository: str | None = None
 
 
 def start(recipe: Recipe) -> Start:
@@ -67,7 +72,18 @@ def start(recipe: Recipe) -> Start:
         if profile.text.vocabulary is None:
             raise ValueError("model.vocabulary is missing: the sentencepiece file of the captions")
         vocabulary = fetch_vocabulary(VOCABULARIES[profile.text.vocabulary])
-    return Start(model, profile, vocabulary, Tokenizer(vocabulary, profile.text))
+    repository = _repository(recipe.init.model) if recipe.init.model else None
+    return Start(model, profile, vocabulary, Tokenizer(vocabulary, profile.text), repository)
+
+
+def _repository(name: str) -> str | None:
+    """Never a path: it would say where on this machine a model lay."""
+    if is_path(Path(name).expanduser()):
+        return None
+    try:
+        return find(name).hf
+    except ValueError:
+        return name.removeprefix("hf-hub:") if is_repository(name) else None
 
 
 def warn_of_cut(begin: Start, pairs: Pairs) -> None:

@@ -119,6 +119,7 @@ def make_step(
     *,
     accumulate: int = 1,
     pixels: PixelRange = (-1.0, 1.0),
+    whole: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]:
     """The step, to be jitted with its state donated.
 
@@ -130,6 +131,7 @@ def make_step(
       mesh: where the batch is split over all devices.
       accumulate: parts to embed one after the other; it must divide each device's share.
       pixels: what grey levels 0 and 255 become.
+      whole: from the parameters of a state to those that the model takes.
     """
     rows = NamedSharding(mesh, PartitionSpec((DATA, MODEL)))
 
@@ -142,6 +144,7 @@ def make_step(
 
     def embed(params: Any, batch: TrainBatch) -> tuple[jax.Array, jax.Array]:
         image, apply = batch.image, cast(Callable[..., Any], model.apply)
+        params = whole(params)
         if isinstance(image, jax.Array) and image.ndim == 2:  # embedded once and cached
             return image, apply({"params": params}, None, batch.text)[1]
         if isinstance(image, jax.Array) and image.dtype == jnp.uint8:
@@ -150,30 +153,30 @@ def make_step(
         return zimg, ztxt
 
     def gradients(train: Any, frozen: dict[str, Any], batch: TrainBatch) -> tuple[jax.Array, Any]:
-        def whole(train: Any) -> Any:
+        def every(train: Any) -> Any:
             return nested(flatten(train) | frozen)
 
         def direct(train: Any) -> jax.Array:
-            params = whole(train)
+            params = every(train)
             return loss(*embed(params, batch), params["t"], params["b"])
 
         if accumulate == 1:
             return jax.value_and_grad(direct)(train)
 
         parts = jax.tree.map(lambda x: _parts(x, accumulate), batch)
-        params = whole(train)
+        params = every(train)
         z = jax.lax.map(lambda part: embed(params, part), parts)
         zimg, ztxt = (_joined(each, rows) for each in z)
 
         def of_embeddings(train: Any, zimg: jax.Array, ztxt: jax.Array) -> jax.Array:
-            params = whole(train)
+            params = every(train)
             return loss(zimg, ztxt, params["t"], params["b"])
 
         value, (grads, *dz) = jax.value_and_grad(of_embeddings, (0, 1, 2))(train, zimg, ztxt)
 
         def back(grads: Any, part: Any) -> tuple[Any, None]:
             inputs, cotangents = part
-            _, vjp = jax.vjp(lambda train: embed(whole(train), inputs), train)
+            _, vjp = jax.vjp(lambda train: embed(every(train), inputs), train)
             return jax.tree.map(jnp.add, grads, vjp(cotangents)[0]), None
 
         dparts = tuple(_parts(each, accumulate) for each in dz)

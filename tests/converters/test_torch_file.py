@@ -34,7 +34,7 @@ def test_every_tensor(values):
 
 
 def test_a_training_checkpoint(values):
-    with TorchReader(FILES / "training.pt") as reader:
+    with open_file(FILES / "training.pt") as reader:
         assert list(reader.shapes) == ["layer.weight"]
         assert reader.ignored == ("epoch", "name", "optimizer")
         np.testing.assert_array_equal(reader.read("layer.weight"), values["stepped"])

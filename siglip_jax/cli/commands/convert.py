@@ -34,6 +34,7 @@ from siglip_jax.cli.options.checkpoint import (
     architecture,
     open_named,
 )
+from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.messages import did_you_mean
@@ -72,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             const=name,
             help=f"the {name} tower alone",
         )
+    parser.add_argument(
+        "--no-classifier",
+        action="store_false",
+        dest="classifier",
+        help="of a fine-tune that tells classes apart, the tower alone",
+    )
     form = parser.add_mutually_exclusive_group()
     for name, scan, help in (
         ("scan", True, "big_vision's formats: all blocks of a tower stacked"),
@@ -79,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         form.add_argument(f"--{name}", action="store_const", dest="scan", const=scan, help=help)
     add_checkpoint_arguments(parser)
+    add_base_argument(parser)
     parser.add_argument(
         "--pad", type=int, choices=(0, 1), help="id that pads texts: 1 as SigLIP, 0 as SigLIP 2"
     )
@@ -119,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         from siglip_jax.verify.library_comparison import require_library
 
         require_library(args.to)
-    with open_named(args.source, architecture(args), args.res) as source:
+    with open_named(args.source, architecture(args), args.res, args.base) as source:
         return _dry_run(args, source) if args.dry_run else _convert(args, source)
 
 
@@ -137,6 +145,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "dtype": args.dtype,
         "tower": args.tower,
+        "classifier": args.classifier,
         "scan_image": args.scan,
         "scan_text": args.scan,
     }
@@ -154,7 +163,7 @@ def _dry_run(args: argparse.Namespace, source: "OpenCheckpoint") -> int:
     dropped = {**source.dropped, **dict.fromkeys(left, "not in the tower")}
     if args.json:
         rows = [dataclasses.asdict(step) for step in steps]
-        print_json({"plan": rows, "dropped": dropped, "notes": source.notes})
+        print_json({"plan": rows, "dropped": dropped, "notes": [*source.reports, *source.notes]})
         return 0
     from siglip_jax.cli.conversion_output import print_plan
 

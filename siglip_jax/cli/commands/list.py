@@ -1,24 +1,34 @@
-"""List the released checkpoints, with exact parameter counts and all their names."""
+"""List the released checkpoints, with exact parameter counts and all their names.
+
+With --fine-tunes it lists well-known fine-tunes instead, with their licences: their
+files come from the hub.
+"""
 
 import argparse
 import sys
 
 from siglip_jax.checkpoints import CHECKPOINTS, Checkpoint
-from siglip_jax.cli.description import describe
-from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.cli.description import describe, describe_fine_tune
+from siglip_jax.cli.output import add_json_argument, aligned, print_json
+from siglip_jax.fine_tunes import FINE_TUNES
 
 NAME = "list"
 HELP = "list the released checkpoints"
-USAGE = "%(prog)s [--json]"
+USAGE = "%(prog)s [--fine-tunes] [--json]"
 _HEAD = ("NAME", "PARAMETERS", "INPUT", "TEXT", "IMAGENET")
 _RIGHT = (1, 4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fine-tunes", action="store_true", help="well-known fine-tunes, with their licences"
+    )
     add_json_argument(parser, "every fact")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.fine_tunes:
+        return _fine_tunes(args)
     if args.json:
         print_json([describe(checkpoint) for checkpoint in CHECKPOINTS])
         return 0
@@ -37,6 +47,27 @@ def run(args: argparse.Namespace) -> int:
     print(f"{head}  OTHER NAMES")
     for line, checkpoint in zip(lines, CHECKPOINTS, strict=True):
         print(f"{line}  {', '.join(checkpoint.aliases)}")
+    return 0
+
+
+def _fine_tunes(args: argparse.Namespace) -> int:
+    facts = [describe_fine_tune(tune) for tune in FINE_TUNES]
+    if args.json:
+        print_json(facts)
+        return 0
+    head = ("NAME", "PARAMETERS", "INPUT", "PROFILE", "LICENCE", "OTHER NAMES")
+    rows = [
+        (
+            fact["name"],
+            f"{fact['parameters']:,}",
+            f"{fact['res']} px",
+            fact["profile"],
+            fact["licence"],
+            ", ".join([fact["huggingface"], *fact["aliases"]]),
+        )
+        for fact in facts
+    ]
+    print(aligned([head, *rows], "lrllll"))
     return 0
 
 
@@ -68,4 +99,5 @@ def _print_for_a_person(head: str, lines: list[str]) -> None:
         )
         for part in folded:
             console.print(f"  {part}".replace("\xa0", " "), style="dim", soft_wrap=True)
+    console.print("Fine-tunes: siglip-jax list --fine-tunes", style="dim")
     console.print("Bundled: siglip_emoji, a small model of emoji (siglip-jax demo)", style="dim")

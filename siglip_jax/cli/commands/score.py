@@ -6,6 +6,9 @@ sum to one.
 
   siglip-jax score --model ViT-B-16-SigLIP photo.jpg --labels "a dog" "a cat"
 
+Of a fine-tune that was trained to tell classes apart, without labels, the model's own
+classes are scored, with probabilities as it was trained (they may sum to one).
+
 Prints a table for a person, tab-separated lines into a pipe, JSON with --json. An
 image that cannot be read is reported on standard error, the rest is scored, and the
 exit code is 2.
@@ -41,6 +44,7 @@ from siglip_jax.cli.options.model import (
     batch_sizes,
     describe_run,
     load_model,
+    opened_model,
     positive,
     read_programs,
 )
@@ -48,7 +52,8 @@ from siglip_jax.cli.options.program import add_program_argument, saved_program
 from siglip_jax.cli.output import add_json_argument, print_json
 
 if TYPE_CHECKING:
-    from siglip_jax.scoring import LabelScore
+    from siglip_jax.classifier import Classifier
+    from siglip_jax.scoring import LabelScore, Scores
 
 NAME = "score"
 HELP = "score images against labels"
@@ -103,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pairs:
         raise ValueError("--pairs is for bulk jobs; give a folder as --out")
     labels = _labels(args)
+    if not labels and not args.program and (classifier := opened_model(args).classifier):
+        return _classify(args, classifier)
     if not labels:
         raise ValueError("there is no label; give --labels or --labels-file")
     files = image_files(args.images)
@@ -134,13 +141,38 @@ def run(args: argparse.Namespace) -> int:
         zimg, good, errors = embed_files(scorer, files)
         ztxt = embedded.result()
     scores = Scores(scorer.logits(zimg, ztxt), tuple(labels))
+    about = {**describe_run(args, model), "templates": templates}
+    return _print(args, about, scores, good, errors)
+
+
+def _classify(args: argparse.Namespace, classifier: "Classifier") -> int:
+    """Scores of the model's own classes."""
+    if args.template:
+        raise ValueError("--template is for --labels; the model's own classes take none")
+    files = image_files(args.images)
+
+    from siglip_jax.cli.embedding import embed_files
+    from siglip_jax.scoring import Scores
+
+    model = load_model(args, images=True)
+    scorer = model.scorer(tokenizer=False, **batch_sizes(args, len(files), 0))
+    logits, good, errors = embed_files(scorer, files, classes=True)
+    scores = Scores(logits, classifier.labels, classifier.activation)
+    about = {**describe_run(args, model), "classifier": classifier.activation}
+    return _print(args, about, scores, good, errors)
+
+
+def _print(
+    args: argparse.Namespace,
+    about: dict[str, Any],
+    scores: "Scores",
+    good: list[str],
+    errors: list[dict[str, str]],
+) -> int:
     ranked = list(zip(good, scores.top(args.top), strict=True))
     if args.json:
         results = [{"image": f, "scores": [hit._asdict() for hit in hits]} for f, hits in ranked]
-        print_json(
-            {**describe_run(args, model), "templates": templates, "images": results}
-            | {"errors": errors},
-        )
+        print_json({**about, "images": results, "errors": errors})
     elif sys.stdout.isatty():
         _print_table(ranked)
     else:
@@ -167,21 +199,26 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     from siglip_jax.jobs.run import run as run_in
 
     labels = _labels(args)
-    if not labels and not args.pairs:
+    classifier = None if labels or args.pairs else opened_model(args).classifier
+    if not labels and not args.pairs and classifier is None:
         raise ValueError("there is no label; give --labels, --labels-file or --pairs")
-    if args.top is None and len(labels) > ALL_LABELS:
+    if classifier is not None and args.template:
+        raise ValueError("--template is for --labels; the model's own classes take none")
+    names = classifier.labels if classifier is not None else labels
+    if args.top is None and len(names) > ALL_LABELS:
         raise ValueError(
-            f"{len(labels):,} labels are as many numbers an image, more than {ALL_LABELS:,}; "
+            f"{len(names):,} labels are as many numbers an image, more than {ALL_LABELS:,}; "
             "give --top K to store the best of them only"
         )
-    if args.top is not None and args.top > len(labels) > 0:
-        raise ValueError(f"--top {args.top} is more than the {len(labels)} labels")
+    if args.top is not None and args.top > len(names) > 0:
+        raise ValueError(f"--top {args.top} is more than the {len(names)} labels")
     job = Job(
         kind="score",
         what="pairs" if args.pairs else "images",
         labels=tuple(labels),
         templates=tuple(args.template or ["{}"]),
         top=args.top,
+        classifier=classifier,
     )
     source = open_items(
         args.images,
@@ -190,8 +227,9 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         shard_size=shard_size(args),
     )
     program = saved_program(args, local=True)
+    texts = classifier is None
     model = lambda: load_model(  # noqa: E731
-        args, images=True, texts=True, local=True, execution=program and program.execution
+        args, images=True, texts=texts, local=True, execution=program and program.execution
     )
     return run_in(job, source, args.out, model, Options(**options, program=program))
 

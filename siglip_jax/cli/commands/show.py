@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
-from siglip_jax.cli.description import describe, describe_config
+from siglip_jax.cli.description import describe, describe_config, describe_fine_tune
 from siglip_jax.cli.options.checkpoint import open_named
+from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.errors import ModelError
+from siglip_jax.fine_tunes import find_fine_tune
 
 if TYPE_CHECKING:
     from siglip_jax.converters import OpenCheckpoint
@@ -28,11 +30,12 @@ USAGE = "%(prog)s MODEL [--tree] [--json]"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, file or folder of a model")
     parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
+    add_base_argument(parser)
     add_json_argument(parser, "the same")
 
 
 def run(args: argparse.Namespace) -> int:
-    facts, tree = _facts(args.model)
+    facts, tree = _facts(args.model, args.base)
     if args.tree:
         facts["tree"] = tree
     if args.json:
@@ -48,13 +51,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _facts(model: str, base: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     from siglip_jax.weights.layout import parameter_shapes
 
-    if (checkpoint := _released(model)) is not None:
+    if base is None and (checkpoint := _released(model)) is not None:
         shapes = parameter_shapes(checkpoint.config)
         return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
-    opened, unstated = _open(model)
+    if base is None and not Path(model).exists() and (tune := find_fine_tune(model)):
+        shapes = parameter_shapes(tune.config)
+        return describe_fine_tune(tune), {name: str(shape) for name, shape in shapes.items()}
+    opened, unstated = _open(model, base)
     with opened:
         reader, config = opened.reader, opened.config
     headers = reader.shapes
@@ -63,10 +69,13 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
     facts["bytes"] = sum(header.nbytes for header in headers.values())
     facts["dtypes"] = ", ".join(sorted({str(header.dtype) for header in headers.values()}))
     facts["ignored"] = list(reader.ignored)
+    facts |= {"note": list(opened.reports)} if opened.reports else {}
     facts["released_as"] = opened.like.name if opened.like else None
     facts |= describe_config(config)
     if (images := opened.own_images) is not None and images.own:
         facts["preprocessing"] = images.beside(images.released, "released")
+    if opened.classifier is not None:
+        facts["classifier"] = opened.classifier.describe()
     if unstated:
         facts["res"] = unstated
     tree = {name: f"{h.shape} {h.dtype}" for name, h in sorted(headers.items())}
@@ -85,10 +94,10 @@ def _released(model: str) -> checkpoints.Checkpoint | None:
         return None  # a path, a bundled model, a repository; else the error that offers near names
 
 
-def _open(model: str) -> tuple["OpenCheckpoint", str | None]:
+def _open(model: str, base: str | None) -> tuple["OpenCheckpoint", str | None]:
     """What `siglip_jax.load` reads, and the resolutions that it may be of, if it does not say."""
     try:
-        return open_named(model), None
+        return open_named(model, base=base), None
     except ModelError as error:
         if error.needs != "res":
             raise
@@ -97,6 +106,10 @@ def _open(model: str) -> tuple["OpenCheckpoint", str | None]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict) and "labels" in value:
+        labels, how = value["labels"], value["activation"] or "regression"
+        some = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+        return f"{len(labels)} classes ({how} of {value['pooling']}): {some}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
     if isinstance(value, list):

@@ -28,8 +28,13 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_named(name: str, config: Siglip | None = None, res: int | None = None) -> "OpenCheckpoint":
-    """The checkpoint `name`, open; downloaded if need be.
+def open_named(
+    name: str,
+    config: Siglip | None = None,
+    res: int | None = None,
+    base: str | None = None,
+) -> "OpenCheckpoint":
+    """The checkpoint `name`, open; downloaded if need be. `base`: of a PEFT adapter.
 
     Raises:
       ValueError: if there is none of that name, or it is no SigLIP or does not say enough.
@@ -37,7 +42,7 @@ def open_named(name: str, config: Siglip | None = None, res: int | None = None) 
     from siglip_jax.model_files import open_model
 
     with Bar("downloading", unit="bytes") as bar:
-        return open_model(name, config=config, res=res, progress=bar.update)
+        return open_model(name, config=config, res=res, base=base, progress=bar.update)
 
 
 def architecture_of(name: str, res: int | None = None) -> Siglip:

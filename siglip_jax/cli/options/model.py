@@ -39,6 +39,12 @@ def profile_name(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def add_base_argument(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument(
+        "--base", metavar="MODEL", help="model that a PEFT adapter is of, and is merged into"
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -47,6 +53,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a checkpoint (see siglip-jax list), a file, or a folder (default: the "
         "bundled model of emoji)",
     )
+    add_base_argument(group)
     group.add_argument(
         "--profile",
         type=profile_name,
@@ -188,6 +195,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
             args.model,
             res=args.res,
             vocabulary=args.vocabulary,
+            base=args.base,
             progress=bar.update,
         )
     return args.opened
