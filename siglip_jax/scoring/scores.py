@@ -121,10 +121,10 @@ class Scores:
     def _shown(self) -> list[list[str]]:
         """The best labels of the first images, with what there is to say of each."""
         first = self.logits[:_SHOWN]
-        values = first if self.activation is None else probabilities(first, self.activation)
+        values: Any = first if self.activation is None else probabilities(first, self.activation)
         form = "{} {:.4g}" if self.activation is None else "{} {:.1%}"
         return [
-            [form.format(self.labels[j], row[j]) for j in order]
+            [form.format(self.labels[j], float(row[j])) for j in order]
             for row, order in zip(values, self.ranking(3), strict=False)
         ]
 
