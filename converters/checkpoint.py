@@ -31,6 +31,8 @@ class OpenCheckpoint:
       profile: preprocessing, where the files hold one of ours.
       given_name: what the files call the model.
       notes: what another system does differently with these files, a line each.
+      prefix: what stands before the names of the only tower that was read, where the files
+        hold another model around it.
     """
 
     format: str
@@ -44,6 +46,7 @@ class OpenCheckpoint:
     profile: Profile | None = None
     given_name: str | None = None
     notes: tuple[str, ...] = ()
+    prefix: str = ""
 
     def __enter__(self) -> Self:
         return self

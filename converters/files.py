@@ -6,12 +6,16 @@ from siglip_jax.messages import near_file
 from siglip_jax.weights.npz import NpzReader
 
 from .safetensors_file import SafetensorsReader, is_safetensors
-from .shards import INDEX, ShardsReader
+from .shards import INDEX, Part, ShardsReader
 from .torch_file import TorchReader
 
 
-def open_file(path: str | Path) -> SafetensorsReader | ShardsReader | TorchReader | NpzReader:
+def open_file(
+    path: str | Path, part: Part | None = None
+) -> SafetensorsReader | ShardsReader | TorchReader | NpzReader:
     """Opens safetensors, a PyTorch file, an index of shards of either, or a `.npz`.
+
+    `part` is for shards: see `ShardsReader`.
 
     Raises:
       ValueError: if it is missing, none of these, or damaged.
@@ -20,7 +24,7 @@ def open_file(path: str | Path) -> SafetensorsReader | ShardsReader | TorchReade
     if not path.is_file():
         raise ValueError(f"{path} does not exist{near_file(path)}")
     if path.name.endswith(INDEX):
-        return ShardsReader(path, open_file)
+        return ShardsReader(path, open_file, part)
     if path.suffix == ".safetensors":
         return SafetensorsReader(path)
     if path.suffix == ".npz":

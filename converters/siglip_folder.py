@@ -13,10 +13,12 @@ from typing import Any
 from siglip_jax.config import Siglip, Text, Tower, Vision, from_dict, to_dict
 from siglip_jax.preprocessing.profiles import Profile, custom_profile
 
+from .big_vision import tower_of
 from .checkpoint import OpenCheckpoint, released_vocabulary
 from .files import open_file
 from .format import Format, safetensors_in
 from .json_file import read_settings, write_json
+from .translation import closing_on_error
 
 CONFIG, WEIGHTS, TOKENIZER = "siglip_jax.json", "weights.safetensors", "tokenizer.model"
 _OLD_WEIGHTS = "weights.npz"
@@ -34,6 +36,7 @@ def write_files(
     **unused: Any,
 ) -> None:
     """Everything but the weights: `siglip_jax.json` and the vocabulary."""
+    known_pad = pad
     if profile is None:
         known = released_vocabulary(config)
         # An image tower alone has no texts to pad.
@@ -47,6 +50,8 @@ def write_files(
     }
     if tower := tower or config.tower:
         card["tower"] = tower
+    if tower == "image":
+        card["pad"] = known_pad
     write_json(folder / CONFIG, card)
     if vocabulary is not None:
         shutil.copyfile(vocabulary, folder / TOKENIZER)
@@ -54,7 +59,10 @@ def write_files(
 
 def _with_both(config: Siglip) -> Siglip:
     """With a placeholder for the tower that there is not: readers of this format before a
-    configuration could be of one tower want both, and go by `tower`."""
+    configuration could be of one tower want both, and go by `tower`. A tower without its head
+    they cannot read in any case."""
+    if config.pool not in (None, "map"):
+        return config
     if config.vision is None:
         size = dataclasses.replace(config.text_tower.size, width=config.embed_dim, num_heads=1)
         return dataclasses.replace(config, vision=Vision(size=size, patch=1, res=1))
@@ -66,9 +74,13 @@ def _with_both(config: Siglip) -> Siglip:
 
 
 def open_folder(
-    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+    path: Path,
+    *,
+    config: Siglip | None = None,
+    weights: Path | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
-    """Opens a folder that `siglip_jax.save` or `convert` wrote.
+    """Opens a folder that `siglip_jax.save` or `convert` wrote, or one tower of it.
 
     Raises:
       ValueError: if its card or its weights cannot be read.
@@ -83,8 +95,14 @@ def open_folder(
     except (ValueError, TypeError) as error:
         raise ValueError(f"{card.where}: {error}") from error
     card.require("tower", (None, "image", "text"), None, "expected image or text")
-    config = config.only(card.get("tower"))
-    reader = open_file(weights or path / card.values["weights"])
+    # An image tower alone says it apart: its profile has a placeholder where it is not known.
+    card.require("pad", (None, 0, 1), None, "expected 0 or 1")
+    pad = card.get("pad") if card.get("tower") == "image" else profile.text.pad
+    config = config.only(card.get("tower")).only(tower)
+    whole = open_file(weights or path / card.values["weights"])
+    dropped = dict.fromkeys(whole.ignored, "not a parameter")
+    with closing_on_error(whole):
+        reader, _ = tower_of(whole, tower, dropped)
     vocabulary = path / TOKENIZER
     return OpenCheckpoint(
         format=FORMAT.name,
@@ -92,9 +110,9 @@ def open_folder(
         reader=reader,
         files=(path / CONFIG, Path(reader.path)),
         config=config,
-        dropped=dict.fromkeys(reader.ignored, "not a parameter"),
-        vocabulary=vocabulary if vocabulary.is_file() else None,
-        pad=profile.text.pad,
+        dropped=dropped,
+        vocabulary=vocabulary if config.text and vocabulary.is_file() else None,
+        pad=pad,
         profile=profile,
         given_name=str(card.values["name"]),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from siglip_jax.config import Siglip, Text, Tower
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.reader import Reader
 
@@ -19,15 +19,23 @@ from .format import Format, safetensors_in
 from .json_file import read_settings
 from .rules import CONV, DENSE, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .safetensors_file import SHARD_BYTES
-from .transformers_card import CONFIG, IMAGES, pad_by_images, read_config, write_files
-from .translation import translate
+from .towers_inside import config_of_file, only_behind, tower_prefix
+from .transformers_card import (
+    CONFIG,
+    IMAGES,
+    is_inside,
+    pad_by_images,
+    read_config,
+    write_files,
+)
+from .translation import closing_on_error, translate
 
 WEIGHTS = "model.safetensors"
 _PYTORCH = "pytorch_model.bin"
 _HEAD = "text_model.head"
 
 # Buffers that versions before 4.31 saved with the weights.
-DROP = {r".*\.embeddings\.position_ids": "position-id buffer"}
+DROP = {r"(.*\.)?embeddings\.position_ids": "position-id buffer"}
 
 _ALL = ("query", "key", "value")
 
@@ -97,7 +105,11 @@ def steps(config: Siglip, tower: Tower | None = None) -> list[Step]:
 
 
 def open_folder(
-    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+    path: Path,
+    *,
+    config: Siglip | None = None,
+    weights: Path | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
     """Opens a folder of transformers.
 
@@ -105,19 +117,37 @@ def open_folder(
       path: the folder.
       config: the architecture, in place of `config.json`'s.
       weights: the file of weights, if it is not the one transformers would take.
+      tower: the only one to read.
 
     Raises:
       ValueError: if it holds another architecture or is damaged.
     """
-    config = config or read_config(path / CONFIG)
-    stored = open_file(weights or find_weights(path, (WEIGHTS, _PYTORCH)))
-    if config.text is not None and _head_does_nothing(stored, config.text):
-        text = dataclasses.replace(config.text, head=None)
-        config = dataclasses.replace(config, text=text)
-    reader, dropped = translate(stored, steps(config), DROP)
-    for name in (f"{_HEAD}.weight", f"{_HEAD}.bias"):
-        if name in dropped:
-            dropped[name] = "projection that changes nothing"
+    given = config is not None
+    config = (config or read_config(path / CONFIG, tower)).only(tower)
+    # Beside a tower that was asked for, and in another model, there are tensors of no matter.
+    apart = tower is not None or (not given and is_inside(path / CONFIG))
+    weights = weights or find_weights(path, (WEIGHTS, _PYTORCH))
+    only = config.tower if apart else None
+    part = None if only is None else lambda names: tower_prefix(names, only, weights)
+    stored = open_file(weights, part)
+    with closing_on_error(stored):
+        if given:
+            config = config_of_file(config, stored.shapes, r"(.*\.)?head\.probe")
+        prefix, drop = "", DROP
+        if config.tower is not None:
+            prefix = tower_prefix(stored.shapes, config.tower, weights)
+            drop = {**DROP, **only_behind(prefix)} if apart else DROP
+        if config.text is not None and _head_does_nothing(stored, config, prefix):
+            text = dataclasses.replace(config.text, head=None)
+            config = dataclasses.replace(config, text=text)
+    made = steps(config)
+    if config.tower is not None:
+        made = [_behind(prefix, step) for step in made]
+    reader, dropped = translate(stored, made, drop)
+    for step in made:
+        if step.constant and step.theirs in dropped:
+            dropped[step.theirs] = "projection that changes nothing"
+    dropped |= dict.fromkeys(getattr(stored, "left", ()), f"not in the tower ({prefix})")
     if config.tower == "image":
         pad = pad_by_images(path)
     else:
@@ -132,12 +162,20 @@ def open_folder(
         dropped=dropped,
         vocabulary=vocabulary_beside(path, config),
         pad=pad,
+        prefix=prefix if apart else "",
     )
 
 
-def _head_does_nothing(stored: Reader, text: Text) -> bool:
+def _behind(prefix: str, step: Step) -> Step:
+    """The step for a tower that stands behind `prefix`."""
+    return dataclasses.replace(step, theirs=prefix + step.theirs.partition(".")[2])
+
+
+def _head_does_nothing(stored: Reader, config: Siglip, prefix: str) -> bool:
+    text = config.text_tower
+    head = f"{prefix}head" if config.tower else _HEAD
     width = text.size.width
-    names = (f"{_HEAD}.weight", f"{_HEAD}.bias")
+    names = (f"{head}.weight", f"{head}.bias")
     if any(name not in stored.shapes for name in names) or text.head != width:
         return False
     if [stored.shapes[name].shape for name in names] != [(width, width), (width,)]:
@@ -153,9 +191,10 @@ def _recognises(folder: Path) -> bool:
 FORMAT = Format(
     name="transformers",
     config=CONFIG,
+    pools=("map", "none"),
     weights=(WEIGHTS, _PYTORCH),
     others=(IMAGES, hf_tokenizer.CONFIG),
-    tensors=r"(vision|text)_model\.",
+    tensors=r"(.*\.)?(embeddings\.(patch|token)_embedding|encoder\.layers\.\d+\.self_attn)\.",
     recognises=_recognises,
     open=open_folder,
     write_weights=safetensors_in(WEIGHTS, SHARD_BYTES),

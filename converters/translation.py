@@ -1,7 +1,8 @@
 """Another system's weights under big_vision's names, and what does not belong to a SigLIP."""
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -71,6 +72,16 @@ class Translation:
         return step.inverse(self._last[1], name)
 
 
+@contextlib.contextmanager
+def closing_on_error(stored: Reader) -> Generator[None, None, None]:
+    """Closes a file if the block fails."""
+    try:
+        yield
+    except BaseException:
+        stored.close()
+        raise
+
+
 def translate(
     stored: Reader, steps: Sequence[Step], drop: Mapping[str, str] | None = None
 ) -> tuple[Translation, dict[str, str]]:
@@ -85,7 +96,7 @@ def translate(
       ValueError: one line if the weights are of another architecture, else everything
         that is missing, unexpected, of a wrong shape or not a float.
     """
-    try:
+    with closing_on_error(stored):
         dropped: dict[str, str] = {}
         for name in stored.shapes:
             for pattern, rule in (drop or {}).items():
@@ -107,9 +118,6 @@ def translate(
             if name in found and stored.shapes[name].dtype not in FLOATS
         ]
         refuse(stored.path, problems)
-    except BaseException:
-        stored.close()
-        raise
     dropped |= {name: "constant" for name in constants if name in found}
     ignored = (*stored.ignored, *sorted(dropped))
     return Translation(stored, [s for s in steps if not s.constant], ignored), dropped

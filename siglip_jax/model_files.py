@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.converters import OpenCheckpoint, needed_files, open_checkpoint
 from siglip_jax.fetch import Progress, fetch_model
 
@@ -14,6 +14,7 @@ def open_model(
     *,
     config: Siglip | None = None,
     res: int | None = None,
+    tower: Tower | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     progress: Progress | None = None,
@@ -24,6 +25,8 @@ def open_model(
       name: what `siglip_jax.load` takes; what is open already is returned as it is.
       config: the architecture of local weights that do not say it.
       res: image side in pixels of weights that do not say it.
+      tower: "image" or "text", the only one to read; the other may be missing, or another
+        model's.
       vocabulary: sentencepiece file, if it is not the one beside the weights.
       revision: of a hub repository: a branch, tag or commit.
       progress: of a download: called with bytes so far and in all.
@@ -37,11 +40,13 @@ def open_model(
     ('siglip_emoji', 'siglip_jax', 32)
     """
     if isinstance(name, OpenCheckpoint):
+        if tower not in (None, name.tower):
+            raise ValueError(f"{name.name} is open already; open it with tower={tower!r}")
         opened = name
     else:
         files = fetch_model(name, needed_files, revision=revision, progress=progress)
         known = files.checkpoint.config if files.checkpoint else config
-        opened = open_checkpoint(files.path, config=known, res=res)
+        opened = open_checkpoint(files.path, config=known, res=res, tower=tower)
     if vocabulary is not None:
         opened = dataclasses.replace(opened, vocabulary=Path(vocabulary).expanduser())
     return opened

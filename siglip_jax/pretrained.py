@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from siglip_jax.checkpoints import VOCABULARIES, Checkpoint
-from siglip_jax.config import Execution, Siglip
+from siglip_jax.config import Execution, Siglip, Tower
 from siglip_jax.converters import OpenCheckpoint
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import Progress, fetch_vocabulary
@@ -98,6 +98,7 @@ def load(
     *,
     profile: str | Profile = "big_vision",
     res: int | None = None,
+    tower: Tower | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     config: Siglip | None = None,
     revision: str | None = None,
@@ -118,6 +119,7 @@ def load(
         saved folder brings its own, which this does not replace.
       res: run a fixed-resolution model at another resolution: its position
         embedding is resampled as big_vision does.
+      tower: "image" or "text", to load that one alone.
       vocabulary: sentencepiece file, if it is not where it is looked for.
       config: the architecture of local weights that do not say it.
       revision: of a hub repository: a branch, tag or commit.
@@ -148,6 +150,7 @@ def load(
         name,
         config=config,
         res=res,
+        tower=tower,
         vocabulary=vocabulary,
         revision=revision,
         progress=progress,
@@ -236,6 +239,8 @@ def save(
             model.config,
             None,
             name=name or folder.name,
+            # 0 is also what stands in the profile of an image tower of which it is not known.
+            pad=profile.text.pad or None,
             profile=profile,
             vocabulary=Path(vocabulary) if vocabulary is not None else None,
         )

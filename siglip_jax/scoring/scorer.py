@@ -133,16 +133,20 @@ class Scorer:
         return Pipeline(self.program, self.params, what, **options)
 
     def embed_items(
-        self, items: Iterable[Item], seen: Callable[[Prepared], None] = lambda item: None
+        self,
+        items: Iterable[Item],
+        seen: Callable[[Prepared], None] = lambda item: None,
+        **options: Any,
     ) -> tuple[np.ndarray, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
 
         Args:
           items: read in a thread of their own.
           seen: called with each in order, prepared or in error.
+          options: of the pipeline.
         """
         rows = Rows()
-        with self.pipeline("images", prepare=self.preparer("images")) as pipeline:
+        with self.pipeline("images", prepare=self.preparer("images"), **options) as pipeline:
             try:
                 pipeline.embed(pipeline.read(items), rows, seen)
             except Unreadable as error:
@@ -164,8 +168,44 @@ class Scorer:
           ValueError: for an image that cannot be read, or arrays of a wrong shape.
         """
         self.model.config.needs("image", what="images")
+        self.model.config.needs_pool(what="embedding of an image")
+        return self._of_images(images, on_error)
+
+    def features(
+        self, images: Any, layer: int | None = None, *, on_error: OnError | None = None
+    ) -> np.ndarray:
+        """Patches (n, patches, d) float32 as a layer of the image tower gives them.
+
+        The output that a vision language model takes: not of unit norm, and the only output of
+        a tower with `pool="none"`. A NaFlex image that has fewer patches than others is padded
+        at the end with rows that mean nothing.
+
+        Args:
+          images: as in `embed_images`.
+          layer: None for the patches after the final norm; else an index as into `hidden_states`
+            of transformers, before that norm: 0 before the first block, 1 after it, -1 after
+            the last, -2 after the last but one (LLaVA's `vision_feature_layer`).
+          on_error: as in `embed_images`.
+
+        Raises:
+          ValueError: for an image that cannot be read, arrays of a wrong shape, or a layer
+            that there is not.
+
+        >>> from siglip_jax import load
+        >>> scorer = load("siglip_emoji").scorer(tokenizer=False, batch_size=1)
+        >>> scorer.features(np.zeros((1, 32, 32, 3), np.uint8), layer=-2).shape
+        (1, 64, 192)
+        """
+        depth = self.model.config.image_tower.size.depth
+        if layer is not None and not -depth - 1 <= layer <= depth:
+            raise ValueError(
+                f"layer must lie in {-depth - 1}..{depth}, of {depth} blocks, got {layer}"
+            )
+        return self._of_images(images, on_error, of_images=self.program.features(layer))
+
+    def _of_images(self, images: Any, on_error: OnError | None, **options: Any) -> np.ndarray:
         if isinstance(images, Patches):
-            return self._run_images(images)
+            return self._run_images(images, **options)
         if isinstance(images, (np.ndarray, jax.Array)):
             images = np.asarray(cast(Any, images))
             if images.ndim != 4:
@@ -174,7 +214,7 @@ class Scorer:
                     f"expected an array of shape (n, res, res, 3), got {images.shape}; "
                     "put a single image into a list"
                 )
-            return self._run_images(images)
+            return self._run_images(images, **options)
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise ValueError(
                 f"expected a list of images or an array, got {type(images).__name__}; "
@@ -192,8 +232,8 @@ class Scorer:
                 raise error
             on_error(place, error)
 
-        z, rows = self.embed_items((Item(_name(image), image) for image in each), seen)
-        every = np.full((len(rows.items), z.shape[1]), np.nan, np.float32)
+        z, rows = self.embed_items((Item(_name(image), image) for image in each), seen, **options)
+        every = np.full((len(rows.items), *z.shape[1:]), np.nan, np.float32)
         every[rows.good] = z
         return every
 
@@ -265,18 +305,18 @@ class Scorer:
                 ]
         return out
 
-    def _run_images(self, images: Any) -> np.ndarray:
+    def _run_images(self, images: Any, **options: Any) -> np.ndarray:
         if isinstance(images, Patches):
             vision = self.model.config.image_tower
             if not isinstance(vision, NaFlexVision):
                 raise ValueError("this model takes images of a fixed resolution, not Patches")
             check_patches(images, vision)
-        return self._run("images", images)
+        return self._run("images", images, **options)
 
-    def _run(self, what: str, ready: Any) -> np.ndarray:
+    def _run(self, what: str, ready: Any, **options: Any) -> np.ndarray:
         """Embeddings (n, d) of arrays that are ready for the device."""
         rows = Rows()
-        with self.pipeline(what) as pipeline:
+        with self.pipeline(what, **options) as pipeline:
             for batch, count in batches(ready, pipeline.batch_size):
                 pipeline.submit(rows, batch, count)
             pipeline.drain()
