@@ -18,9 +18,10 @@ from siglip_jax.weights.npz import NpzReader, write_npz
 from siglip_jax.weights.reader import Reader
 from siglip_jax.weights.tensorstore_folder import write_folder
 
-from .checkpoint import OpenCheckpoint, released_vocabulary, vocabulary_beside
+from .checkpoint import OpenCheckpoint, vocabulary_beside, vocabulary_of_rows
 from .format import Format
 
+_TOKENS = "txt/Embed_0/embedding"
 _POSEMB, _OLD_POSEMB = "txt/pos_embedding", "txt/Encoder_0/pos_embedding"
 
 
@@ -108,6 +109,7 @@ def open_path(
     try:
         if reader.subtree:
             raise ValueError(f"{path}: give the whole checkpoint, and the tower you want of it")
+        rows = reader.shapes[_TOKENS].shape[0] if _TOKENS in reader.shapes else None
         reader, only = tower_of(reader, tower, dropped)
         shapes = {name: header.shape for name, header in reader.shapes.items()}
         if _POSEMB in shapes and shapes.get(_OLD_POSEMB) == shapes[_POSEMB]:
@@ -119,9 +121,9 @@ def open_path(
     except BaseException:
         reader.close()
         raise
-    row, known = _named(path), released_vocabulary(config)
-    # An image tower has no vocabulary, but texts beside a released one were padded somehow.
-    pad = known.pad if known else row.vocabulary.pad if row and config.tower == "image" else None
+    known, row = vocabulary_of_rows(rows), _named(path)
+    if known is None and row is not None and config.tower == "image":
+        known = row.vocabulary  # of the texts beside a tower that is called after its model
     return OpenCheckpoint(
         format=form.name,
         path=path,
@@ -130,7 +132,7 @@ def open_path(
         config=config,
         dropped=dropped,
         vocabulary=vocabulary_beside(path.parent, config),
-        pad=pad,
+        pad=known.pad if known else None,
     )
 
 

@@ -143,7 +143,11 @@ def present(*files: Path) -> tuple[Path, ...]:
 
 def released_vocabulary(config: Siglip) -> Vocabulary | None:
     """The vocabulary whose token embedding has as many rows as the model's."""
-    rows = config.text.vocab_size if config.text else None
+    return vocabulary_of_rows(config.text.vocab_size if config.text else None)
+
+
+def vocabulary_of_rows(rows: object) -> Vocabulary | None:
+    """The released vocabulary of so many rows."""
     return next((v for v in checkpoints.VOCABULARIES.values() if v.rows == rows), None)
 
 

@@ -14,7 +14,13 @@ from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
 from siglip_jax.weights.layout import parameter_shapes
 
 from . import hf_tokenizer, timm
-from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary_beside
+from .checkpoint import (
+    OpenCheckpoint,
+    present,
+    released_vocabulary,
+    vocabulary_beside,
+    vocabulary_of_rows,
+)
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
@@ -141,7 +147,7 @@ def open_folder(
     given = config is not None
     if config is None:
         config, notes = read_config(path / CONFIG, tower)
-    config = config.only(tower)
+    config = config.only(tower, str(path))
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_OTHERS)))
     if given:
         config = config_of_file(config, stored.shapes, r"visual\.trunk\.attn_pool\.latent")
@@ -149,6 +155,10 @@ def open_folder(
     apart = only_behind(_PREFIX[tower]) if tower else {}
     reader, dropped = translate(stored, steps(config), {**DROP, **apart})
     known = released_vocabulary(config)
+    if tower == "image" and (path / CONFIG).is_file():
+        card = read_settings(path / CONFIG)
+        card = card.part("model_cfg") if "model_cfg" in card else card
+        known = vocabulary_of_rows(card.part("text_cfg").get("vocab_size"))
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,

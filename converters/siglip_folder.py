@@ -98,7 +98,7 @@ def open_folder(
     # An image tower alone says it apart: its profile has a placeholder where it is not known.
     card.require("pad", (None, 0, 1), None, "expected 0 or 1")
     pad = card.get("pad") if card.get("tower") == "image" else profile.text.pad
-    config = config.only(card.get("tower")).only(tower)
+    config = config.only(card.get("tower")).only(tower, str(path))
     whole = open_file(weights or path / card.values["weights"])
     dropped = dict.fromkeys(whole.ignored, "not a parameter")
     with closing_on_error(whole):

@@ -213,7 +213,7 @@ def open_folder(
         card = read_settings(path / CONFIG)
         vision, notes = read_card(card)
         config, pad = Siglip(vision=vision, text=None), _pad(card)
-    config = config.only(tower).only("image")
+    config = config.only(tower, str(path)).only("image")
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_PYTORCH)))
     if given:
         # timm pools with the mean where it has no head.

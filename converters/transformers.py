@@ -13,7 +13,13 @@ from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.reader import Reader
 
 from . import hf_tokenizer
-from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary_beside
+from .checkpoint import (
+    OpenCheckpoint,
+    present,
+    released_vocabulary,
+    vocabulary_beside,
+    vocabulary_of_rows,
+)
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import read_settings
@@ -26,6 +32,7 @@ from .transformers_card import (
     is_inside,
     pad_by_images,
     read_config,
+    rows_beside,
     write_files,
 )
 from .translation import closing_on_error, translate
@@ -123,7 +130,7 @@ def open_folder(
       ValueError: if it holds another architecture or is damaged.
     """
     given = config is not None
-    config = (config or read_config(path / CONFIG, tower)).only(tower)
+    config = (config or read_config(path / CONFIG, tower)).only(tower, str(path))
     # Beside a tower that was asked for, and in another model, there are tensors of no matter.
     apart = tower is not None or (not given and is_inside(path / CONFIG))
     weights = weights or find_weights(path, (WEIGHTS, _PYTORCH))
@@ -150,6 +157,8 @@ def open_folder(
     dropped |= dict.fromkeys(getattr(stored, "left", ()), f"not in the tower ({prefix})")
     if config.tower == "image":
         pad = pad_by_images(path)
+        if pad is None and (beside := rows_beside(path / CONFIG)):
+            pad = getattr(vocabulary_of_rows(beside), "pad", None)
     else:
         known = released_vocabulary(config)
         pad = known.pad if known else hf_tokenizer.read_pad(path)

@@ -159,6 +159,13 @@ def is_inside(path: Path) -> bool:
     return path.is_file() and read_settings(path).get("model_type") not in _KINDS
 
 
+def rows_beside(path: Path) -> int | None:
+    """Rows of the token embedding beside an image tower of a whole SigLIP."""
+    if not path.is_file() or is_inside(path):
+        return None
+    return read_settings(path).part("text_config").get("vocab_size")
+
+
 def _read_vision(part: Settings, naflex: bool) -> Vision | NaFlexVision:
     part.require("num_channels", (3,), 3, "SigLIP has 3")
     part.require("vision_use_head", (True, False), True, "expected true or false")

@@ -239,7 +239,7 @@ class Siglip:
                 f"no {what}; take its patches (Scorer.features)"
             )
 
-    def only(self, tower: Tower | None) -> "Siglip":
+    def only(self, tower: Tower | None, name: str = "this model") -> "Siglip":
         """One tower of it alone; itself for None.
 
         Raises:
@@ -247,7 +247,7 @@ class Siglip:
         """
         if tower is None:
             return self
-        self.needs(tower, what=f"{tower}s")
+        self.needs(tower, what=f"{tower}s", name=name)
         return dataclasses.replace(self, **{_PARTS[t]: None for t in self.towers if t != tower})
 
     def at_resolution(self, res: int) -> "Siglip":

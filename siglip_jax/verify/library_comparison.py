@@ -41,13 +41,12 @@ def compare(folder: Path, to: str, *, per_layer: bool = False) -> dict[str, Any]
         for name in ("image", "text", "logits")
         if getattr(ours, name) is not None
     }
-    scale = max(1.0, float(np.abs(ours.logits).max())) if ours.logits is not None else 1.0
     made = {
         "libraries": {name: importlib.metadata.version(name) for name in names},
         "inputs": inputs.described,
         "largest_difference": largest,
-        "largest_logit": scale if ours.logits is not None else None,
-        "agrees": all(v <= TOLERANCE * (scale if k == "logits" else 1) for k, v in largest.items()),
+        "largest_logit": _scale(ours.logits) if ours.logits is not None else None,
+        "agrees": all(v <= TOLERANCE * _scale(getattr(ours, k)) for k, v in largest.items()),
     }
     if per_layer:
         made["layers"] = list(_layers(theirs, ours, inputs))
@@ -67,6 +66,11 @@ def _layers(theirs: Outputs, ours: Outputs, inputs: TowerInputs) -> Iterator[dic
             "largest_difference": _largest(other, block),
             "largest_value": float(np.abs(block).max()),
         }
+
+
+def _scale(values: np.ndarray) -> float:
+    """What a difference is relative to: unit-norm rows to 1, logits and patches to the largest."""
+    return max(1.0, float(np.abs(values).max()))
 
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:

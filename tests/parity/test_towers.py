@@ -204,7 +204,9 @@ def test_the_tower_inside_another_model(tmp_path, name, shards):
     theirs.save_pretrained(tmp_path / "vlm", max_shard_size=shards)
     leave_only_shards_of_the_tower(tmp_path / "vlm")
     with open_checkpoint(tmp_path / "vlm") as opened:
-        assert opened.tower == "image" and opened.prefix.endswith(("vision_tower.", "vision_model."))
+        assert opened.tower == "image" and opened.prefix.endswith(
+            ("vision_tower.", "vision_model.")
+        )
         assert any("not in the tower" in why for why in opened.dropped.values())
         pool = opened.config.pool
     assert pool == ("map" if name == "LLaVA" else "none")
@@ -218,9 +220,9 @@ def test_the_tower_inside_another_model(tmp_path, name, shards):
     if pool == "map":
         close(scorer.embed_images(images), unit(out.pooler_output.numpy()))
     else:
-        with pytest.raises(ValueError, match="without pooling.*take its patches"):
+        with pytest.raises(ValueError, match=r"without pooling.*take its patches"):
             scorer.embed_images(images)
-    with pytest.raises(ValueError, match="an image tower alone.*need a text tower"):
+    with pytest.raises(ValueError, match=r"an image tower alone.*need a text tower"):
         scorer.score(images, ["a"])
     # A folder of the tower alone is made of it.
     record = convert(tmp_path / "vlm", tmp_path / "tower", to="transformers", pad=1)
@@ -247,7 +249,7 @@ def leave_only_shards_of_the_tower(folder):
 def test_the_positions_of_idefics2_are_refused(tmp_path):
     card = {"model_type": "idefics2", "vision_config": {"model_type": "idefics2_vision"}}
     (tmp_path / "config.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="Idefics2 .* bucketed fractional coordinates"):
+    with pytest.raises(ValueError, match=r"Idefics2 .* bucketed fractional coordinates"):
         open_checkpoint(tmp_path)
 
 

@@ -32,6 +32,7 @@ from siglip_jax.cli.options.checkpoint import (
     architecture,
     open_named,
 )
+from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
 from siglip_jax.messages import did_you_mean
@@ -57,15 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="dtype of what is written (default: as in SRC)",
     )
-    tower = parser.add_mutually_exclusive_group()
-    for name in ("image", "text"):
-        tower.add_argument(
-            f"--{name}-tower",
-            action="store_const",
-            dest="tower",
-            const=name,
-            help=f"the {name} tower alone",
-        )
     form = parser.add_mutually_exclusive_group()
     for name, scan, help in (
         ("scan", True, "big_vision's formats: all blocks of a tower stacked"),
@@ -73,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         form.add_argument(f"--{name}", action="store_const", dest="scan", const=scan, help=help)
     add_checkpoint_arguments(parser)
+    for tower in ("image", "text"):
+        add_former(parser, f"--{tower}-tower", "--tower", dest="tower", nargs=0, const=tower)
     parser.add_argument(
         "--pad", type=int, choices=(0, 1), help="id that pads texts: 1 as SigLIP, 0 as SigLIP 2"
     )
@@ -107,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         from siglip_jax.verify.library_comparison import require_library
 
         require_library(args.to)
-    with open_named(args.source, architecture(args), args.res) as source:
+    with open_named(args.source, architecture(args), args.res, args.tower) as source:
         return _dry_run(args, source) if args.dry_run else _convert(args, source)
 
 

@@ -32,6 +32,8 @@ def positive(text: str) -> int:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    from siglip_jax.cli.options.checkpoint import add_tower_arguments
+
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -39,6 +41,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a checkpoint (see siglip-jax list), a file, or a folder (default: the "
         "bundled model of emoji)",
     )
+    add_tower_arguments(group)
     group.add_argument(
         "--profile",
         choices=PROFILES,
@@ -163,6 +166,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
     """What `args` name, opened once; `load_model` closes it."""
     if "opened" in args:
         return args.opened
+    from siglip_jax.cli.options.checkpoint import architecture_of
     from siglip_jax.cli.progress import Bar
     from siglip_jax.model_files import open_model
 
@@ -176,7 +180,9 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
     with Bar("downloading", unit="bytes") as bar:
         args.opened = open_model(
             args.model,
+            config=None if args.architecture is None else architecture_of(args.architecture),
             res=args.res,
+            tower=args.tower,
             vocabulary=args.vocabulary,
             progress=bar.update,
         )
