@@ -14,6 +14,7 @@ from typing import Any
 from siglip_jax.config import Pool, Siglip, Tower
 
 from .json_file import Settings
+from .translation import APART
 
 # The first tensor of a tower, behind its prefix.
 _FIRST: dict[Tower, str] = {
@@ -124,7 +125,7 @@ def tower_prefix(names: Iterable[str], tower: Tower, where: object) -> str:
 
 def only_behind(prefix: str) -> dict[str, str]:
     """Rules (`translate`) that leave out everything without this prefix."""
-    return {rf"(?!{re.escape(prefix)}).*": f"not in the tower ({prefix})"} if prefix else {}
+    return {rf"(?!{re.escape(prefix)}).*": f"{APART} ({prefix})"} if prefix else {}
 
 
 def config_of_file(

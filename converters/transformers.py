@@ -35,7 +35,7 @@ from .transformers_card import (
     rows_beside,
     write_files,
 )
-from .translation import closing_on_error, translate
+from .translation import APART, closing_on_error, translate
 
 WEIGHTS = "model.safetensors"
 _PYTORCH = "pytorch_model.bin"
@@ -154,7 +154,7 @@ def open_folder(
     for step in made:
         if step.constant and step.theirs in dropped:
             dropped[step.theirs] = "projection that changes nothing"
-    dropped |= dict.fromkeys(getattr(stored, "left", ()), f"not in the tower ({prefix})")
+    dropped |= dict.fromkeys(getattr(stored, "left", ()), f"{APART} ({prefix})")
     if config.tower == "image":
         pad = pad_by_images(path)
         if pad is None and (beside := rows_beside(path / CONFIG)):

@@ -25,6 +25,10 @@ _FOREIGN = (
 )
 
 
+# How the reason begins for which a tensor of another part of the file is left out.
+APART = "not in the tower"
+
+
 class Translation:
     """The weights of another system as a reader of big_vision's names, in loop form.
 
@@ -119,7 +123,8 @@ def translate(
         ]
         refuse(stored.path, problems)
     dropped |= {name: "constant" for name in constants if name in found}
-    ignored = (*stored.ignored, *sorted(dropped))
+    inside = (name for name, why in dropped.items() if not why.startswith(APART))
+    ignored = (*stored.ignored, *sorted(inside))
     return Translation(stored, [s for s in steps if not s.constant], ignored), dropped
 
 

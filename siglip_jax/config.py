@@ -215,7 +215,7 @@ class Siglip:
             if tower not in self.towers:
                 too = " too" if len(towers) > 1 else ""
                 raise ValueError(
-                    f"{name} is {_TOWER[self.towers[0]]} alone{self._headless()}; "
+                    f"{name} is {_TOWER[self.towers[0]]} alone{self._headless() if too else ''}; "
                     f"{what} need {_TOWER[tower]}{too}"
                 )
 
@@ -236,7 +236,7 @@ class Siglip:
         if self.pool == "none":
             raise ValueError(
                 f"{name} is an image tower without pooling (pool='none'), which gives patches and "
-                f"no {what}; take its patches (Scorer.features)"
+                f"no {what}; take its patches: Scorer.features, or embed --layer final"
             )
 
     def only(self, tower: Tower | None, name: str = "this model") -> "Siglip":
@@ -260,6 +260,50 @@ class Siglip:
         if isinstance(self.image_tower, NaFlexVision):
             raise ValueError("a NaFlex model has no fixed resolution to change")
         return dataclasses.replace(self, vision=dataclasses.replace(self.image_tower, res=res))
+
+
+# Patches as a layer of the image tower gives them: "final" after the last norm, or an index.
+Layer = int | Literal["final"]
+
+
+def check_layer(layer: Layer, config: Siglip) -> Layer:
+    """`layer`, if the image tower has it.
+
+    Args:
+      layer: "final" for the patches after the final norm; else an index as into `hidden_states`
+        of transformers, before that norm: 0 before the first block, 1 after it, -1 after the
+        last, -2 after the last but one (LLaVA's `vision_feature_layer`).
+      config: the model.
+
+    Raises:
+      ValueError: if it has not.
+    """
+    depth = config.image_tower.size.depth
+    if layer != "final" and not (type(layer) is int and -depth - 1 <= layer <= depth):
+        raise ValueError(
+            f"layer must be final, or lie in {-depth - 1}..{depth}, of {depth} blocks, "
+            f"got {layer!r}"
+        )
+    return layer
+
+
+def check_image_output(layer: Layer | None, config: Siglip, name: str) -> None:
+    """Raises a ValueError unless images of one shape come out that can be stored.
+
+    Args:
+      layer: patches of this layer; None for embeddings.
+      config: the model.
+      name: what to call it.
+    """
+    if layer is None:
+        config.needs_pool(what="embedding of an image", name=name)
+        return
+    check_layer(layer, config)
+    if config.naflex:
+        raise ValueError(
+            f"{name} is a NaFlex model, whose images differ in their number of patches; those of "
+            "fixed-resolution models only are stored (Scorer.features has them)"
+        )
 
 
 Attention = Literal["auto", "matmul", "xla", "cudnn", "einsum"]

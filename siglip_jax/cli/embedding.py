@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from siglip_jax.cli.progress import Bar
+from siglip_jax.config import Layer
 from siglip_jax.data.item import Item
 from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
@@ -16,11 +17,12 @@ _TEXTS = 1024  # between two steps of the progress bar
 
 
 def embed_images(
-    scorer: Scorer, items: Iterable[Item], total: int
+    scorer: Scorer, items: Iterable[Item], total: int, layer: Layer | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
     """Embeddings (n, d) of the images that can be read, their indices (n,), the others' errors.
 
-    Each error is also a line on stderr as soon as it happens.
+    Each error is also a line on stderr as soon as it happens. With `layer` patches (n, patches,
+    d) in place of embeddings, as `Scorer.features`.
     """
     errors: list[dict[str, str]] = []
     with Bar("embedding images", total=total) as bar:
@@ -32,12 +34,12 @@ def embed_images(
                 errors.append({"image": item.key, "error": message})
                 print(f"siglip-jax: error: {message}", file=sys.stderr)
 
-        z, rows = scorer.embed_items(items, seen)
+        z, rows = scorer.embed_items(items, seen, layer=layer)
     return z, rows.good, errors
 
 
 def embed_files(
-    scorer: Scorer, files: list[str]
+    scorer: Scorer, files: list[str], layer: Layer | None = None
 ) -> tuple[np.ndarray, list[str], list[dict[str, str]]]:
     """`embed_images` of image files, with the names of those that could be read."""
 
@@ -48,7 +50,7 @@ def embed_files(
             else:
                 yield Item(file, error=f"{file}: cannot be read: No such file or directory{near}")
 
-    z, good, errors = embed_images(scorer, items(), len(files))
+    z, good, errors = embed_images(scorer, items(), len(files), layer)
     return z, [files[index] for index in good], errors
 
 

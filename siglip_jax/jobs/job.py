@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from siglip_jax.config import Tower
+from siglip_jax.config import Layer, Siglip, Tower, check_image_output
 from siglip_jax.messages import choose
 from siglip_jax.scoring.prompts import PLAIN, check_templates
 
@@ -30,6 +30,8 @@ class Job:
       what: "images", "texts" or "pairs".
       format: "parquet", or "npy", the layout of clip-retrieval and autofaiss.
       store: type of stored embeddings.
+      layer: of an embed job on images: patches of this layer in place of embeddings
+        (`siglip_jax.config.check_layer`).
       labels, templates: of a score job on images.
       top: store the best labels only.
 
@@ -41,6 +43,7 @@ class Job:
     what: str = "images"
     format: str = "parquet"
     store: str = "float32"
+    layer: Layer | None = None
     labels: tuple[str, ...] = ()
     templates: tuple[str, ...] = PLAIN
     top: int | None = None
@@ -54,6 +57,8 @@ class Job:
             raise ValueError("a job scores images with labels, or pairs; texts are embedded")
         if self.kind == "score" and self.format == "npy":
             raise ValueError("scores are stored as parquet; npy is for embeddings")
+        if self.layer is not None and (self.kind, self.what) != ("embed", "images"):
+            raise ValueError("a layer is for embedding images; leave it out")
         if self.kind == "score" and self.what == "images":
             self._check_labels()
         elif self.labels or self.top:
@@ -79,11 +84,19 @@ class Job:
             return ("image", "text")
         return ("text",) if self.what == "texts" else ("image",)
 
+    def check(self, config: Siglip, name: str) -> None:
+        """Raises a ValueError unless a model, called `name`, can do it."""
+        config.needs(*self.towers, what="scores" if self.kind == "score" else self.what, name=name)
+        if "image" in self.towers:
+            check_image_output(self.layer, config, name)
+
     def describe(self) -> dict[str, Any]:
         """The job as plain JSON types; many labels only by their digest."""
         plain: dict[str, Any] = {"kind": self.kind, "what": self.what, "format": self.format}
         if self.kind == "embed":
-            return plain | {"store": self.store}
+            # Left out as it was before there were layers.
+            layer = {} if self.layer is None else {"layer": self.layer}
+            return plain | {"store": self.store, **layer}
         if self.what == "pairs":
             return plain
         return plain | {

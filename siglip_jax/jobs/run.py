@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
 from siglip_jax.jobs.durable import write_json
@@ -68,6 +69,7 @@ def embed(
     what: str = "images",
     format: str = "parquet",
     store: str = "float32",
+    layer: Layer | None = None,
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
@@ -83,6 +85,8 @@ def embed(
       what: "images" or "texts".
       format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
       store: "float32" or "float16".
+      layer: store the patches (patches, d) of images as this layer gives them, in a column
+        `features`, in place of embeddings; as for `Scorer.features`.
       image_column, text_column, key_column: see `siglip_jax.data.open_items`.
       shard_size: items that are done whole or not at all, where the source has no shards.
       options: see `Options`.
@@ -92,7 +96,7 @@ def embed(
         another process is writing to it, or too many items are in error.
       DiskFull: if there is no room. What is finished is kept.
     """
-    job = Job(kind="embed", what=what, format=format, store=store)
+    job = Job(kind="embed", what=what, format=format, store=store, layer=layer)
     opened = _opened(
         source,
         job.what,
@@ -169,8 +173,7 @@ def run(
         if not isinstance(model, Pretrained):
             local = make_mesh(jax.local_devices())
             model = load(model, mesh=local) if isinstance(model, str) else model()
-        what = "scores" if job.kind == "score" else job.what
-        model.config.needs(*job.towers, what=what, name=model.name)
+        job.check(model.config, model.name)
         manifest = Manifest(
             model=model.name,
             space=space_of(model, recorded_space(folder)),
@@ -207,6 +210,7 @@ def run(
             scorer,
             what=job.what,
             store=job.store,
+            layer=job.layer,
             labels=Labels(scorer, job, folder, memory=options.label_memory) if job.labels else None,
             ledger=ledger,
             sink=make_sink(folder, job, manifest),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.config import Layer, NaFlexVision, Siglip
 from siglip_jax.models import SiglipModel, abstract_inputs, logits, value_range
 from siglip_jax.models.activations import batches_split_by
 from siglip_jax.preprocessing import Patches
@@ -97,9 +97,9 @@ class Program:
 
             return run_images(take, images)
 
-        def layer_features(params: Any, images: Any, layer: int | None) -> Float[Array, "b n d"]:
+        def layer_features(params: Any, images: Any, layer: Layer) -> Float[Array, "b n d"]:
             def take(piece: Any) -> Any:
-                out = apply({"params": params}, piece, return_blocks=layer is not None)[2]
+                out = apply({"params": params}, piece, return_blocks=layer != "final")[2]
                 return features_of(out, layer)
 
             return run_images(take, images)
@@ -130,7 +130,7 @@ class Program:
             return QuickFunction(function, key, mesh.devices.flat[0], options)
 
         @functools.cache
-        def features(layer: int | None) -> Any:
+        def features(layer: Layer) -> Any:
             return jax.jit(
                 functools.partial(layer_features, layer=layer),
                 in_shardings=(params, self.batch_sharding),
@@ -182,15 +182,14 @@ class Program:
         return self.logits.lower(self.abstract_params(), *z)
 
 
-def features_of(out: dict[str, Any], layer: int | None) -> Float[Array, "b n d"]:
+def features_of(out: dict[str, Any], layer: Layer) -> Float[Array, "b n d"]:
     """Patches in float32 from what a tower returned beside its embedding with `return_blocks`.
 
     Args:
       out: of `SiglipModel`.
-      layer: index into the patches before the first block, after it, and so on, as into
-        `hidden_states` of transformers; None for those after the final norm.
+      layer: see `config.check_layer`.
     """
-    if layer is None:
+    if layer == "final":
         return out["img/encoded"].astype(jnp.float32)
     blocks = (b["+mlp"] for name, b in out["img/encoder"].items() if name.startswith("block"))
     return [out["img/with_posemb"], *blocks][layer].astype(jnp.float32)

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from siglip_jax.config import NaFlexVision, Tower
+from siglip_jax.config import Layer, NaFlexVision, Tower, check_layer
 from siglip_jax.data.item import Item
 from siglip_jax.models import SiglipModel, check_patches
 from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image
@@ -126,8 +126,14 @@ class Scorer:
         config = self.model.config
         return Preparer(what, config, self.profile, self.tokenizer, memory=memory)
 
-    def pipeline(self, what: str, **options: Any) -> Pipeline:
-        """The pipeline that embeds items with this model; `options` as for `Pipeline`."""
+    def pipeline(self, what: str, *, layer: Layer | None = None, **options: Any) -> Pipeline:
+        """The pipeline that embeds items with this model; `options` as for `Pipeline`.
+
+        With `layer` it gives patches of images in place of embeddings, as `features`.
+        """
+        if layer is not None:
+            layer = check_layer(layer, self.model.config)
+            options["of_images"] = self.program.features(layer)
         size = self.text_batch_size if what == "texts" else self.batch_size
         options = {"batch_size": size, "threads": self.workers, **options}
         return Pipeline(self.program, self.params, what, **options)
@@ -172,19 +178,19 @@ class Scorer:
         return self._of_images(images, on_error)
 
     def features(
-        self, images: Any, layer: int | None = None, *, on_error: OnError | None = None
+        self, images: Any, layer: Layer = "final", *, on_error: OnError | None = None
     ) -> np.ndarray:
         """Patches (n, patches, d) float32 as a layer of the image tower gives them.
 
-        The output that a vision language model takes: not of unit norm, and the only output of
-        a tower with `pool="none"`. A NaFlex image that has fewer patches than others is padded
-        at the end with rows that mean nothing.
+        What a vision language model takes: not of unit norm, and the only output of a tower
+        with `pool="none"`. A NaFlex image that has fewer patches than others is padded at the
+        end with rows that mean nothing.
 
         Args:
           images: as in `embed_images`.
-          layer: None for the patches after the final norm; else an index as into `hidden_states`
-            of transformers, before that norm: 0 before the first block, 1 after it, -1 after
-            the last, -2 after the last but one (LLaVA's `vision_feature_layer`).
+          layer: "final" for the patches after the final norm; else an index as into
+            `hidden_states` of transformers, before that norm: 0 before the first block, 1 after
+            it, -1 after the last, -2 after the last but one (LLaVA's `vision_feature_layer`).
           on_error: as in `embed_images`.
 
         Raises:
@@ -196,12 +202,7 @@ class Scorer:
         >>> scorer.features(np.zeros((1, 32, 32, 3), np.uint8), layer=-2).shape
         (1, 64, 192)
         """
-        depth = self.model.config.image_tower.size.depth
-        if layer is not None and not -depth - 1 <= layer <= depth:
-            raise ValueError(
-                f"layer must lie in {-depth - 1}..{depth}, of {depth} blocks, got {layer}"
-            )
-        return self._of_images(images, on_error, of_images=self.program.features(layer))
+        return self._of_images(images, on_error, layer=layer)
 
     def _of_images(self, images: Any, on_error: OnError | None, **options: Any) -> np.ndarray:
         if isinstance(images, Patches):
