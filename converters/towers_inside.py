@@ -142,7 +142,7 @@ def config_of_file(
       headless: the pooling of a tower without one.
     """
     names = list(names)
-    there = [t for t in config.towers if any(n.endswith(_FIRSTS[t]) for n in names)]
+    there: list[Tower] = [t for t in config.towers if any(n.endswith(_FIRSTS[t]) for n in names)]
     if len(there) == 1:
         config = config.only(there[0])
     vision = config.vision

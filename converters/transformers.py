@@ -25,6 +25,7 @@ from .format import Format, safetensors_in
 from .json_file import read_settings
 from .rules import CONV, DENSE, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .safetensors_file import SHARD_BYTES
+from .shards import Part
 from .towers_inside import config_of_file, only_behind, tower_prefix
 from .transformers_card import (
     CONFIG,
@@ -134,9 +135,7 @@ def open_folder(
     # Beside a tower that was asked for, and in another model, there are tensors of no matter.
     apart = tower is not None or (not given and is_inside(path / CONFIG))
     weights = weights or find_weights(path, (WEIGHTS, _PYTORCH))
-    only = config.tower if apart else None
-    part = None if only is None else lambda names: tower_prefix(names, only, weights)
-    stored = open_file(weights, part)
+    stored = open_file(weights, _part(config, weights) if apart else None)
     with closing_on_error(stored):
         if given:
             config = config_of_file(config, stored.shapes, r"(.*\.)?head\.probe")
@@ -173,6 +172,12 @@ def open_folder(
         pad=pad,
         prefix=prefix if apart else "",
     )
+
+
+def _part(config: Siglip, weights: Path) -> Part | None:
+    """What of a file is wanted of one tower alone."""
+    tower = config.tower
+    return None if tower is None else lambda names: tower_prefix(names, tower, weights)
 
 
 def _behind(prefix: str, step: Step) -> Step:

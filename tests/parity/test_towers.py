@@ -138,7 +138,9 @@ def check_features(model, images, out):
     for layer in range(-4, 4):
         theirs = out.hidden_states[layer].numpy()[valid]
         close(scorer.features(images, layer=layer)[valid], theirs)
-    with pytest.raises(ValueError, match=r"layer must be final, or lie in -4\.\.3, of 3 blocks, got 4"):
+    with pytest.raises(
+        ValueError, match=r"layer must be final, or lie in -4\.\.3, of 3 blocks, got 4"
+    ):
         scorer.features(images, layer=4)
 
 

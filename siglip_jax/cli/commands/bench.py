@@ -85,7 +85,7 @@ def _seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     config = architecture_of(args.model, like=args.architecture, tower=args.tower)
-    towers = [task for task, tower in _TOWERS.items() if tower in config.towers]
+    towers: list[TowerTask] = [task for task, tower in _TOWERS.items() if tower in config.towers]
     keep_freed_memory()
     mesh = available_mesh()
 
