@@ -1,33 +1,37 @@
 """big_vision's own formats: a `.npz`, or a tensorstore folder (`siglip_jax.weights`)."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from siglip_jax import checkpoints
-from siglip_jax.config import Siglip
+from siglip_jax.checkpoints import Checkpoint
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
 from siglip_jax.weights.architecture import config_from_shapes
 from siglip_jax.weights.big_vision import open_big_vision
-from siglip_jax.weights.layout import Shapes, only_tower
+from siglip_jax.weights.layout import PREFIX, Shapes, only_tower
 from siglip_jax.weights.npz import NpzReader, write_npz
 from siglip_jax.weights.reader import Reader
 from siglip_jax.weights.tensorstore_folder import write_folder
 
-from .checkpoint import OpenCheckpoint, released_vocabulary, vocabulary_beside
+from .checkpoint import OpenCheckpoint, vocabulary_beside, vocabulary_of_rows
 from .format import Format
 from .wrappers import left_out, report, unwrapped
 
+_TOKENS = "txt/Embed_0/embedding"
 _POSEMB, _OLD_POSEMB = "txt/pos_embedding", "txt/Encoder_0/pos_embedding"
 
 
-class _Summed:
-    """A checkpoint whose two text position embeddings are read as their sum."""
+class _Part:
+    """Those tensors of a checkpoint whose names `keep` takes."""
 
-    def __init__(self, whole: Reader) -> None:
+    def __init__(self, whole: Reader, keep: Callable[[str], bool]) -> None:
         self.path, self.subtree, self.ignored = whole.path, whole.subtree, whole.ignored
-        self.shapes = {n: h for n, h in whole.shapes.items() if n != _OLD_POSEMB}
+        self.shapes = {name: header for name, header in whole.shapes.items() if keep(name)}
         self._whole = whole
 
     def __enter__(self) -> Self:
@@ -40,13 +44,51 @@ class _Summed:
         self._whole.close()
 
     def read(self, name: str) -> np.ndarray:
-        array = self._whole.read(name)
+        return self._whole.read(name)
+
+
+class _Summed(_Part):
+    """A checkpoint whose two text position embeddings are read as their sum."""
+
+    def __init__(self, whole: Reader) -> None:
+        super().__init__(whole, lambda name: name != _OLD_POSEMB)
+
+    def read(self, name: str) -> np.ndarray:
+        array = super().read(name)
         # big_vision: old text towers added a second embedding by mistake; the sum was trained.
         return array + self._whole.read(_OLD_POSEMB) if name == _POSEMB else array
 
 
+def tower_of(
+    reader: Reader, tower: Tower | None, dropped: dict[str, str]
+) -> tuple[Reader, Tower | None]:
+    """What is read of one tower of a checkpoint under big_vision's names, and the only tower.
+
+    Args:
+      reader: the checkpoint.
+      tower: the one that is wanted; None for all there is.
+      dropped: where to note what is left out.
+
+    Raises:
+      ValueError: if it has no such tower.
+    """
+    if tower is None or only_tower(reader.shapes) == tower:
+        return reader, only_tower(reader.shapes)
+    inside = f"{PREFIX[tower]}/"
+    part = _Part(reader, lambda name: name.startswith(inside))
+    if not part.shapes:
+        raise ValueError(f"{reader.path} has no {tower} tower")
+    left = [name for name in reader.shapes if name not in part.shapes]
+    dropped |= dict.fromkeys(left, f"not in the {tower} tower")
+    return part, tower
+
+
 def open_path(
-    path: Path, *, config: Siglip | None = None, res: int | None = None
+    path: Path,
+    *,
+    config: Siglip | None = None,
+    res: int | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
     """Opens a `.npz` or a tensorstore checkpoint.
 
@@ -55,13 +97,14 @@ def open_path(
         folder with one `.npz`.
       config: the architecture; else a released file's name or the shapes tell.
       res: image side in pixels, where shapes leave it open.
+      tower: the only one to read.
 
     Raises:
       ValueError: if it cannot be read, or `config` or `res` is needed.
     """
     if path.is_dir() and _only_npz(path):
         (path,) = path.glob("*.npz")
-    reader = open_big_vision(path)
+    reader: Reader = open_big_vision(path)
     form = NPZ if isinstance(reader, NpzReader) else TENSORSTORE
     if isinstance(reader, NpzReader):
         reader = unwrapped(reader)
@@ -70,17 +113,21 @@ def open_path(
     try:
         if reader.subtree:
             raise ValueError(f"{path}: give the whole checkpoint, and the tower you want of it")
+        rows = reader.shapes[_TOKENS].shape[0] if _TOKENS in reader.shapes else None
+        reader, only = tower_of(reader, tower, dropped)
         shapes = {name: header.shape for name, header in reader.shapes.items()}
         if _POSEMB in shapes and shapes.get(_OLD_POSEMB) == shapes[_POSEMB]:
             reader, dropped[_OLD_POSEMB] = _Summed(reader), "added to txt/pos_embedding"
         if config is None:
             config = _config(path, shapes, res)
-        elif tower := only_tower(shapes):
-            config = config.only(tower)
+        elif only is not None:
+            config = _without_head(config.only(only), shapes)
     except BaseException:
         reader.close()
         raise
-    known = released_vocabulary(config)
+    known, row = vocabulary_of_rows(rows), _named(path)
+    if known is None and row is not None and config.tower == "image":
+        known = row.vocabulary  # of the texts beside a tower that is called after its model
     return OpenCheckpoint(
         format=form.name,
         path=path,
@@ -94,12 +141,26 @@ def open_path(
     )
 
 
-def _config(path: Path, shapes: Shapes, res: int | None) -> Siglip:
+def _without_head(config: Siglip, shapes: Shapes) -> Siglip:
+    """`config` of an image tower alone, as headless as the file that it is to describe."""
+    vision, head = config.vision, f"{PREFIX['image']}/MAPHead_0/"
+    if vision is None or vision.pool != "map" or any(name.startswith(head) for name in shapes):
+        return config
+    return dataclasses.replace(config, vision=dataclasses.replace(vision, pool="none"))
+
+
+def _named(path: Path) -> Checkpoint | None:
+    """The released checkpoint that a file is called after."""
     try:
-        # A released file keeps its name: then its row is what it must fit, tensor by tensor.
-        return checkpoints.find(path.name).config.only(only_tower(shapes))
+        return checkpoints.find(path.name)
     except ValueError:
-        pass
+        return None
+
+
+def _config(path: Path, shapes: Shapes, res: int | None) -> Siglip:
+    # A released file keeps its name: then its row is what it must fit, tensor by tensor.
+    if row := _named(path):
+        return row.config.only(only_tower(shapes))
     try:
         try:
             return config_from_shapes(shapes)

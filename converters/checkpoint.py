@@ -47,6 +47,8 @@ class OpenCheckpoint:
       notes: what another system does differently with these files, a line each.
       classifier: of a fine-tune that tells classes apart.
       reports: what was taken off these files and left out of them, a line each.
+      prefix: what stands before the names of the only tower that was read, where the files
+        hold another model around it.
     """
 
     format: str
@@ -64,6 +66,7 @@ class OpenCheckpoint:
     notes: tuple[str, ...] = ()
     classifier: Classifier | None = None
     reports: tuple[str, ...] = ()
+    prefix: str = ""
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +265,11 @@ def present(*files: Path) -> tuple[Path, ...]:
 
 def released_vocabulary(config: Siglip) -> Vocabulary | None:
     """The vocabulary whose token embedding has as many rows as the model's."""
-    rows = config.text.vocab_size if config.text else None
+    return vocabulary_of_rows(config.text.vocab_size if config.text else None)
+
+
+def vocabulary_of_rows(rows: object) -> Vocabulary | None:
+    """The released vocabulary of so many rows."""
     return next((v for v in checkpoints.VOCABULARIES.values() if v.rows == rows), None)
 
 

@@ -1,7 +1,6 @@
 """Classifier heads in other systems' files: found, read with their labels, and written."""
 
-import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -17,16 +16,6 @@ _PROBLEMS: dict[str | None, Activation] = {
     "multi_label_classification": "sigmoid",
     "regression": None,
 }
-
-
-@contextlib.contextmanager
-def closed_if_it_fails(stored: Reader) -> Generator[None]:
-    """Closes a reader if what is done with it raises."""
-    try:
-        yield
-    except BaseException:
-        stored.close()
-        raise
 
 
 def head_names(stored: Reader, layer: str) -> list[str]:

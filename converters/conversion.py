@@ -229,6 +229,12 @@ def _tower(opened: OpenCheckpoint, to: str, tower: Tower | None) -> Tower | None
         what = f"the {chosen} tower alone" if chosen else "a whole model"
         others = [name for name, form in FORMATS.items() if chosen in form.towers]
         raise ValueError(f"{to} has no format for {what}; {' and '.join(others)} have")
+    pool = opened.config.only(chosen).pool
+    if pool is not None and pool not in _format(to).pools:
+        others = [name for name, form in FORMATS.items() if pool in form.pools]
+        raise ValueError(
+            f"{to} cannot say that an image tower has pool={pool!r}; {', '.join(others)} can"
+        )
     return chosen
 
 
@@ -352,8 +358,11 @@ def _settings(
     elif path is None:
         notes = ("no vocabulary was found, so that no tokenizer files were written",)
     if pad is None and form.needs_pad(opened.config, tower, path is not None):
+        unsaid = "how its texts are padded"
+        if tower == "image":
+            unsaid = "whether it is a SigLIP or a SigLIP 2, whose images are resized differently"
         raise ModelError(
-            f"{opened.path} does not say how its texts are padded",
+            f"{opened.path} does not say {unsaid}",
             needs="pad",
             advice="give pad 1 (as SigLIP does) or 0 (as SigLIP 2 does)",
         )

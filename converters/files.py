@@ -6,28 +6,31 @@ from siglip_jax.messages import near_file
 from siglip_jax.weights.npz import NpzReader
 
 from .safetensors_file import SafetensorsReader, is_safetensors
-from .shards import INDEX, ShardsReader
+from .shards import INDEX, Part, ShardsReader
 from .torch_file import TorchReader
 from .wrappers import FileReader, unwrapped
 
 
-def open_file(path: str | Path) -> FileReader:
+def open_file(path: str | Path, part: Part | None = None) -> FileReader:
     """Opens safetensors, a PyTorch file, an index of shards of either, or a `.npz`.
 
     Names are the model's own, without what training code puts around them (`wrappers`).
+    `part` is for shards: see `ShardsReader`.
 
     Raises:
       ValueError: if it is missing, none of these, or damaged.
     """
-    whole = _open_as_stored(Path(path))
+    whole = _open_as_stored(Path(path), part)
     return unwrapped(whole, whole.keys if isinstance(whole, TorchReader) else ())
 
 
-def _open_as_stored(path: Path) -> SafetensorsReader | ShardsReader | TorchReader | NpzReader:
+def _open_as_stored(
+    path: Path, part: Part | None = None
+) -> SafetensorsReader | ShardsReader | TorchReader | NpzReader:
     if not path.is_file():
         raise ValueError(f"{path} does not exist{near_file(path)}")
     if path.name.endswith(INDEX):
-        return ShardsReader(path, _open_as_stored)
+        return ShardsReader(path, _open_as_stored, part)
     if path.suffix == ".safetensors":
         return SafetensorsReader(path)
     if path.suffix == ".npz":

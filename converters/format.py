@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from siglip_jax.classifier import Pooling
-from siglip_jax.config import Siglip, Tower
+from siglip_jax.config import Pool, Siglip, Tower
 from siglip_jax.weights.reader import Header
 
 from .checkpoint import OpenCheckpoint
@@ -44,12 +44,13 @@ class Format:
       weights: names or patterns of the files of weights, first the one its system would take.
       others: small files beside them that are read.
       towers: what it can hold; None is a whole model.
+      pools: how an image tower may make one embedding of its patches.
       tensors: pattern of the first tensor names by which bare weights are known.
       classifier: the layer that its system puts on an image tower to tell classes apart, and
         what that layer is given; None where it has none.
       recognises: whether a folder is in this format.
-      open: opens a path; takes `config` and, where there is no configuration file, `res`,
-        where there is one, `weights`.
+      open: opens a path; takes `config`, `tower` and, where there is no configuration file,
+        `res`, where there is one, `weights`.
       write_weights: writes tensors, given their names and headers.
       write_files: writes everything else into the folder.
       steps: from big_vision's tensors to its own; None if they are big_vision's.
@@ -73,6 +74,7 @@ class Format:
     weights: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     towers: tuple[Tower | None, ...] = (None, "image", "text")
+    pools: tuple[Pool, ...] = ("map", "gap", "none")
     tensors: str | None = None
     classifier: tuple[str, Pooling | None] | None = None
     recognises: Callable[[Path], bool]

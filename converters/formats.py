@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
 from siglip_jax.weights.big_vision import open_big_vision
 
@@ -48,7 +48,11 @@ def detect(path: str | Path) -> str:
 
 
 def open_checkpoint(
-    path: str | Path, *, config: Siglip | None = None, res: int | None = None
+    path: str | Path,
+    *,
+    config: Siglip | None = None,
+    res: int | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
     """Opens weights of any format under big_vision's names; only headers are read.
 
@@ -57,6 +61,7 @@ def open_checkpoint(
       config: the architecture, where the files do not say it: weights without the
         configuration beside them state neither heads nor image size.
       res: image side in pixels of a big_vision checkpoint that is no released one.
+      tower: the only one to read; the other may be missing, or another model's.
 
     Raises:
       ValueError: if it is no SigLIP, damaged, or does not say enough; the message
@@ -67,9 +72,9 @@ def open_checkpoint(
         raise without_base(path)
     form = FORMATS[detect(path)]
     if form.config is None:
-        return form.open(path, config=config, res=res)
+        return form.open(path, config=config, res=res, tower=tower)
     if path.is_dir():
-        return form.open(path, config=config)
+        return form.open(path, config=config, tower=tower)
     if config is None and not (path.parent / form.config).is_file():
         raise ModelError(
             f"{path} does not say how many heads the model has, nor its image size, and there is "
@@ -79,7 +84,9 @@ def open_checkpoint(
             path=path,
             card=form.config,
         )
-    return dataclasses.replace(form.open(path.parent, config=config, weights=path), path=path)
+    return dataclasses.replace(
+        form.open(path.parent, config=config, weights=path, tower=tower), path=path
+    )
 
 
 def needed_files(names: Iterable[str]) -> list[str]:

@@ -23,12 +23,19 @@ from siglip_jax.preprocessing.tokenizer_json import TextSettings
 from siglip_jax.weights.layout import parameter_shapes
 
 from . import hf_tokenizer, timm
-from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary_beside
+from .checkpoint import (
+    OpenCheckpoint,
+    present,
+    released_vocabulary,
+    vocabulary_beside,
+    vocabulary_of_rows,
+)
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
 from .open_clip_images import preprocess_cfg, read_images
 from .rules import Op, Rule, Step, dense, expand, heads, heads_out, norm
+from .towers_inside import config_of_file, only_behind
 from .translation import translate
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -40,6 +47,7 @@ _OTHERS = (
     "model.safetensors",
 )
 _LOCAL = "local-dir:"
+_PREFIX: dict[Tower, str] = {"image": "visual.", "text": "text."}
 DROP = {r"(text\.)?attn_mask": "attention-mask buffer"}
 
 
@@ -66,7 +74,7 @@ def rules(config: Siglip) -> list[Rule]:
 
 def steps(config: Siglip, tower: Tower | None = None) -> list[Step]:
     """The steps from big_vision's tensors to open_clip's."""
-    return expand(rules(config), parameter_shapes(config))
+    return expand(rules(config), parameter_shapes(config.only(tower)))
 
 
 def write_files(
@@ -197,7 +205,11 @@ def _text_settings(path: Path) -> TextSettings | None:
 
 
 def open_folder(
-    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+    path: Path,
+    *,
+    config: Siglip | None = None,
+    weights: Path | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
     """Opens a folder of open_clip, or a file of weights in it.
 
@@ -205,16 +217,27 @@ def open_folder(
       path: the folder.
       config: the architecture, in place of `open_clip_config.json`'s.
       weights: a state dict or training checkpoint, if not the one open_clip would take.
+      tower: the only one to read; the other may be no tower of SigLIP.
 
     Raises:
       ValueError: if it holds another architecture or is damaged.
     """
     notes: tuple[str, ...] = ()
+    given = config is not None
     if config is None:
-        config, notes = read_config(path / CONFIG)
+        config, notes = read_config(path / CONFIG, tower)
+    config = config.only(tower, str(path))
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_OTHERS)))
-    reader, dropped = translate(stored, steps(config), DROP)
+    if given:
+        config = config_of_file(config, stored.shapes, r"visual\.trunk\.attn_pool\.latent")
+    # Both towers and their scale are one file: all but one tower is left out if that was asked for.
+    apart = only_behind(_PREFIX[tower]) if tower else {}
+    reader, dropped = translate(stored, steps(config), {**DROP, **apart})
     known = released_vocabulary(config)
+    if tower == "image" and (path / CONFIG).is_file():
+        card = read_settings(path / CONFIG)
+        card = card.part("model_cfg") if "model_cfg" in card else card
+        known = vocabulary_of_rows(card.part("text_cfg").get("vocab_size"))
     pad = known.pad if known else hf_tokenizer.read_pad(path)
     stated = (path / CONFIG).is_file()
     return OpenCheckpoint(
@@ -233,8 +256,12 @@ def open_folder(
     )
 
 
-def read_config(path: Path) -> tuple[Siglip, tuple[str, ...]]:
+def read_config(path: Path, tower: Tower | None = None) -> tuple[Siglip, tuple[str, ...]]:
     """The architecture that an `open_clip_config.json` states, and notes about it.
+
+    Args:
+      path: the file.
+      tower: the only one to look at.
 
     Raises:
       ValueError: if it states another architecture than SigLIP's.
@@ -242,8 +269,11 @@ def read_config(path: Path) -> tuple[Siglip, tuple[str, ...]]:
     card = read_settings(path)
     model = card.part("model_cfg") if "model_cfg" in card else card
     model.require("quick_gelu", (False,), False, "SigLIP computes the tanh approximation")
-    text, text_notes = _read_text(model.part("text_cfg"), model.number("embed_dim"))
-    vision, notes = _read_vision(path, model.part("vision_cfg"))
+    vision, text, notes, text_notes = None, None, (), ()
+    if tower != "image":
+        text, text_notes = _read_text(model.part("text_cfg"), model.number("embed_dim"))
+    if tower != "text":
+        vision, notes = _read_vision(path, model.part("vision_cfg"))
     return Siglip(vision=vision, text=text), (*notes, *text_notes)
 
 
@@ -264,7 +294,7 @@ def _read_text(part: Settings, embed_dim: int) -> tuple[Text, tuple[str, ...]]:
     if "hf_model_name" in part:
         raise ValueError(
             f"{part.where}: hf_model_name is {part.get('hf_model_name')!r}, "
-            "not a text tower of SigLIP"
+            "not a text tower of SigLIP; its image tower can be read alone (tower 'image')"
         )
     part.require("no_causal_mask", (True,), False, "SigLIP's text tower has no causal mask")
     part.require("pool_type", ("last",), "argmax", "SigLIP pools the last position")
@@ -306,6 +336,7 @@ FORMAT = Format(
     weights=(WEIGHTS, *_OTHERS),
     others=(f"{VISUAL}/{timm.CONFIG}", hf_tokenizer.CONFIG),
     towers=(None,),
+    pools=("map",),
     tensors=r"visual\.|text\.transformer\.resblocks\.",
     recognises=lambda folder: (folder / CONFIG).is_file(),
     open=open_folder,

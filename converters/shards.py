@@ -1,7 +1,7 @@
 """Weights in several files, with an index that says which tensor is in which."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +11,7 @@ from siglip_jax.weights.reader import Header, Reader
 
 INDEX = ".index.json"
 _MAP = "weight_map"
+Part = Callable[[Iterable[str]], str]
 
 
 class ShardsReader:
@@ -19,6 +20,8 @@ class ShardsReader:
     Args:
       path: the index, such as `model.safetensors.index.json`.
       opener: opens one shard.
+      part: given all names, the prefix of those that are wanted: only shards that hold one are
+        opened. `left` are the other names.
 
     Raises:
       ValueError: if a shard is missing or damaged, or does not hold what the index says.
@@ -27,12 +30,17 @@ class ShardsReader:
     subtree = ""
     ignored: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, opener: Callable[[Path], Reader]) -> None:
+    def __init__(
+        self, path: Path, opener: Callable[[Path], Reader], part: Part | None = None
+    ) -> None:
         self.path = str(path)
         try:
             shards = {n: path.with_name(f) for n, f in json.loads(path.read_text())[_MAP].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not an index of shards") from error
+        prefix = part(shards) if part else ""
+        self.left = tuple(name for name in shards if not name.startswith(prefix))
+        shards = {name: file for name, file in shards.items() if name.startswith(prefix)}
         self.files = tuple(sorted(set(shards.values())))
         if missing := [file.name for file in self.files if not file.is_file()]:
             raise ValueError(f"{path} names shards that are not there: {', '.join(missing)}")
@@ -40,7 +48,7 @@ class ShardsReader:
         try:
             for file in self.files:
                 self._readers[file] = opener(file)
-            self._check(shards)
+            self._check(shards, prefix)
         except BaseException:
             self.close()
             raise
@@ -63,8 +71,9 @@ class ShardsReader:
         """The tensor `name`; raises as the shard's own reader does."""
         return self._readers[self._shards[name]].read(name)
 
-    def _check(self, shards: dict[str, Path]) -> None:
-        inside = {(name, file) for file, reader in self._readers.items() for name in reader.shapes}
+    def _check(self, shards: dict[str, Path], prefix: str) -> None:
+        stored = ((name, file) for file, reader in self._readers.items() for name in reader.shapes)
+        inside = {(name, file) for name, file in stored if name.startswith(prefix)}
         listed = set(shards.items())
         for wrong, what in (
             (listed - inside, "are not where it says"),

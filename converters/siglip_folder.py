@@ -19,11 +19,13 @@ from siglip_jax.preprocessing.profiles import Profile, custom_profile
 from siglip_jax.preprocessing.tokenizer_json import is_tokenizer_json
 from siglip_jax.weights.reader import Reader
 
+from .big_vision import tower_of
 from .checkpoint import TOKENIZER_JSON, OpenCheckpoint, present, released_vocabulary
-from .classifiers import closed_if_it_fails, labels_by_index
+from .classifiers import labels_by_index
 from .files import open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
+from .translation import closing_on_error
 
 CONFIG, WEIGHTS, TOKENIZER = "siglip_jax.json", "weights.safetensors", "tokenizer.model"
 CLASSIFIER = "classifier"
@@ -43,6 +45,7 @@ def write_files(
     **unused: Any,
 ) -> None:
     """Everything but the weights: `siglip_jax.json` and the vocabulary."""
+    known_pad = pad
     if profile is None:
         known = released_vocabulary(config)
         # An image tower alone has no texts to pad.
@@ -58,6 +61,8 @@ def write_files(
         card["tower"] = tower
     if classifier is not None:
         card["classifier"] = classifier.describe()
+    if tower == "image":
+        card["pad"] = known_pad
     write_json(folder / CONFIG, card)
     if vocabulary is not None:
         json = is_tokenizer_json(vocabulary)
@@ -66,7 +71,10 @@ def write_files(
 
 def _with_both(config: Siglip) -> Siglip:
     """With a placeholder for the tower that there is not: readers of this format before a
-    configuration could be of one tower want both, and go by `tower`."""
+    configuration could be of one tower want both, and go by `tower`. A tower without its head
+    they cannot read in any case."""
+    if config.pool not in (None, "map"):
+        return config
     if config.vision is None:
         size = dataclasses.replace(config.text_tower.size, width=config.embed_dim, num_heads=1)
         return dataclasses.replace(config, vision=Vision(size=size, patch=1, res=1))
@@ -78,9 +86,13 @@ def _with_both(config: Siglip) -> Siglip:
 
 
 def open_folder(
-    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+    path: Path,
+    *,
+    config: Siglip | None = None,
+    weights: Path | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
-    """Opens a folder that `siglip_jax.save` or `convert` wrote.
+    """Opens a folder that `siglip_jax.save` or `convert` wrote, or one tower of it.
 
     Raises:
       ValueError: if its card or its weights cannot be read.
@@ -95,20 +107,25 @@ def open_folder(
     except (ValueError, TypeError) as error:
         raise ValueError(f"{card.where}: {error}") from error
     card.require("tower", (None, "image", "text"), None, "expected image or text")
-    config = config.only(card.get("tower"))
-    reader = open_file(weights or path / card.values["weights"])
-    vocabulary = present(path / TOKENIZER, path / TOKENIZER_JSON)
-    with closed_if_it_fails(reader):
-        classifier = _read_classifier(card.part("classifier"), reader)
+    # An image tower alone says it apart: its profile has a placeholder where it is not known.
+    card.require("pad", (None, 0, 1), None, "expected 0 or 1")
+    pad = card.get("pad") if card.get("tower") == "image" else profile.text.pad
+    config = config.only(card.get("tower")).only(tower, str(path))
+    whole = open_file(weights or path / card.values["weights"])
+    dropped = dict.fromkeys(whole.ignored, "not a parameter")
+    with closing_on_error(whole):
+        classifier = _read_classifier(card.part("classifier"), whole)
+        reader, _ = tower_of(whole, tower, dropped)
+    vocabulary = present(path / TOKENIZER, path / TOKENIZER_JSON) if config.text else ()
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,
         reader=reader,
         files=(path / CONFIG, Path(reader.path)),
         config=config,
-        dropped=dict.fromkeys(reader.ignored, "not a parameter"),
+        dropped=dropped,
         vocabulary=next(iter(vocabulary), None),
-        pad=profile.text.pad,
+        pad=pad,
         profile=profile,
         given_name=str(card.values["name"]),
         classifier=classifier,

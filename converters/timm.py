@@ -14,19 +14,20 @@ from typing import Any
 
 from siglip_jax import checkpoints
 from siglip_jax.classifier import Classifier
-from siglip_jax.config import NaFlexVision, Siglip, Tower, Vision
+from siglip_jax.config import NaFlexVision, Pool, Siglip, Tower, Vision
 from siglip_jax.messages import suggestions
 from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
 from siglip_jax.weights.layout import parameter_shapes
 
 from .checkpoint import OpenCheckpoint, present
-from .classifiers import closed_if_it_fails, head_names, labels_by_index, read_head
+from .classifiers import head_names, labels_by_index, read_head
 from .files import find_weights, open_file
 from .format import Format, safetensors_in
 from .json_file import Settings, read_settings, write_json
 from .rules import CONV, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .timm_images import pretrained_cfg, read_images
-from .translation import translate
+from .towers_inside import config_of_file
+from .translation import closing_on_error, translate
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLASSIFIER = "head"
@@ -34,6 +35,7 @@ _PYTORCH = ("pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
 # Architectures whose activation is the exact GELU unless told otherwise.
 _EXACT_GELU = ("vit_base_patch16_", "vit_large_patch16_siglip_2", "vit_large_patch16_siglip_3",
+               "vit_large_patch16_siglip_gap_2", "vit_large_patch16_siglip_gap_3",
                "vit_so400m_patch14_")  # fmt: skip
 # Arguments that change neither weights nor numbers.
 _HARMLESS = {
@@ -41,11 +43,17 @@ _HARMLESS = {
     "drop_path_rate", "weight_init", "fix_init", "dynamic_img_size", "dynamic_img_pad",
     "strict_img_size", "in_chans", "num_classes",
 }  # fmt: skip
-_SIZES = {"embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "img_size"}
+_SIZES = {
+    "embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size", "img_size", "global_pool",
+}  # fmt: skip
+# timm's words for the pooling.
+_POOLS: dict[str, Pool] = {"map": "map", "avg": "gap", "": "none"}
+_GAP = "_siglip_gap_"
+_GAP_BASE = f"vit_base_patch16{_GAP}224"
 _FIXED = {
     "act_layer": ("gelu_tanh", "gelu"),
-    "global_pool": ("map",),
     "class_token": (False,),
+    "fc_norm": (False,),
     "pos_embed_grid_size": None,
     "pos_embed_interp_mode": ("bilinear",),
     "pos_embed_antialias": (True,),
@@ -93,9 +101,17 @@ def steps(config: Siglip, tower: Tower | None = "image") -> list[Step]:
 
 @functools.cache
 def architectures() -> dict[str, Vision | NaFlexVision]:
-    """timm's names of the released image towers."""
+    """timm's names of the released image towers, with their head and without it."""
     rows = reversed(checkpoints.CHECKPOINTS)
-    return {row.timm.split(".")[0]: row.config.image_tower for row in rows}
+    known = {row.timm.split(".")[0]: row.config.image_tower for row in rows}
+    for name, vision in [*known.items()]:
+        if isinstance(vision, Vision):
+            headless = dataclasses.replace(vision, pool="gap")
+            known[name.replace("_siglip_", _GAP)] = headless
+    so400m = f"vit_so400m_patch14{_GAP}"
+    for res in (448, 896):  # PaliGemma's
+        known[f"{so400m}{res}"] = dataclasses.replace(known[f"{so400m}224"], res=res)
+    return known
 
 
 def exact_gelu(architecture: str) -> bool:
@@ -110,10 +126,21 @@ def exact_gelu_of(config: Siglip) -> tuple[Tower, ...]:
 
 
 def architecture_of(vision: Vision | NaFlexVision) -> tuple[str, dict[str, Any]]:
-    """An architecture and the arguments that make it `vision`."""
+    """An architecture and the arguments that make it `vision`.
+
+    Raises:
+      ValueError: for a NaFlex tower without its head, of which timm has none.
+    """
+    if isinstance(vision, NaFlexVision) and vision.pool != "map":
+        raise ValueError(
+            f"timm has no NaFlex tower with pool={vision.pool!r}; transformers and siglip_jax have"
+        )
     for name, known in architectures().items():
         if known == vision:
             return name, {"act_layer": "gelu_tanh"}
+    if vision.pool == "none":
+        name, arguments = architecture_of(dataclasses.replace(vision, pool="gap"))
+        return name, {**arguments, "global_pool": ""}
     size = vision.size
     arguments = {
         "patch_size": vision.patch,
@@ -124,7 +151,8 @@ def architecture_of(vision: Vision | NaFlexVision) -> tuple[str, dict[str, Any]]
         "act_layer": "gelu_tanh",
     }
     if isinstance(vision, Vision):
-        return "vit_base_patch16_siglip_224", {**arguments, "img_size": vision.res}
+        name = "vit_base_patch16_siglip_224" if vision.pool == "map" else _GAP_BASE
+        return name, {**arguments, "img_size": vision.res}
     grid = [vision.posemb_grid] * 2
     return "naflexvit_base_patch16_siglip", {**arguments, "pos_embed_grid_size": grid}
 
@@ -167,7 +195,7 @@ def card(vision: Vision | NaFlexVision, images: ImageProfile | None = None) -> d
         "architecture": name,
         "num_classes": 0,
         "num_features": vision.size.width,
-        "global_pool": "map",
+        "global_pool": next(word for word, pool in _POOLS.items() if pool == vision.pool),
         "model_args": arguments,
         "pretrained_cfg": {
             "custom_load": False,
@@ -183,7 +211,11 @@ def card(vision: Vision | NaFlexVision, images: ImageProfile | None = None) -> d
 
 
 def open_folder(
-    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+    path: Path,
+    *,
+    config: Siglip | None = None,
+    weights: Path | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
     """Opens a folder of timm.
 
@@ -192,14 +224,19 @@ def open_folder(
     """
     notes: tuple[str, ...] = ()
     stated = (path / CONFIG).is_file()
+    pad, given = None, config is not None
     if config is None:
-        vision, notes = read_card(read_settings(path / CONFIG))
-        config = Siglip(vision=vision, text=None)
-    config = config.only("image")
+        card = read_settings(path / CONFIG)
+        vision, notes = read_card(card)
+        config, pad = Siglip(vision=vision, text=None), _pad(card)
+    config = config.only(tower, str(path)).only("image")
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_PYTORCH)))
     head = head_names(stored, CLASSIFIER)
+    if given:
+        # timm pools with the mean where it has no head.
+        config = config_of_file(config, stored.shapes, r"attn_pool\.latent", "gap")
     reader, dropped = translate(stored, steps(config), apart=head)
-    with closed_if_it_fails(stored):
+    with closing_on_error(stored):
         # timm does not say how probabilities are made; its own examples take the softmax.
         labels = _labels(path / CONFIG) if head else None
         classifier = read_head(stored, CLASSIFIER, labels, "map", "softmax")
@@ -211,6 +248,7 @@ def open_folder(
         config=config,
         dropped=dropped,
         images=read_images(read_settings(path / CONFIG), config) if stated else None,
+        pad=pad,
         notes=notes,
         classifier=classifier,
         reports=reader.reports,
@@ -221,6 +259,17 @@ def _labels(path: Path) -> tuple[str, ...] | None:
     card = read_settings(path) if path.is_file() else Settings({}, str(path))
     inside = card.part("pretrained_cfg")
     return labels_by_index(card if "label_names" in card else inside, "label_names")
+
+
+def _pad(card: Settings) -> int | None:
+    """What pads the texts beside a released image tower, which its tag tells: SigLIP or SigLIP 2.
+
+    PaliGemma's towers, of either version, were taken from SigLIP.
+    """
+    tag = str(card.part("pretrained_cfg").get("tag", ""))
+    if tag.startswith("v2_webli"):
+        return 0
+    return 1 if tag.startswith(("webli", "pali")) else None
 
 
 def read_card(settings: Settings) -> tuple[Vision | NaFlexVision, tuple[str, ...]]:
@@ -239,7 +288,11 @@ def read_architecture(
 ) -> tuple[Vision | NaFlexVision, tuple[str, ...]]:
     """The image tower of timm's architecture `name` with `arguments`; see `read_card`."""
     name = name.split(".")[0]
-    known = architectures() | {"vit_so400m_patch14_siglip_378": _so400m14()}
+    so400m14 = _so400m14()
+    known = architectures() | {
+        "vit_so400m_patch14_siglip_378": so400m14,
+        f"vit_so400m_patch14{_GAP}378": dataclasses.replace(so400m14, pool="gap"),
+    }
     if name not in known:
         near = suggestions(name, known, 2)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -271,13 +324,30 @@ def _with_arguments(vision: Vision | NaFlexVision, arguments: Settings) -> Visio
         mlp_dim=int(width * ratio),
     )
     patch = arguments.number("patch_size", vision.patch)
+    pool = _read_pool(vision, arguments)
     if isinstance(vision, NaFlexVision):
         grid = arguments.number("pos_embed_grid_size", vision.posemb_grid)
-        return dataclasses.replace(vision, size=changed, patch=patch, posemb_grid=grid)
+        return dataclasses.replace(vision, size=changed, patch=patch, posemb_grid=grid, pool=pool)
     res = arguments.number("img_size", vision.res)
     if (res // patch, patch) == (vision.grid, vision.patch):
         res = vision.res  # 378 and 384 are the same 27 patches of 14 px
-    return Vision(size=changed, patch=patch, res=res)
+    return Vision(size=changed, patch=patch, res=res, pool=pool)
+
+
+def _read_pool(vision: Vision | NaFlexVision, arguments: Settings) -> Pool:
+    word = arguments.values.get("global_pool")
+    if word is None:
+        return vision.pool
+    if word not in _POOLS:
+        raise ValueError(
+            f"{arguments.where}: global_pool is {word!r}, expected one of map, avg, '' (none)"
+        )
+    if word == "avg" and vision.pool == "map" and "fc_norm" not in arguments:
+        raise ValueError(
+            f"{arguments.where}: global_pool is 'avg' without fc_norm false, so that timm puts the "
+            "last norm after the mean; SigLIP has it before"
+        )
+    return _POOLS[word]
 
 
 def _so400m14() -> Vision | NaFlexVision:

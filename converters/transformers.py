@@ -9,14 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from siglip_jax.classifier import Classifier
-from siglip_jax.config import Siglip, Text, Tower
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.weights.layout import parameter_shapes
 from siglip_jax.weights.reader import Reader
 
 from . import hf_tokenizer
-from .checkpoint import OpenCheckpoint, present, released_vocabulary, vocabulary_beside
+from .checkpoint import (
+    OpenCheckpoint,
+    present,
+    released_vocabulary,
+    vocabulary_beside,
+    vocabulary_of_rows,
+)
 from .classifiers import (
-    closed_if_it_fails,
     head_names,
     read_head,
     transformers_activation,
@@ -27,9 +32,18 @@ from .format import Format, safetensors_in
 from .json_file import Settings, read_settings
 from .rules import CONV, DENSE, Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .safetensors_file import SHARD_BYTES
-from .transformers_card import CONFIG, pad_by_images, read_config, write_files
+from .shards import Part
+from .towers_inside import config_of_file, only_behind, tower_prefix
+from .transformers_card import (
+    CONFIG,
+    is_inside,
+    pad_by_images,
+    read_config,
+    rows_beside,
+    write_files,
+)
 from .transformers_images import IMAGES, PROCESSOR, read_images
-from .translation import translate
+from .translation import APART, closing_on_error, translate
 
 WEIGHTS = "model.safetensors"
 _PYTORCH = "pytorch_model.bin"
@@ -37,7 +51,7 @@ _HEAD = "text_model.head"
 CLASSIFIER = "classifier"
 
 # Buffers that versions before 4.31 saved with the weights.
-DROP = {r".*\.embeddings\.position_ids": "position-id buffer"}
+DROP = {r"(.*\.)?embeddings\.position_ids": "position-id buffer"}
 
 _ALL = ("query", "key", "value")
 
@@ -107,7 +121,11 @@ def steps(config: Siglip, tower: Tower | None = None) -> list[Step]:
 
 
 def open_folder(
-    path: Path, *, config: Siglip | None = None, weights: Path | None = None
+    path: Path,
+    *,
+    config: Siglip | None = None,
+    weights: Path | None = None,
+    tower: Tower | None = None,
 ) -> OpenCheckpoint:
     """Opens a folder of transformers.
 
@@ -115,26 +133,44 @@ def open_folder(
       path: the folder.
       config: the architecture, in place of `config.json`'s.
       weights: the file of weights, if it is not the one transformers would take.
+      tower: the only one to read.
 
     Raises:
       ValueError: if it holds another architecture or is damaged.
     """
-    config = config or read_config(path / CONFIG)
-    stored = open_file(weights or find_weights(path, (WEIGHTS, _PYTORCH)))
+    given = config is not None
+    config = (config or read_config(path / CONFIG, tower)).only(tower, str(path))
+    # Beside a tower that was asked for, and in another model, there are tensors of no matter.
+    apart = tower is not None or (not given and is_inside(path / CONFIG))
+    weights = weights or find_weights(path, (WEIGHTS, _PYTORCH))
+    stored = open_file(weights, _part(config, weights) if apart else None)
     head = head_names(stored, CLASSIFIER)
-    if head and not any(name.startswith("text_model.") for name in stored.shapes):
-        config = config.only("image")
-    if config.text is not None and _head_does_nothing(stored, config.text):
-        text = dataclasses.replace(config.text, head=None)
-        config = dataclasses.replace(config, text=text)
-    reader, dropped = translate(stored, steps(config), DROP, apart=head)
-    with closed_if_it_fails(stored):
+    with closing_on_error(stored):
+        if head and not any(name.startswith("text_model.") for name in stored.shapes):
+            config = config.only("image")
+        if given:
+            config = config_of_file(config, stored.shapes, r"(.*\.)?head\.probe")
+        prefix, drop = "", DROP
+        if config.tower is not None:
+            prefix = tower_prefix(stored.shapes, config.tower, weights)
+            drop = {**DROP, **only_behind(prefix)} if apart else DROP
+        if config.text is not None and _head_does_nothing(stored, config, prefix):
+            text = dataclasses.replace(config.text, head=None)
+            config = dataclasses.replace(config, text=text)
+    made = steps(config)
+    if config.tower is not None:
+        made = [_behind(prefix, step) for step in made]
+    reader, dropped = translate(stored, made, drop, apart=head)
+    with closing_on_error(stored):
         classifier = _classifier(path, stored) if head else None
-    for name in (f"{_HEAD}.weight", f"{_HEAD}.bias"):
-        if name in dropped:
-            dropped[name] = "projection that changes nothing"
+    for step in made:
+        if step.constant and step.theirs in dropped:
+            dropped[step.theirs] = "projection that changes nothing"
+    dropped |= dict.fromkeys(getattr(stored, "left", ()), f"{APART} ({prefix})")
     if config.tower == "image":
         pad = pad_by_images(path)
+        if pad is None and (beside := rows_beside(path / CONFIG)):
+            pad = getattr(vocabulary_of_rows(beside), "pad", None)
     else:
         known = released_vocabulary(config)
         pad = known.pad if known else hf_tokenizer.read_pad(path)
@@ -153,6 +189,7 @@ def open_folder(
         images=read_images(path, config, pad) if config.vision else None,
         classifier=classifier,
         reports=reader.reports,
+        prefix=prefix if apart else "",
     )
 
 
@@ -164,9 +201,22 @@ def _classifier(path: Path, stored: Reader) -> Classifier | None:
     return read_head(stored, CLASSIFIER, transformers_labels(card), "mean", activation)
 
 
-def _head_does_nothing(stored: Reader, text: Text) -> bool:
+def _part(config: Siglip, weights: Path) -> Part | None:
+    """What of a file is wanted of one tower alone."""
+    tower = config.tower
+    return None if tower is None else lambda names: tower_prefix(names, tower, weights)
+
+
+def _behind(prefix: str, step: Step) -> Step:
+    """The step for a tower that stands behind `prefix`."""
+    return dataclasses.replace(step, theirs=prefix + step.theirs.partition(".")[2])
+
+
+def _head_does_nothing(stored: Reader, config: Siglip, prefix: str) -> bool:
+    text = config.text_tower
+    head = f"{prefix}head" if config.tower else _HEAD
     width = text.size.width
-    names = (f"{_HEAD}.weight", f"{_HEAD}.bias")
+    names = (f"{head}.weight", f"{head}.bias")
     if any(name not in stored.shapes for name in names) or text.head != width:
         return False
     if [stored.shapes[name].shape for name in names] != [(width, width), (width,)]:
@@ -182,9 +232,10 @@ def _recognises(folder: Path) -> bool:
 FORMAT = Format(
     name="transformers",
     config=CONFIG,
+    pools=("map", "none"),
     weights=(WEIGHTS, _PYTORCH),
     others=(IMAGES, PROCESSOR, hf_tokenizer.CONFIG),
-    tensors=r"(vision|text)_model\.",
+    tensors=r"(.*\.)?(embeddings\.(patch|token)_embedding|encoder\.layers\.\d+\.self_attn)\.",
     classifier=(CLASSIFIER, "mean"),
     recognises=_recognises,
     open=open_folder,

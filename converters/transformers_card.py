@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.classifier import Classifier
-from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Tower, Vision
+from siglip_jax.config import NaFlexVision, Pool, Siglip, Size, Text, Tower, Vision
 from siglip_jax.preprocessing.profiles import ImageProfile, TextProfile, custom_profile
 
 from . import hf_tokenizer
 from .classifiers import transformers_card
 from .json_file import Settings, read_settings, write_json
+from .towers_inside import image_tower_inside
 from .transformers_images import IMAGES, card_of, image_processor
 
 CONFIG = "config.json"
@@ -85,7 +86,7 @@ def _vision_card(vision: Vision | NaFlexVision, kind: str) -> dict[str, Any]:
         "patch_size": vision.patch,
         "num_channels": 3,
         **side,
-        "vision_use_head": True,
+        "vision_use_head": vision.pool == "map",
     }
 
 
@@ -114,8 +115,13 @@ def _size(size: Size) -> dict[str, Any]:
     }
 
 
-def read_config(path: Path) -> Siglip:
-    """The architecture that a `config.json` states, of both towers or of one.
+def read_config(path: Path, tower: Tower | None = None) -> Siglip:
+    """The architecture that a `config.json` states, of both towers or of one, or of the image
+    tower inside another model.
+
+    Args:
+      path: the file.
+      tower: the only one to look at.
 
     Raises:
       ValueError: if it states another architecture than SigLIP's.
@@ -123,10 +129,12 @@ def read_config(path: Path) -> Siglip:
     card = read_settings(path)
     kind = card.get("model_type")
     if kind not in _KINDS:
+        if inside := image_tower_inside(card):
+            return Siglip(vision=_read_vision(*inside), text=None)
         known = ", ".join(_KINDS)
         raise ValueError(f"{path} is of model_type {kind!r}, not SigLIP; expected one of {known}")
-    naflex, tower = _KINDS[kind]
-    if tower is None and "vision_config" not in card and (code := _own_code(card)):
+    naflex, alone = _KINDS[kind]
+    if alone is None and "vision_config" not in card and (code := _own_code(card)):
         raise ValueError(
             f"{path} states no architecture (there is no vision_config): its model is built by "
             f"{code}; use its open_clip files, open_clip_config.json and "
@@ -135,12 +143,29 @@ def read_config(path: Path) -> Siglip:
     if any(str(name).endswith(_CLASSIFIES) for name in card.get("architectures", [])):
         # Its text_config is a default that belongs to nothing.
         return Siglip(vision=_read_vision(card.part("vision_config"), naflex), text=None)
-    if tower == "image":
+    if alone == "image":
         return Siglip(vision=_read_vision(card, naflex), text=None)
-    if tower == "text":
+    if alone == "text":
         return Siglip(vision=None, text=_read_text(card))
-    vision = _read_vision(card.part("vision_config"), naflex)
-    return Siglip(vision=vision, text=_read_text(card.part("text_config")))
+    part = card.part("vision_config")
+    if tower is None:
+        why = "without its head an image tower has nothing to compare texts with; read it alone"
+        part.require("vision_use_head", (True,), True, why)
+    vision = None if tower == "text" else _read_vision(part, naflex)
+    text = None if tower == "image" else _read_text(card.part("text_config"))
+    return Siglip(vision=vision, text=text)
+
+
+def is_inside(path: Path) -> bool:
+    """Whether what a `config.json` states is a tower inside another model."""
+    return path.is_file() and read_settings(path).get("model_type") not in _KINDS
+
+
+def rows_beside(path: Path) -> int | None:
+    """Rows of the token embedding beside an image tower of a whole SigLIP."""
+    if not path.is_file() or is_inside(path):
+        return None
+    return read_settings(path).part("text_config").get("vocab_size")
 
 
 def _own_code(card: Settings) -> str | None:
@@ -154,15 +179,16 @@ def _own_code(card: Settings) -> str | None:
 
 def _read_vision(part: Settings, naflex: bool) -> Vision | NaFlexVision:
     part.require("num_channels", (3,), 3, "SigLIP has 3")
-    part.require("vision_use_head", (True,), True, "a SigLIP image tower pools with its head")
+    part.require("vision_use_head", (True, False), True, "expected true or false")
+    pool: Pool = "map" if part.get("vision_use_head", True) else "none"
     size, patch = _read_size(part), part.number("patch_size", 16)
     if not naflex:
-        return Vision(size=size, patch=patch, res=part.number("image_size", 224))
+        return Vision(size=size, patch=patch, res=part.number("image_size", 224), pool=pool)
     area = part.number("num_patches", 256)
     side = math.isqrt(area)
     if side * side != area:
         raise ValueError(f"{part.where}: num_patches is {area}, expected a square")
-    return NaFlexVision(size=size, patch=patch, posemb_grid=side)
+    return NaFlexVision(size=size, patch=patch, posemb_grid=side, pool=pool)
 
 
 def _read_text(part: Settings) -> Text:

@@ -1,7 +1,8 @@
 """Another system's weights under big_vision's names, and what does not belong to a SigLIP."""
 
+import contextlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -23,6 +24,10 @@ _FOREIGN = (
     (r"relative_position|rel_pos", "relative position embeddings"),
     (r"mlp\.(gate|w12|fc1_g)", "a gated MLP"),
 )
+
+
+# How the reason begins for which a tensor of another part of the file is left out.
+APART = "not in the tower"
 
 
 class Translation:
@@ -74,6 +79,16 @@ class Translation:
         return step.inverse(self._last[1], name)
 
 
+@contextlib.contextmanager
+def closing_on_error(stored: Reader) -> Generator[None, None, None]:
+    """Closes a file if the block fails."""
+    try:
+        yield
+    except BaseException:
+        stored.close()
+        raise
+
+
 def translate(
     stored: Reader,
     steps: Sequence[Step],
@@ -92,7 +107,7 @@ def translate(
       ValueError: one line if the weights are of another architecture, else everything
         that is missing, unexpected, of a wrong shape or not a float.
     """
-    try:
+    with closing_on_error(stored):
         dropped: dict[str, str] = dict(left_out(stored))
         for name in stored.shapes:
             for pattern, rule in (drop or {}).items():
@@ -115,11 +130,9 @@ def translate(
             if name in found and stored.shapes[name].dtype not in FLOATS
         ]
         refuse(stored.path, problems)
-    except BaseException:
-        stored.close()
-        raise
     dropped |= {name: "constant" for name in constants if name in found}
-    ignored = tuple(dict.fromkeys((*stored.ignored, *sorted(dropped))))
+    inside = (name for name, why in dropped.items() if not why.startswith(APART))
+    ignored = tuple(dict.fromkeys((*stored.ignored, *sorted(inside))))
     return Translation(stored, [s for s in steps if not s.constant], ignored), dropped
 
 

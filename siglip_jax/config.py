@@ -52,16 +52,28 @@ SIZES: dict[str, Size] = {
 }
 
 
+# How an image tower makes one embedding of its patches: by an attention head, as every SigLIP
+# was released; by their mean; or not at all, as in models that hand the patches to another.
+Pool = Literal["map", "gap", "none"]
+POOLS: tuple[str, ...] = ("map", "gap", "none")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vision:
-    """A ViT at one fixed square resolution, pooled by an attention (MAP) head."""
+    """A ViT at one fixed square resolution.
+
+    `pool` is "map" for SigLIP's attention head; towers without it ("headless") are pooled by
+    the mean of their patches ("gap") or give the patches alone ("none").
+    """
 
     size: Size
     patch: int
     res: int
+    pool: Pool = "map"
 
     def __post_init__(self) -> None:
         _require_positive("Vision", "patch", self.patch)
+        choose("Vision: pool", self.pool, POOLS)
         if self.res < self.patch:
             raise ValueError(f"Vision: res {self.res} is smaller than patch {self.patch}")
 
@@ -76,15 +88,17 @@ class NaFlexVision:
     """A ViT for any aspect ratio and sequence length (SigLIP 2 NaFlex).
 
     `posemb_grid` is the side of the learned position-embedding grid, `canvas`
-    the largest number of patches per side (big_vision's `learn_2d(64)`).
+    the largest number of patches per side (big_vision's `learn_2d(64)`), `pool` as in `Vision`.
     """
 
     size: Size
     patch: int
     posemb_grid: int = 16
     canvas: int = 64
+    pool: Pool = "map"
 
     def __post_init__(self) -> None:
+        choose("NaFlexVision: pool", self.pool, POOLS)
         for name in ("patch", "posemb_grid", "canvas"):
             _require_positive("NaFlexVision", name, getattr(self, name))
 
@@ -119,7 +133,8 @@ class Siglip:
     """An image tower and a text tower with a temperature `t` and a bias `b`, or one tower alone.
 
     Raises:
-      ValueError: if there is no tower, or the embeddings of the two differ in width.
+      ValueError: if there is no tower, the embeddings of the two differ in width, or images
+        have no embedding that a text could be compared with.
 
     >>> base = Siglip(vision=Vision(size=SIZES["B"], patch=16, res=224),
     ...               text=Text(size=SIZES["B"], vocab_size=32_000, length=64, head=768))
@@ -135,6 +150,11 @@ class Siglip:
             raise ValueError("Siglip: there is no tower; give vision, text, or both")
         if self.vision is None or self.text is None:
             return
+        if self.vision.pool == "none":
+            raise ValueError(
+                "Siglip: an image tower with pool='none' gives patches and no embedding to "
+                "compare texts with; leave out text, or set pool"
+            )
         ztxt = self.text.size.width if self.text.head is None else self.text.head
         if ztxt != self.embed_dim:
             raise ValueError(
@@ -152,6 +172,11 @@ class Siglip:
     @property
     def naflex(self) -> bool:
         return isinstance(self.vision, NaFlexVision)
+
+    @property
+    def pool(self) -> Pool | None:
+        """How the image tower makes one embedding of its patches; None without one."""
+        return None if self.vision is None else self.vision.pool
 
     @property
     def towers(self) -> tuple[Tower, ...]:
@@ -190,10 +215,31 @@ class Siglip:
             if tower not in self.towers:
                 too = " too" if len(towers) > 1 else ""
                 raise ValueError(
-                    f"{name} is {_TOWER[self.towers[0]]} alone; {what} need {_TOWER[tower]}{too}"
+                    f"{name} is {_TOWER[self.towers[0]]} alone{self._headless() if too else ''}; "
+                    f"{what} need {_TOWER[tower]}{too}"
                 )
 
-    def only(self, tower: Tower | None) -> "Siglip":
+    def _headless(self) -> str:
+        if self.pool in (None, "map"):
+            return ""
+        return ", without the head that brings images to where texts are"
+
+    def needs_pool(self, *, what: str, name: str = "this model") -> None:
+        """Raises a ValueError unless an image has one embedding.
+
+        >>> vision = Vision(size=SIZES["B"], patch=16, res=224, pool="none")
+        >>> Siglip(vision=vision, text=None).needs_pool(what="embeddings", name="tower/")
+        Traceback (most recent call last):
+          ...
+        ValueError: tower/ is an image tower without pooling (pool='none'), which gives patches ...
+        """
+        if self.pool == "none":
+            raise ValueError(
+                f"{name} is an image tower without pooling (pool='none'), which gives patches and "
+                f"no {what}; take its patches: Scorer.features, or embed --layer final"
+            )
+
+    def only(self, tower: Tower | None, name: str = "this model") -> "Siglip":
         """One tower of it alone; itself for None.
 
         Raises:
@@ -201,7 +247,7 @@ class Siglip:
         """
         if tower is None:
             return self
-        self.needs(tower, what=f"{tower}s")
+        self.needs(tower, what=f"{tower}s", name=name)
         return dataclasses.replace(self, **{_PARTS[t]: None for t in self.towers if t != tower})
 
     def at_resolution(self, res: int) -> "Siglip":
@@ -214,6 +260,50 @@ class Siglip:
         if isinstance(self.image_tower, NaFlexVision):
             raise ValueError("a NaFlex model has no fixed resolution to change")
         return dataclasses.replace(self, vision=dataclasses.replace(self.image_tower, res=res))
+
+
+# Patches as a layer of the image tower gives them: "final" after the last norm, or an index.
+Layer = int | Literal["final"]
+
+
+def check_layer(layer: Layer, config: Siglip) -> Layer:
+    """`layer`, if the image tower has it.
+
+    Args:
+      layer: "final" for the patches after the final norm; else an index as into `hidden_states`
+        of transformers, before that norm: 0 before the first block, 1 after it, -1 after the
+        last, -2 after the last but one (LLaVA's `vision_feature_layer`).
+      config: the model.
+
+    Raises:
+      ValueError: if it has not.
+    """
+    depth = config.image_tower.size.depth
+    if layer != "final" and not (type(layer) is int and -depth - 1 <= layer <= depth):
+        raise ValueError(
+            f"layer must be final, or lie in {-depth - 1}..{depth}, of {depth} blocks, "
+            f"got {layer!r}"
+        )
+    return layer
+
+
+def check_image_output(layer: Layer | None, config: Siglip, name: str) -> None:
+    """Raises a ValueError unless images of one shape come out that can be stored.
+
+    Args:
+      layer: patches of this layer; None for embeddings.
+      config: the model.
+      name: what to call it.
+    """
+    if layer is None:
+        config.needs_pool(what="embedding of an image", name=name)
+        return
+    check_layer(layer, config)
+    if config.naflex:
+        raise ValueError(
+            f"{name} is a NaFlex model, whose images differ in their number of patches; those of "
+            "fixed-resolution models only are stored (Scorer.features has them)"
+        )
 
 
 Attention = Literal["auto", "matmul", "xla", "cudnn", "einsum"]
@@ -299,6 +389,9 @@ def to_dict(config: Siglip) -> dict[str, Any]:
     plain = dataclasses.asdict(config)
     if plain["vision"] is not None:
         plain["vision"]["type"] = "naflex" if config.naflex else "fixed"
+        # Left out where it is what it always was, so that what was written before stays the same.
+        if config.pool == "map":
+            del plain["vision"]["pool"]
     return plain
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.converters import OpenCheckpoint, needed_files, open_checkpoint
 from siglip_jax.converters.adapters import is_adapter, merge
 from siglip_jax.fetch import Progress, fetch_model
@@ -15,6 +15,7 @@ def open_model(
     *,
     config: Siglip | None = None,
     res: int | None = None,
+    tower: Tower | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     base: str | os.PathLike[str] | None = None,
     revision: str | None = None,
@@ -26,6 +27,8 @@ def open_model(
       name: what `siglip_jax.load` takes; what is open already is returned as it is.
       config: the architecture of local weights that do not say it.
       res: image side in pixels of weights that do not say it.
+      tower: "image" or "text", the only one to read; the other may be missing, or another
+        model's.
       vocabulary: sentencepiece file, if it is not the one beside the weights.
       base: the model that a PEFT adapter is of, by any name; it is merged into that.
       revision: of a hub repository: a branch, tag or commit.
@@ -40,6 +43,8 @@ def open_model(
     ('siglip_emoji', 'siglip_jax', 32)
     """
     if isinstance(name, OpenCheckpoint):
+        if tower not in (None, name.tower):
+            raise ValueError(f"{name.name} is open already; open it with tower={tower!r}")
         opened = name
     else:
         files = fetch_model(name, needed_files, revision=revision, progress=progress)
@@ -47,10 +52,10 @@ def open_model(
         if base is not None and not is_adapter(files.path):
             raise ValueError(f"{name} is no PEFT adapter, so that it has no base; leave out base")
         if base is not None:
-            below = open_model(base, config=config, res=res, progress=progress)
+            below = open_model(base, config=config, res=res, tower=tower, progress=progress)
             opened = merge(below, files.path)
         else:
-            opened = open_checkpoint(files.path, config=known, res=res)
+            opened = open_checkpoint(files.path, config=known, res=res, tower=tower)
             # By its own name: of the architecture alone it would be the released one.
             if files.fine_tune and opened.given_name is None:
                 opened = dataclasses.replace(opened, given_name=files.fine_tune)

@@ -16,7 +16,7 @@ import numpy as np
 
 from siglip_jax.checkpoints import VOCABULARIES, Checkpoint
 from siglip_jax.classifier import Classifier
-from siglip_jax.config import Execution, Siglip
+from siglip_jax.config import Execution, Siglip, Tower
 from siglip_jax.converters import OpenCheckpoint
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import Progress, fetch_vocabulary
@@ -121,6 +121,7 @@ def load(
     *,
     profile: str | Profile | None = None,
     res: int | None = None,
+    tower: Tower | None = None,
     vocabulary: str | os.PathLike[str] | None = None,
     config: Siglip | None = None,
     base: str | os.PathLike[str] | None = None,
@@ -146,6 +147,7 @@ def load(
         followed unasked, or that the profile asked for leaves aside.
       res: run a fixed-resolution model at another resolution: its position
         embedding is resampled as big_vision does.
+      tower: "image" or "text", to load that one alone.
       vocabulary: sentencepiece file, if it is not where it is looked for.
       config: the architecture of local weights that do not say it.
       base: the model that a PEFT adapter is of, by any name: `name` is merged into it.
@@ -177,6 +179,7 @@ def load(
         name,
         config=config,
         res=res,
+        tower=tower,
         vocabulary=vocabulary,
         base=base,
         revision=revision,
@@ -272,6 +275,8 @@ def save(
             model.config,
             None,
             name=name or folder.name,
+            # 0 is also what stands in the profile of an image tower of which it is not known.
+            pad=profile.text.pad or None,
             profile=profile,
             vocabulary=Path(vocabulary) if vocabulary is not None else None,
             classifier=classifier,

@@ -243,7 +243,7 @@ MODULES = {
                                   "checkpoints config converters model_files cli"),
     "cli.options.program": Row("--program, of score and embed", "programs cli"),
     "cli.commands.embed": Row("siglip-jax embed",
-                              "data jobs programs scoring weights.staging cli"),
+                              "config data jobs programs scoring weights.staging cli"),
     "cli.commands.search": Row("siglip-jax search",
                                "data.specs errors jobs search programs scoring cli"),
     "cli.commands.plan": Row("siglip-jax plan", "config plan programs cli"),

@@ -110,7 +110,7 @@ def test_1_otherwise_a_command_says_which_tower_it_needs(cli, image_tower, text_
     job = ["--labels", "cat", "--out", tmp_path / "job"]
     assert error(cli("score", *PICTURES, "--model", image_tower, *job)) == too
     assert error(cli("plan", image_tower, "--on", "local", "--task", "score")) == too
-    line = error(cli("bench", "--model", text_tower, "--tower", "images"))
+    line = error(cli("bench", "--model", text_tower, "--tower", "image"))
     assert line == f"{text_tower} is a text tower alone; images need an image tower"
     assert "effects on scores (without --embeddings) need a text" in error(
         cli("doctor", "--model", image_tower)
@@ -187,6 +187,8 @@ def test_7_the_command_line_speaks_of_options(cli, image_tower, tmp_path):
     with pytest.raises(ValueError, match=r"pass config, .* siglip_jax\.find\(NAME\)\.config$"):
         siglip_jax.load(bare)
     line = error(cli("score", *PICTURES, "--model", bare, "--labels", "cat"))
+    assert line.endswith("; give --architecture of one like it")
+    line = error(cli("doctor", "--model", bare))
     assert line.endswith(
         f"or convert it first: siglip-jax convert {bare} FOLDER --to siglip_jax --architecture LIKE"
     )

@@ -64,6 +64,8 @@ def describe_config(config: Siglip) -> dict[str, Any]:
         facts["res"] = None if naflex else vision.res
         facts["patch"] = vision.patch
         facts["grid"] = vision.posemb_grid if naflex else vision.grid
+        if vision.pool != "map":
+            facts["pool"] = vision.pool
     facts["embedding_dim"] = config.embed_dim
     if vision is not None:
         facts["image_tower"] = dataclasses.asdict(vision.size)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,13 @@ _TEXTS = 1024  # between two steps of the progress bar
 
 
 def embed_images(
-    scorer: Scorer, items: Iterable[Item], total: int, *, classes: bool = False
+    scorer: Scorer, items: Iterable[Item], total: int, **options: Any
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, str]]]:
     """Embeddings (n, d) of the images that can be read, their indices (n,), the others' errors.
 
-    Each error is also a line on stderr as soon as it happens. With `classes` it is logits of
-    the model's classifier (n, classes) in place of embeddings.
+    Each error is also a line on stderr as soon as it happens. `options` as for
+    `Scorer.pipeline`: with `layer` the rows are patches (n, patches, d), with `classes` logits
+    of the model's classifier (n, classes).
     """
     errors: list[dict[str, str]] = []
     with Bar("embedding images", total=total) as bar:
@@ -33,12 +35,12 @@ def embed_images(
                 errors.append({"image": item.key, "error": message})
                 print(f"siglip-jax: error: {message}", file=sys.stderr)
 
-        z, rows = scorer.embed_items(items, seen, classes=classes)
+        z, rows = scorer.embed_items(items, seen, **options)
     return z, rows.good, errors
 
 
 def embed_files(
-    scorer: Scorer, files: list[str], *, classes: bool = False
+    scorer: Scorer, files: list[str], **options: Any
 ) -> tuple[np.ndarray, list[str], list[dict[str, str]]]:
     """`embed_images` of image files, with the names of those that could be read."""
 
@@ -49,7 +51,7 @@ def embed_files(
             else:
                 yield Item(file, error=f"{file}: cannot be read: No such file or directory{near}")
 
-    z, good, errors = embed_images(scorer, items(), len(files), classes=classes)
+    z, good, errors = embed_images(scorer, items(), len(files), **options)
     return z, [files[index] for index in good], errors
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from siglip_jax.classifier import Classifier
-from siglip_jax.config import Tower
+from siglip_jax.config import Layer, Siglip, Tower, check_image_output
 from siglip_jax.messages import choose
 from siglip_jax.scoring.prompts import PLAIN, check_labels, check_templates
 
@@ -31,6 +31,8 @@ class Job:
       what: "images", "texts" or "pairs".
       format: "parquet", or "npy", the layout of clip-retrieval and autofaiss.
       store: type of stored embeddings.
+      layer: of an embed job on images: patches of this layer in place of embeddings
+        (`siglip_jax.config.check_layer`).
       labels, templates: of a score job on images.
       classifier: of the model, whose own classes are scored in place of labels.
       top: store the best labels only.
@@ -43,6 +45,7 @@ class Job:
     what: str = "images"
     format: str = "parquet"
     store: str = "float32"
+    layer: Layer | None = None
     labels: tuple[str, ...] = ()
     templates: tuple[str, ...] = PLAIN
     top: int | None = None
@@ -57,6 +60,8 @@ class Job:
             raise ValueError("a job scores images with labels, or pairs; texts are embedded")
         if self.kind == "score" and self.format == "npy":
             raise ValueError("scores are stored as parquet; npy is for embeddings")
+        if self.layer is not None and (self.kind, self.what) != ("embed", "images"):
+            raise ValueError("a layer is for embedding images; leave it out")
         if self.classifier is not None:
             if self.labels or (self.kind, self.what) != ("score", "images"):
                 raise ValueError(
@@ -91,11 +96,19 @@ class Job:
             return ("image", "text")
         return ("text",) if self.what == "texts" else ("image",)
 
+    def check(self, config: Siglip, name: str) -> None:
+        """Raises a ValueError unless a model, called `name`, can do it."""
+        config.needs(*self.towers, what="scores" if self.kind == "score" else self.what, name=name)
+        if "image" in self.towers:
+            check_image_output(self.layer, config, name)
+
     def describe(self) -> dict[str, Any]:
         """The job as plain JSON types; many labels only by their digest."""
         plain: dict[str, Any] = {"kind": self.kind, "what": self.what, "format": self.format}
         if self.kind == "embed":
-            return plain | {"store": self.store}
+            # Left out as it was before there were layers.
+            layer = {} if self.layer is None else {"layer": self.layer}
+            return plain | {"store": self.store, **layer}
         if self.what == "pairs":
             return plain
         if self.classifier is not None:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from siglip_jax.classifier import Classifier
+from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
 from siglip_jax.jobs.classes import Classes
@@ -73,6 +74,7 @@ def embed(
     what: str = "images",
     format: str = "parquet",
     store: str = "float32",
+    layer: Layer | None = None,
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
@@ -89,6 +91,8 @@ def embed(
       what: "images" or "texts".
       format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
       store: "float32" or "float16".
+      layer: store the patches (patches, d) of images as this layer gives them, in a column
+        `features`, in place of embeddings; as for `Scorer.features`.
       image_column, text_column, key_column, separator: see `siglip_jax.data.open_items`.
       shard_size: items that are done whole or not at all, where the source has no shards.
       options: see `Options`.
@@ -98,7 +102,7 @@ def embed(
         another process is writing to it, or too many items are in error.
       DiskFull: if there is no room. What is finished is kept.
     """
-    job = Job(kind="embed", what=what, format=format, store=store)
+    job = Job(kind="embed", what=what, format=format, store=store, layer=layer)
     opened = _opened(
         source,
         job.what,
@@ -182,8 +186,7 @@ def run(
         if not isinstance(model, Pretrained):
             local = make_mesh(jax.local_devices())
             model = load(model, mesh=local) if isinstance(model, str) else model()
-        what = "scores" if job.kind == "score" else job.what
-        model.config.needs(*job.towers, what=what, name=model.name)
+        job.check(model.config, model.name)
         manifest = Manifest(
             model=model.name,
             space=space_of(model, recorded_space(folder)),
@@ -228,6 +231,7 @@ def run(
             scorer,
             what=job.what,
             store=job.store,
+            layer=job.layer,
             labels=_labels(scorer, job, folder, options),
             ledger=ledger,
             sink=make_sink(folder, job, manifest),

@@ -88,7 +88,7 @@ class NpySink:
         numbers = self._folder / self._name / f"{self._name}_{number}.npy"
         metadata = self._folder / "metadata" / f"metadata_{number}.parquet"
         with durable(numbers) as temporary, temporary.open("wb") as file:
-            np.save(file, computed["embedding"])
+            np.save(file, computed["embedding" if self._job.layer is None else "features"])
         with durable(metadata) as temporary:
             pq.write_table(pa.table(columns), temporary)
         return [numbers, metadata]
@@ -105,7 +105,7 @@ def _strings(values: Iterable[str | None]) -> pa.Array:
 
 
 def _column(values: np.ndarray, good: np.ndarray, total: int) -> pa.Array:
-    """`values` (n,) or (n, d) at the places `good` of `total`; null elsewhere."""
+    """`values` (n,), (n, d) or (n, patches, d) at the places `good` of `total`; null elsewhere."""
     missing = np.ones(total, bool)
     missing[good] = False
     whole: Any = np.zeros((total, *values.shape[1:]), values.dtype)
@@ -116,5 +116,7 @@ def _column(values: np.ndarray, good: np.ndarray, total: int) -> pa.Array:
         # Labels: as many a row as there are, which a list of variable length says as well.
         lists = [None if gone else list(row) for row, gone in zip(whole, missing, strict=True)]
         return pa.array(lists, pa.list_(pa.string()))
-    flat = pa.array(whole.reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(missing))
+    column = pa.array(whole.reshape(-1))
+    for size in values.shape[:1:-1]:  # patches: a list of lists
+        column = pa.FixedSizeListArray.from_arrays(column, size)
+    return pa.FixedSizeListArray.from_arrays(column, values.shape[1], mask=pa.array(missing))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from siglip_jax.config import Layer, Vision
 from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.data.item import Item, Shard, Source
 from siglip_jax.jobs.claims import AllMine, Claims
@@ -49,6 +50,7 @@ class Worker:
         *,
         what: str,
         store: str,
+        layer: Layer | None,
         labels: Labels | Classes | None,
         ledger: Ledger,
         sink: Sink,
@@ -61,6 +63,7 @@ class Worker:
     ) -> None:
         self.meter, self.unreadable = Meter(), list[str]()
         self._source, self._scorer, self._what, self._store = source, scorer, what, store
+        self._layer = layer
         self._labels, self._ledger, self._sink, self._claims = labels, ledger, sink, claims
         self._stop, self._errors, self._report = stop, errors, report
         self._shards: Sequence[Shard] = source.shards()
@@ -75,6 +78,7 @@ class Worker:
             threads=threads,
             memory=memory // 2,
             meter=self.meter,
+            layer=layer,
         )
         self._writer = ThreadPoolExecutor(1, "write")
         self._writes: collections.deque[Future[None]] = collections.deque()
@@ -151,7 +155,12 @@ class Worker:
         self._writes.append(self._writer.submit(self._commit, rows, computed))
 
     def _computed(self, rows: Rows) -> dict[str, np.ndarray]:
+        config = self._scorer.model.config
         z = rows.embeddings(self._scorer.width(self._classes))
+        if self._layer is not None:
+            assert isinstance(config.vision, Vision)  # of which the job has made sure
+            shape = (-1, config.vision.grid**2, config.embed_dim)  # of no image at all, too
+            return {"features": z[0].astype(self._store).reshape(shape)}
         if self._what == "pairs":
             t, b = (np.asarray(self._scorer.params[name])[0] for name in ("t", "b"))
             logits = np.sum(z[0] * z[1], axis=1) * np.exp(np.float32(t)) + np.float32(b)

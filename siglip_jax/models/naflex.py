@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from siglip_jax.config import Execution, NaFlexVision
-from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
+from siglip_jax.models.transformer import Encoder, Intermediates, pooled
 from siglip_jax.preprocessing.naflex import Patches
 
 
@@ -100,8 +100,8 @@ class NaFlexVisionTower(nn.Module):
     @nn.compact
     def __call__(
         self, image: Patches, *, map_weights: bool = False, return_blocks: bool = False
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
-        """Embeds patches; not yet normalised to unit norm.
+    ) -> tuple[Float[Array, "b d"] | None, Intermediates]:
+        """Embeds patches; not yet normalised to unit norm. None with `pool="none"`.
 
         Coordinates must lie on the canvas: see `check_patches`.
         """
@@ -130,10 +130,12 @@ class NaFlexVisionTower(nn.Module):
             name="Transformer",
         )(x, valid[:, :, None] & valid[:, None, :])
         out["encoded"] = x
-        x, weights = MapHead(size=config.size, attention=run.attention, name="MAPHead_0")(
-            x, valid, return_weights=map_weights
+        z, more = pooled(
+            x,
+            valid,
+            pool=config.pool,
+            size=config.size,
+            attention=run.attention,
+            map_weights=map_weights,
         )
-        if weights is not None:
-            out["map_weights"] = weights
-        out["head_input"] = out["pre_logits"] = x
-        return x, out
+        return z, out | more

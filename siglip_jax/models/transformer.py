@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from siglip_jax.config import Attention, Size
+from siglip_jax.config import Attention, Pool, Size
 from siglip_jax.models.activations import split_over_batch
 from siglip_jax.models.attention import attention, attention_weights
 from siglip_jax.models.layers import of_any_weights
@@ -228,6 +228,35 @@ class MapHead(nn.Module):
         z = nn.LayerNorm(name="LayerNorm_0")(y)
         y = y + Mlp(mlp_dim=self.size.mlp_dim, name="MlpBlock_0")(z)
         return y[:, 0], None if weights is None else weights[:, :, 0]
+
+
+def pooled(
+    x: Float[Array, "b n d"],
+    mask: Bool[Array, "b n"] | None = None,
+    *,
+    pool: Pool,
+    size: Size,
+    attention: Attention = "auto",
+    map_weights: bool = False,
+) -> tuple[Float[Array, "b d"] | None, Intermediates]:
+    """One embedding of all tokens, None if `pool` is "none", and what led to it.
+
+    To be called inside of the tower, whose parameters the head's are. The mean of "gap" is
+    big_vision's `pool_type="gap"` and timm's "avg" with `fc_norm=False`: after the last norm.
+    """
+    out: Intermediates = {}
+    if pool == "none":
+        return None, out
+    if pool == "gap":
+        z = jnp.mean(x, axis=1, where=None if mask is None else mask[:, :, None])
+    else:
+        z, weights = MapHead(size=size, attention=attention, name="MAPHead_0")(
+            x, mask, return_weights=map_weights
+        )
+        if weights is not None:
+            out["map_weights"] = weights
+    out["head_input"] = out["pre_logits"] = z
+    return z, out
 
 
 def remat_policy(name: str) -> Any:

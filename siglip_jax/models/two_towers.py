@@ -83,6 +83,8 @@ class SiglipModel(nn.Module):
     ) -> tuple[Float[Array, "i d"] | None, Float[Array, "t d"] | None, Intermediates]:
         """Returns `zimg`, `ztxt` (unit-norm rows, None where not given) and `out`.
 
+        `zimg` is None, too, of an image tower with `pool="none"`.
+
         Args:
           image: (b, res, res, 3) floats in the profile's range, [-1, 1] for released
             weights, or `Patches` for a NaFlex model. uint8 and channels first are refused.
@@ -126,9 +128,11 @@ class SiglipModel(nn.Module):
 
 
 def _finish(tower: str, z: Any, details: Intermediates, out: Intermediates) -> Any:
+    out |= {f"{tower}/{name}": value for name, value in details.items()}
+    if z is None:
+        return None
     # A tower whose weights are bfloat16 gives bfloat16, too coarse for unit-norm rows.
     z = z.astype(jnp.float32)
-    out |= {f"{tower}/{name}": value for name, value in details.items()}
     out[f"{tower}/norm"] = jnp.linalg.norm(z, axis=1, keepdims=True)
     out[f"{tower}/normalized"] = normalize(z)
     return out[f"{tower}/normalized"]

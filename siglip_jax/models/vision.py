@@ -1,7 +1,8 @@
 """The image tower for one fixed resolution.
 
-Follows big_vision `models/vit.py` at 0127fb6 with `pool_type="map"` and no
-classification head, which is how every SigLIP checkpoint was released.
+Follows big_vision `models/vit.py` at 0127fb6 without a classification head, and with
+`pool_type="map"`, which is how every SigLIP checkpoint was released; or "gap", or no pooling
+at all, for towers that were taken without their head.
 """
 
 # jax and flax annotate their functions in part.
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from siglip_jax.config import Execution, Vision
-from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
+from siglip_jax.models.transformer import Encoder, Intermediates, pooled
 from siglip_jax.preprocessing.profiles import Levels
 
 
@@ -38,7 +39,7 @@ def value_range(
 
 
 class VisionTower(nn.Module):
-    """A ViT: patches, position embedding, blocks, attention pooling."""
+    """A ViT: patches, position embedding, blocks, and the pooling that `config` names."""
 
     config: Vision
     execution: Execution = Execution()
@@ -50,8 +51,10 @@ class VisionTower(nn.Module):
         *,
         map_weights: bool = False,
         return_blocks: bool = False,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+    ) -> tuple[Float[Array, "b d"] | None, Intermediates]:
         """Embeds images with values in [-1, 1]; not yet normalised to unit norm.
+
+        With `pool="none"` there is no embedding; `out["encoded"]` has the patches.
 
         Raises:
           ValueError: if the images are not `config.res` pixels square. A model
@@ -89,10 +92,11 @@ class VisionTower(nn.Module):
         )(x)
         out["encoded"] = x
         out["pre_logits_2d"] = x.reshape(b, h, w, d)
-        x, weights = MapHead(size=config.size, attention=run.attention, name="MAPHead_0")(
-            x, return_weights=map_weights
+        z, more = pooled(
+            x,
+            pool=config.pool,
+            size=config.size,
+            attention=run.attention,
+            map_weights=map_weights,
         )
-        if weights is not None:
-            out["map_weights"] = weights
-        out["head_input"] = out["pre_logits"] = x
-        return x, out
+        return z, out | more

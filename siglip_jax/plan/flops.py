@@ -43,10 +43,14 @@ def image_flops(config: Siglip, patches: int | None = None) -> int:
     >>> image_flops(find("siglip_b16_224").config) / 1e9
     35.416...
     """
-    size, n = config.image_tower.size, patches_of(config, patches)
-    d = size.width
+    vision, n = config.image_tower, patches_of(config, patches)
+    size, d = vision.size, vision.size.width
     # The pooling head: one probe looks at all tokens.
-    head = 2 * n * 2 * d * d + 2 * 2 * d * d + 4 * n * d + 2 * 2 * d * size.mlp_dim
+    head = (
+        0
+        if vision.pool != "map"
+        else 2 * n * 2 * d * d + 2 * 2 * d * d + 4 * n * d + 2 * 2 * d * size.mlp_dim
+    )
     return stem_flops(config, patches) + size.depth * block_flops(size, n) + head
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.config import Layer, NaFlexVision, Siglip
 from siglip_jax.models import SiglipModel, abstract_inputs, logits, value_range
 from siglip_jax.models.activations import batches_split_by
 from siglip_jax.preprocessing import Patches
@@ -39,7 +39,10 @@ class Program:
       quick_start: for a few batches only: on a CPU the first of them comes sooner.
 
     Attributes:
-      images: (params, uint8 or float32 (b, res, res, 3), or `Patches`) -> zimg (b, d).
+      images: (params, uint8 or float32 (b, res, res, 3), or `Patches`) -> zimg (b, d), or
+        patches (b, n, d) of an image tower without pooling.
+      features: the same for what a layer gives: `features(layer)` is such a function, whose
+        result is (b, n, d).
       texts: (params, int32 (b, length)) -> ztxt (b, d).
       logits: (params, zimg (b, d), ztxt (l, d)) -> (b, l).
       pixels: what uint8 0 and 255 become, unless patches are given.
@@ -83,16 +86,26 @@ class Program:
         self.tracing = tracing
         apply: Callable[..., Any] = model.apply
 
-        def embed_images(params: Any, images: Any) -> Float[Array, "b d"]:
+        def run_images(take: Callable[[Any], Any], images: Any) -> jax.Array:
             # uint8 crosses to the device, a quarter of the bytes of float32.
             if not isinstance(images, Patches) and images.dtype == jnp.uint8:
                 images = value_range(images, *pixels)
             with tracing():
-                return in_pieces(
-                    lambda piece: apply({"params": params}, piece)[0],
-                    images,
-                    self.piece(tokens=tokens(images, model.config)),
-                )
+                return in_pieces(take, images, self.piece(tokens=tokens(images, model.config)))
+
+        def embed_images(params: Any, images: Any) -> Float[Array, "b d"]:
+            def take(piece: Any) -> Any:
+                zimg, _, out = apply({"params": params}, piece)
+                return out["img/encoded"].astype(jnp.float32) if zimg is None else zimg
+
+            return run_images(take, images)
+
+        def layer_features(params: Any, images: Any, layer: Layer) -> Float[Array, "b n d"]:
+            def take(piece: Any) -> Any:
+                out = apply({"params": params}, piece, return_blocks=layer != "final")[2]
+                return features_of(out, layer)
+
+            return run_images(take, images)
 
         def embed_texts(params: Any, texts: Int[Array, "b length"]) -> Float[Array, "b d"]:
             with tracing():
@@ -119,6 +132,15 @@ class Program:
             key = functools.partial(program_key, task, model.config, model.execution, pixels)
             return QuickFunction(function, key, mesh.devices.flat[0], options)
 
+        @functools.cache
+        def features(layer: Layer) -> Any:
+            return jax.jit(
+                functools.partial(layer_features, layer=layer),
+                in_shardings=(params, self.batch_sharding),
+                out_shardings=everywhere,
+            )
+
+        self.features = features
         self.images = jit("images", embed_images, self.batch_sharding)
         self.texts = jit("texts", embed_texts, self.batch_sharding)
         self.logits = jit("logits", score, self.image_rows, self.label_rows)
@@ -161,6 +183,19 @@ class Program:
         d = self.model.config.embed_dim
         z = [jax.ShapeDtypeStruct((n, d), jnp.float32) for n in (images, labels)]
         return self.logits.lower(self.abstract_params(), *z)
+
+
+def features_of(out: dict[str, Any], layer: Layer) -> Float[Array, "b n d"]:
+    """Patches in float32 from what a tower returned beside its embedding with `return_blocks`.
+
+    Args:
+      out: of `SiglipModel`.
+      layer: see `config.check_layer`.
+    """
+    if layer == "final":
+        return out["img/encoded"].astype(jnp.float32)
+    blocks = (b["+mlp"] for name, b in out["img/encoder"].items() if name.startswith("block"))
+    return [out["img/with_posemb"], *blocks][layer].astype(jnp.float32)
 
 
 def in_pieces(function: Callable[[Any], jax.Array], examples: Any, size: int | None) -> jax.Array:

@@ -46,6 +46,7 @@ class Pipeline:
       threads: that prepare; default: `ThreadPoolExecutor`'s.
       memory: bytes of files to hold that are read and not yet decoded, by all feeds.
       meter: told how long each side waits.
+      of_images: what to run on images, as (params, images); the program's embedding unless given.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Pipeline:
         threads: int | None = None,
         memory: int = MEMORY // 2,
         meter: Meter | None = None,
+        of_images: Callable[[Any, Any], jax.Array] | None = None,
     ) -> None:
         self.batch_size, self.meter = batch_size, meter or Meter()
         self._program, self._params, self._what = program, params, what
         self._prepare, self._memory = prepare, memory
+        self._of_images = of_images or program.images
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()
@@ -156,8 +159,10 @@ class Pipeline:
         program, params = self._program, self._params
         place = functools.partial(put, sharding=program.batch_sharding)
         batch = jax.tree.map(place, batch)
-        if self._what == "images" or isinstance(program, ClassProgram):
+        if isinstance(program, ClassProgram):
             return (program.images(params, batch),)
+        if self._what == "images":
+            return (self._of_images(params, batch),)
         if self._what == "texts":
             return (program.texts(params, batch),)
         images, ids = batch

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from siglip_jax.classifier import Classifier
-from siglip_jax.config import NaFlexVision, Tower
+from siglip_jax.config import Layer, NaFlexVision, Tower, check_layer
 from siglip_jax.data.item import Item
 from siglip_jax.models import SiglipModel, check_patches
 from siglip_jax.models.inputs import check_images
@@ -149,14 +149,20 @@ class Scorer:
         config = self.model.config
         return Preparer(what, config, self.profile, self.tokenizer, memory=memory)
 
-    def pipeline(self, what: str, *, classes: bool = False, **options: Any) -> Pipeline:
+    def pipeline(
+        self, what: str, *, layer: Layer | None = None, classes: bool = False, **options: Any
+    ) -> Pipeline:
         """The pipeline that embeds items with this model; `options` as for `Pipeline`.
 
-        With `classes` its rows are what the classifier says of images.
+        With `layer` its rows are patches of images, as `features`; with `classes` what the
+        classifier says of images.
 
         Raises:
-          ValueError: for `classes` without a classifier.
+          ValueError: for a layer that there is not, and for `classes` without a classifier.
         """
+        if layer is not None:
+            layer = check_layer(layer, self.model.config)
+            options["of_images"] = self.program.features(layer)
         size = self.text_batch_size if what == "texts" else self.batch_size
         options = {"batch_size": size, "threads": self.workers, **options}
         program = self._class_program if classes else self.program
@@ -181,25 +187,23 @@ class Scorer:
         self,
         items: Iterable[Item],
         seen: Callable[[Prepared], None] = lambda item: None,
-        *,
-        classes: bool = False,
+        **options: Any,
     ) -> tuple[np.ndarray, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
 
         Args:
           items: read in a thread of their own.
           seen: called with each in order, prepared or in error.
-          classes: the classifier's logits (n, classes) in place of embeddings.
+          options: of `pipeline`.
         """
         rows = Rows()
-        prepare = self.preparer("images")
-        with self.pipeline("images", classes=classes, prepare=prepare) as pipeline:
+        with self.pipeline("images", prepare=self.preparer("images"), **options) as pipeline:
             try:
                 pipeline.embed(pipeline.read(items), rows, seen)
             except Unreadable as error:
                 raise error.__cause__ or error from None
             pipeline.drain()
-        return rows.embeddings(self.width(classes))[0], rows
+        return rows.embeddings(self.width(options.get("classes", False)))[0], rows
 
     def embed_images(self, images: Any, *, on_error: OnError | None = None) -> np.ndarray:
         """Embeddings (n, d) float32 of unit length.
@@ -215,6 +219,8 @@ class Scorer:
           ValueError: for an image that cannot be read, and for arrays of a wrong shape
             or dtype, channels first, or floats in another range, such as 0..1 or 0..255.
         """
+        self.model.config.needs("image", what="images")
+        self.model.config.needs_pool(what="embedding of an image")
         return self._of_images(images, on_error)
 
     def classify(self, images: Any, *, on_error: OnError | None = None) -> Scores:
@@ -242,12 +248,36 @@ class Scorer:
         logits = self._of_images(images, on_error, classes=True)
         return Scores(logits, found.labels, found.activation)
 
-    def _of_images(
-        self, images: Any, on_error: OnError | None, *, classes: bool = False
+    def features(
+        self, images: Any, layer: Layer = "final", *, on_error: OnError | None = None
     ) -> np.ndarray:
-        self.model.config.needs("image", what="images")
+        """Patches (n, patches, d) float32 as a layer of the image tower gives them.
+
+        What a vision language model takes: not of unit norm, and the only output of a tower
+        with `pool="none"`. A NaFlex image that has fewer patches than others is padded at the
+        end with rows that mean nothing.
+
+        Args:
+          images: as in `embed_images`.
+          layer: "final" for the patches after the final norm; else an index as into
+            `hidden_states` of transformers, before that norm: 0 before the first block, 1 after
+            it, -1 after the last, -2 after the last but one (LLaVA's `vision_feature_layer`).
+          on_error: as in `embed_images`.
+
+        Raises:
+          ValueError: for an image that cannot be read, arrays of a wrong shape, or a layer
+            that there is not.
+
+        >>> from siglip_jax import load
+        >>> scorer = load("siglip_emoji").scorer(tokenizer=False, batch_size=1)
+        >>> scorer.features(np.zeros((1, 32, 32, 3), np.uint8), layer=-2).shape
+        (1, 64, 192)
+        """
+        return self._of_images(images, on_error, layer=layer)
+
+    def _of_images(self, images: Any, on_error: OnError | None, **options: Any) -> np.ndarray:
         if isinstance(images, Patches):
-            return self._run_images(images, classes)
+            return self._run_images(images, **options)
         if isinstance(images, (np.ndarray, jax.Array)):
             images = np.asarray(cast(Any, images))
             if images.ndim != 4:
@@ -261,7 +291,7 @@ class Scorer:
                 check_images(images, vision)  # which are not Patches
             else:
                 check_ready(images, self.program.pixels, vision.res)
-            return self._run_images(images, classes)
+            return self._run_images(images, **options)
         if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
             raise ValueError(
                 f"expected a list of images or an array, got {type(images).__name__}; "
@@ -279,10 +309,8 @@ class Scorer:
                 raise error
             on_error(place, error)
 
-        z, rows = self.embed_items(
-            (Item(_name(image), image) for image in each), seen, classes=classes
-        )
-        every = np.full((len(rows.items), z.shape[1]), np.nan, np.float32)
+        z, rows = self.embed_items((Item(_name(image), image) for image in each), seen, **options)
+        every = np.full((len(rows.items), *z.shape[1:]), np.nan, np.float32)
         every[rows.good] = z
         return every
 
@@ -350,23 +378,23 @@ class Scorer:
                 ]
         return out
 
-    def _run_images(self, images: Any, classes: bool) -> np.ndarray:
+    def _run_images(self, images: Any, **options: Any) -> np.ndarray:
         if isinstance(images, Patches):
             vision = self.model.config.image_tower
             if not isinstance(vision, NaFlexVision):
                 raise ValueError("this model takes images of a fixed resolution, not Patches")
             check_patches(images, vision)
             check_ready_patches(images, self.program.pixels)
-        return self._run("images", images, classes)
+        return self._run("images", images, **options)
 
-    def _run(self, what: str, ready: Any, classes: bool = False) -> np.ndarray:
+    def _run(self, what: str, ready: Any, **options: Any) -> np.ndarray:
         """Rows (n, d) of arrays that are ready for the device."""
         rows = Rows()
-        with self.pipeline(what, classes=classes) as pipeline:
+        with self.pipeline(what, **options) as pipeline:
             for batch, count in batches(ready, pipeline.batch_size):
                 pipeline.submit(rows, batch, count)
             pipeline.drain()
-        return rows.embeddings(self.width(classes))[0]
+        return rows.embeddings(self.width(options.get("classes", False)))[0]
 
     def _ids(self, texts: Any) -> np.ndarray:
         if isinstance(texts, str):

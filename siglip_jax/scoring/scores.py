@@ -124,7 +124,7 @@ class Scores:
         values: Any = first if self.activation is None else probabilities(first, self.activation)
         form = "{} {:.4g}" if self.activation is None else "{} {:.1%}"
         return [
-            [form.format(self.labels[j], float(row[j])) for j in order]
+            [form.format(self.labels[int(j)], float(row[j])) for j in order]
             for row, order in zip(values, self.ranking(3), strict=False)
         ]
 

@@ -141,6 +141,11 @@ def open_embeddings(
             raise ValueError(f"{path} holds scores, not embeddings; run siglip-jax embed")
         if path.resolve() in {other.resolve() for other in paths[:number]}:
             raise ValueError(f"{path} is named twice")
+        if "layer" in manifest.job:
+            raise ValueError(
+                f"{path} holds patches of layer {manifest.job['layer']}, not embeddings; run "
+                "siglip-jax embed without --layer"
+            )
         _refuse_other_space(paths[0], manifests[0], path, manifest)
         entries = _entries(path)
         if len(entries) < manifest.source["shards"] and not unfinished:

@@ -71,10 +71,23 @@ def _within(name: str, value: float, limits: tuple[float, float]) -> Check:
 def check_images(scorer: Scorer) -> list[Check]:
     """Embeddings of the bundled pictures."""
     pictures = list(inputs.pictures().values())
+    if scorer.model.config.pool == "none":
+        return _check_patches(scorer, pictures)
     z = scorer.embed_images(pictures)
     # Another order gives every image other neighbours.
     turned = scorer.embed_images(pictures[::-1])[::-1]
     return _check_rows("pictures", z, turned)
+
+
+def _check_patches(scorer: Scorer, pictures: list[np.ndarray]) -> list[Check]:
+    z = scorer.features(pictures)
+    turned = scorer.features(pictures[::-1])[::-1]
+    finite, apart = bool(np.isfinite(z).all()), float(np.abs(z - turned).max())
+    limit = _TOGETHER * max(1.0, float(np.abs(z).max()))
+    return [
+        Check("patches: finite", finite, f"{z.shape[1]} patches an image, {z.shape[2]} wide"),
+        Check("patches: alone as in a batch", apart <= limit, f"within {apart:.1e}"),
+    ]
 
 
 def check_texts(scorer: Scorer) -> list[Check]:

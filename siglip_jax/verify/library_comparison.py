@@ -78,13 +78,12 @@ def _same_arrays(
 ) -> dict[str, Any]:
     theirs = library_outputs(folder, to, source.tower, inputs, per_layer=per_layer)
     largest = _differences(theirs, ours)
-    scale = _scale(ours)
     made = {
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES[to].values()},
         "inputs": inputs.described,
         "largest_difference": largest,
-        "largest_logit": scale if ours.logits is not None else None,
-        "agrees": all(v <= TOLERANCE * (scale if k == "logits" else 1) for k, v in largest.items()),
+        "largest_logit": _scale(ours.logits) if ours.logits is not None else None,
+        "agrees": all(v <= TOLERANCE * _scale(getattr(ours, k)) for k, v in largest.items()),
     }
     if per_layer:
         made["layers"] = list(_layers(theirs, ours, inputs))
@@ -187,10 +186,6 @@ def _differences(
     return made
 
 
-def _scale(ours: Outputs) -> float:
-    return max(1.0, float(np.abs(ours.logits).max())) if ours.logits is not None else 1.0
-
-
 def _layers(theirs: Outputs, ours: Outputs, inputs: TowerInputs) -> Iterator[dict[str, Any]]:
     used = getattr(inputs.images, "type", None)
     for (tower, layer), block in sorted(ours.blocks.items()):
@@ -204,6 +199,11 @@ def _layers(theirs: Outputs, ours: Outputs, inputs: TowerInputs) -> Iterator[dic
             "largest_difference": _largest(other, block),
             "largest_value": float(np.abs(block).max()),
         }
+
+
+def _scale(values: np.ndarray) -> float:
+    """What a difference is relative to: unit-norm rows to 1, logits and patches to the largest."""
+    return max(1.0, float(np.abs(values).max()))
 
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:

@@ -146,7 +146,9 @@ def run(
                 made.image, made.text = out.image_embeds.numpy(), out.text_embeds.numpy()
                 made.logits = out.logits_per_image.numpy()
             elif tower == "image":
-                made.image = _unit(model(**pixels).pooler_output.numpy())
+                out = model(**pixels)
+                pooled = out.pooler_output
+                made.image = _unit((out[0] if pooled is None else pooled).numpy())
             else:
                 made.text = _unit(model(input_ids=texts).pooler_output.numpy())
         elif to == "timm":
@@ -185,4 +187,7 @@ def _pixels(images: Any, to: str) -> Any:
 
 
 def _unit(z: np.ndarray) -> np.ndarray:
+    """Rows of norm 1; patches (n, patches, d), which have no embedding yet, as they are."""
+    if z.ndim == 3:
+        return z
     return z / np.linalg.norm(z, axis=1, keepdims=True)

@@ -27,7 +27,8 @@ class TowerInputs(NamedTuple):
 
 @dataclasses.dataclass
 class Outputs:
-    """Unit-norm rows, logits where there are both, and per (tower, layer) what a block gave."""
+    """Unit-norm rows (of a tower without pooling the patches), logits where there are both, and
+    per (tower, layer) what a block gave."""
 
     image: np.ndarray | None = None
     text: np.ndarray | None = None
@@ -122,7 +123,8 @@ def own_outputs(
                 return model.apply({"params": params}, *given, return_blocks=per_layer)
 
         *z, out = run(params, inputs.images if name == "image" else inputs.texts)
-        setattr(made, name, np.asarray(z[0 if name == "image" else 1]))
+        made_of = z[0 if name == "image" else 1]
+        setattr(made, name, np.asarray(out["img/encoded"] if made_of is None else made_of))
         if per_layer:
             blocks = out["img/encoder"] if name == "image" else out
             inside = "block" if name == "image" else "txt/block"

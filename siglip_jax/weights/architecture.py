@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping
 
 from siglip_jax.checkpoints import CHECKPOINTS
-from siglip_jax.config import NaFlexVision, Siglip, Size, Text, Vision
+from siglip_jax.config import NaFlexVision, Pool, Siglip, Size, Text, Vision
 from siglip_jax.errors import ModelError
 from siglip_jax.weights.layout import (
     IMAGE_ENCODER,
+    PREFIX,
     TEXT_ENCODER,
     is_scanned,
     only_tower,
@@ -25,7 +26,8 @@ def config_from_shapes(shapes: Mapping[str, tuple[int, ...]], *, res: int | None
 
     Only the tensors that state something are looked at; `load_params` compares
     all of them. Shapes of one tower make a configuration of that tower alone. A NaFlex model
-    gets big_vision's default canvas of 64 patches.
+    gets big_vision's default canvas of 64 patches, an image tower alone without a pooling head
+    `pool="none"`: whether its patches are averaged is not in the weights.
 
     Args:
       shapes: name to shape, names as `parameter_shapes` has them, either form.
@@ -66,11 +68,14 @@ def _vision(
     kernel = _shape(shapes, "img/embedding/kernel", (2, 4))
     posemb = _shape(shapes, "img/pos_embedding", (3,))
     size = _encoder_size(shapes, IMAGE_ENCODER)
+    headless = not any(name.startswith(f"{PREFIX['image']}/MAPHead_0/") for name in shapes)
+    # Beside a text tower a head that is missing is a fault of the file, to be named.
+    pool: Pool = "none" if headless and text is None else "map"
     if len(kernel) == 2:
         patch = _side(kernel[0] // 3, "img/embedding/kernel", kernel)
         if res is not None:
             raise ValueError(f"a NaFlex model takes any resolution; leave out res={res}")
-        return NaFlexVision(size=size, patch=patch, posemb_grid=posemb[0])
+        return NaFlexVision(size=size, patch=patch, posemb_grid=posemb[0], pool=pool)
     patch, grid = kernel[0], _side(posemb[1], "img/pos_embedding", posemb)
     if res is None:
         res = _released_resolution(size, patch, grid, text)
@@ -83,7 +88,7 @@ def _vision(
             res=least,
             res_to=most,
         )
-    return Vision(size=size, patch=patch, res=res)
+    return Vision(size=size, patch=patch, res=res, pool=pool)
 
 
 def _released_resolution(size: Size, patch: int, grid: int, text: Text | None) -> int:

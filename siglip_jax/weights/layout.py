@@ -140,11 +140,17 @@ def _image_tower(vision: Vision | NaFlexVision, scan: bool) -> Shapes:
     else:
         kernel = (patch, patch, 3, size.width)
         posemb = (1, vision.grid**2, size.width)
-    return {
+    shapes = {
         "embedding/kernel": kernel,
         "embedding/bias": (size.width,),
         "pos_embedding": posemb,
         **_nested("Transformer", _encoder(size, scan)),
+    }
+    return shapes | _map_head(size) if vision.pool == "map" else shapes
+
+
+def _map_head(size: Size) -> Shapes:
+    return {
         "MAPHead_0/probe": (1, 1, size.width),
         **_nested("MAPHead_0/MultiHeadDotProductAttention_0", _attention(size)),
         **_nested("MAPHead_0/LayerNorm_0", _norm(size)),

@@ -40,7 +40,7 @@ def test_json_has_all_that_was_measured(cli, model):
 
 def test_table_of_one_tower(cli, model):
     code, out, err = cli(
-        "bench", "--model", model, "--batch-size", "8", "--tower", "texts", "--scan", *QUICK
+        "bench", "--model", model, "--batch-size", "8", "--tower", "text", "--scan", *QUICK
     )
     assert (code, err) == (0, [])
     lines = out.splitlines()
@@ -52,7 +52,7 @@ def test_table_of_one_tower(cli, model):
 
 
 def test_an_attention_that_was_asked_for(cli, model):
-    options = ("--batch-size", "8", "--tower", "texts", "--attention", "xla", *QUICK)
+    options = ("--batch-size", "8", "--tower", "text", "--attention", "xla", *QUICK)
     code, out, _ = cli("bench", "--model", model, *options)
     assert (code, out.splitlines()[1]) == (0, "attention: xla")
 
@@ -60,7 +60,7 @@ def test_an_attention_that_was_asked_for(cli, model):
 def test_a_name_is_enough(cli, monkeypatch):
     seen = []
 
-    def stop(name):
+    def stop(name, **unused):
         seen.append(find(name).config)
         raise ValueError("far enough")
 

@@ -71,7 +71,7 @@ def test_options(cli, hf, tmp_path):
     with open_checkpoint(tmp_path / "l.npz", res=36) as source:
         assert "img/Transformer/encoderblock_0/LayerNorm_0/bias" in source.reader.shapes
     for tower in ("image", "text"):
-        code, out, _ = cli("convert", hf, tower, "--to", "siglip_jax", f"--{tower}-tower")
+        code, out, _ = cli("convert", hf, tower, "--to", "siglip_jax", "--tower", tower)
         assert code == 0
         with open_checkpoint(tmp_path / tower) as source:
             assert source.tower == tower

@@ -143,11 +143,11 @@ def test_shards_in_order_are_read(cli, hf):
         ("hf there --to timm", "there exists already; choose another name, or --force to replace"),
         ("hf hf --to timm --force", "hf is what is to be converted; choose another name"),
         ("hf no/x --to timm", "cannot write no/x: the folder no does not exist"),
-        ("hf x --to timm --text-tower", "timm has no format for the text tower alone"),
+        ("hf x --to timm --tower text", "timm has no format for the text tower alone"),
         ("hf x --to timm --scan", "timm stores each layer by itself; leave out --scan"),
         ("hf x --to timm --per-layer", "--per-layer is about --compare; give both"),
         ("hf x.npz --to npz --compare", "no other library reads the format npz; --compare is for"),
-        ("hf x --to timm --image-towr", "no option --image-towr; did you mean --image-tower?"),
+        ("hf x --to timm --towr image", "no option --towr; did you mean --tower?"),
         ("hf x --to transformers --vocabulary hf/config.json", "not a sentencepiece model"),
         (
             "x.npz x --to transformers",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tolerances import EMBEDDING
-from towers import case
+from towers import CASES, case, part
 
 from siglip_jax.config import ATTENTIONS, NaFlexVision
 from siglip_jax.models import SiglipModel
@@ -22,13 +22,26 @@ FLOAT32 = [name for name in ATTENTIONS if name != "cudnn"]
 
 
 def embed(tiny, **changes):
+    """What the towers give that there are: embeddings, or patches of one without pooling."""
     model = SiglipModel(tiny.config, dataclasses.replace(tiny.execution, **changes))
-    return jax.jit(model.apply)({"params": tiny.params}, tiny.images, tiny.texts)[:2]
+    zimg, ztxt, out = jax.jit(model.apply)({"params": tiny.params}, tiny.images, tiny.texts)
+    if tiny.config.pool == "none":
+        assert zimg is None
+        # Padding's rows mean nothing, and every implementation has its own.
+        return [out["img/encoded"][valid(tiny.images)]]
+    return [z for z in (zimg, ztxt) if z is not None]
+
+
+def valid(images):
+    return np.asarray(images.type) == 1 if isinstance(images, Patches) else ...
 
 
 def assert_same(ours, theirs):
+    assert len(ours) > 0
     for z, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(z, other, rtol=0, atol=EMBEDDING)
+        # Patches are not of unit norm: relative to the largest of them.
+        scale = max(1.0, float(np.abs(other).max()))
+        np.testing.assert_allclose(z, other, rtol=0, atol=EMBEDDING * scale)
 
 
 def stacked(params, tower, depth):
@@ -42,10 +55,14 @@ def stacked(params, tower, depth):
     return unflatten_dict(out, sep="/")
 
 
-@pytest.mark.parametrize("name", ["loop", "naflex"])
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [*(("loop", which) for which in CASES), *(("naflex", w) for w in ("whole", "gap", "none"))],
+)
 @pytest.mark.parametrize("implementation", FLOAT32)
-def test_attention_implementations_agree_on_models(name, implementation):
-    assert_same(embed(case(name), attention=implementation), embed(case(name), attention="einsum"))
+def test_attention_implementations_agree_on_models(name, which, implementation):
+    tiny = part(case(name), which)
+    assert_same(embed(tiny, attention=implementation), embed(tiny, attention="einsum"))
 
 
 @pytest.mark.parametrize("implementation", FLOAT32)
@@ -99,25 +116,56 @@ def test_auto_is_what_was_measured_on_the_device(kind, chosen, monkeypatch):
     assert traced("matmul") != traced("einsum")  # on every device
 
 
-def test_loop_equals_scan():
-    tiny = case("loop")
-    looped = embed(tiny)
-    depth = tiny.config.vision.size.depth
-    params = stacked(stacked(tiny.params, "img/Transformer", depth), "txt/Encoder_0", depth)
+@pytest.mark.parametrize("which", CASES)
+def test_loop_equals_scan(which):
+    tiny = part(case("loop"), which)
+    looped, params = embed(tiny), tiny.params
+    towers = {"image": "img/Transformer", "text": "txt/Encoder_0"}
+    sizes = {"image": tiny.config.vision, "text": tiny.config.text}
+    for tower in tiny.config.towers:
+        params = stacked(params, towers[tower], sizes[tower].size.depth)
     assert_same(embed(tiny._replace(params=params), scan_image=True, scan_text=True), looped)
 
 
-@pytest.mark.parametrize("name", ["loop", "scan_crop14", "naflex"])
-def test_remat_changes_no_gradient(name):
+@pytest.mark.parametrize("name", ["loop", "naflex"])
+def test_a_tower_alone_is_the_same_tower(name):
     tiny = case(name)
+    zimg, ztxt = embed(tiny)
+    assert_same(embed(part(tiny, "image")), [zimg])
+    assert_same(embed(part(tiny, "text")), [ztxt])
+
+
+@pytest.mark.parametrize("name", ["loop", "naflex"])
+def test_pooling_without_the_head(name):
+    """Written out with NumPy: the mean of the patches that whole models give."""
+    tiny = case(name)
+    model = SiglipModel(tiny.config, tiny.execution)
+    encoded = np.float64(model.apply({"params": tiny.params}, tiny.images)[2]["img/encoded"])
+    used = valid(tiny.images)
+    used = np.ones(encoded.shape[:2], bool) if used is ... else used
+    mean = (encoded * used[:, :, None]).sum(1) / used.sum(1)[:, None]
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    assert_same(embed(part(tiny, "gap")), [mean])
+    assert_same(embed(part(tiny, "none")), [encoded[valid(tiny.images)].astype(np.float32)])
+
+
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [(n, "whole") for n in ("loop", "scan_crop14", "naflex")] + [("loop", w) for w in CASES[1:]],
+)
+def test_remat_changes_no_gradient(name, which):
+    tiny = part(case(name), which)
 
     def gradient(remat):
         run = dataclasses.replace(tiny.execution, remat=remat)
         model = SiglipModel(tiny.config, run)
 
         def loss(params):
-            zimg, ztxt, _ = model.apply({"params": params}, tiny.images, tiny.texts)
-            return (zimg @ ztxt.T).sum()
+            zimg, ztxt, out = model.apply({"params": params}, tiny.images, tiny.texts)
+            if which == "whole":
+                return (zimg @ ztxt.T).sum()
+            z = zimg if zimg is not None else out["img/encoded"] if ztxt is None else ztxt
+            return (z * jnp.arange(z.shape[-1])).sum()
 
         return jax.jit(jax.grad(loss))(tiny.params)
 
@@ -185,33 +233,54 @@ def test_posemb_equals_scale_and_translate(shape):
     np.testing.assert_allclose(got, canvas[y[0], x[0]], rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("name", ["loop", "scan_crop14", "naflex"])
+@pytest.mark.parametrize("layer", ["final", 0, 1, 2, -1, -2])
+def test_features_are_what_the_blocks_return(name, layer):
+    tiny = case(name)
+    model = SiglipModel(tiny.config, tiny.execution)
+    _, _, out = model.apply({"params": tiny.params}, tiny.images, return_blocks=True)
+    depth = tiny.config.vision.size.depth
+    states = [out["img/with_posemb"]]
+    states += [out["img/encoder"][f"block{i:02d}"]["+mlp"] for i in range(depth)]
+    want = out["img/encoded"] if layer == "final" else states[layer]
+    scorer = Scorer(model, tiny.params, batch_size=2)
+    got = scorer.features(jax.tree.map(np.asarray, tiny.images), layer)
+    used = valid(tiny.images)
+    assert_same([got[used]], [np.float32(want)[used]])
+
+
 MESHES = {"1x1": (1, 1), "8x1": (8, 1), "4x2": (8, 2), "1x8": (8, 8)}
 
 
 @pytest.mark.parametrize("rules", [REPLICATED, FSDP], ids=["replicated", "fsdp"])
 @pytest.mark.parametrize("mesh", list(MESHES))
-@pytest.mark.parametrize("name", ["loop", "naflex"])
-def test_devices_and_sharded_weights_change_nothing(name, mesh, rules, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [("loop", "whole"), ("naflex", "whole"), *(("loop", which) for which in CASES[1:])],
+)
+def test_devices_and_sharded_weights_change_nothing(name, which, mesh, rules, monkeypatch):
     # Tiny parameters would all stay whole under the usual threshold.
     monkeypatch.setattr(sharding.fsdp_spec, "__defaults__", (1,))
     devices, labels = MESHES[mesh]
     if len(jax.devices()) < devices:
         pytest.skip(f"needs {devices} devices")
-    tiny = case(name)
-    model = SiglipModel(tiny.config, tiny.execution)
+    tiny = part(case(name), which)
+    model, towers = SiglipModel(tiny.config, tiny.execution), tiny.config.towers
     images = jax.tree.map(np.asarray, tiny.images)
-    texts = np.asarray(tiny.texts)
 
     def run(mesh, rules):
-        scorer = Scorer(model, tiny.params, mesh=mesh, rules=rules, batch_size=4)
-        zimg, ztxt = scorer.embed_images(images), scorer.embed_texts(texts)
-        return scorer, (zimg, ztxt, scorer.logits(zimg, ztxt))
+        scorer, z = Scorer(model, tiny.params, mesh=mesh, rules=rules, batch_size=4), []
+        if tiny.config.pool == "none":
+            return scorer, [scorer.features(images)]
+        z += [scorer.embed_images(images)] if "image" in towers else []
+        z += [scorer.embed_texts(np.asarray(tiny.texts))] if "text" in towers else []
+        return scorer, z + ([scorer.logits(*z)] if len(z) == 2 else [])
 
     scorer, many = run(make_mesh(jax.devices()[:devices], model=labels), rules)
     _, one = run(None, REPLICATED)
-    if rules is FSDP and scorer.mesh.shape["data"] > 1:
+    if rules is FSDP and scorer.mesh.shape["data"] > 1 and tiny.config.pool == "map":
         kernel = scorer.params["img"]["MAPHead_0"]["MlpBlock_0"]["Dense_1"]["kernel"]
         assert kernel.addressable_shards[0].data.size * scorer.mesh.shape["data"] == kernel.size
-    for z, other in zip(many[:2], one[:2], strict=True):
-        np.testing.assert_allclose(z, other, rtol=0, atol=EMBEDDING)
-    np.testing.assert_allclose(many[2], one[2], rtol=1e-6, atol=1e-6)
+    assert_same(many[:2], one[:2])
+    if which == "whole":
+        np.testing.assert_allclose(many[2], one[2], rtol=1e-6, atol=1e-6)

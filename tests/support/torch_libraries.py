@@ -52,6 +52,8 @@ def inputs(config, seed=0, n=3):
     rng = np.random.default_rng(seed)
     text, vision = config.text, config.vision
     texts = text and rng.integers(0, text.vocab_size, (n, text.length)).astype(np.int32)
+    if vision is None:
+        return None, texts
     if not config.naflex:
         return rng.uniform(-1, 1, (n, vision.res, vision.res, 3)).astype(np.float32), texts
     length = vision.posemb_grid**2

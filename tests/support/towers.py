@@ -1,5 +1,6 @@
 """Tiny two-tower models with big_vision's own outputs, for tests to load."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,3 +76,22 @@ def case(name: str, folder: Path = TOWERS) -> Case:
         texts=jnp.asarray(golden["text"]),
         golden=golden,
     )
+
+
+# Parts of a model that are models themselves: see `part`.
+CASES = ("whole", "image", "text", "gap", "none")
+
+
+def part(tiny: Case, which: str) -> Case:
+    """A case as it is, or one tower of it: the image tower also without its head."""
+    if which == "whole":
+        return tiny
+    tower = "text" if which == "text" else "image"
+    prefix = "txt" if tower == "text" else "img"
+    config, params = tiny.config.only(tower), {prefix: dict(tiny.params[prefix])}
+    if which in ("gap", "none"):
+        vision: Any = dataclasses.replace(config.image_tower, pool=which)
+        config = dataclasses.replace(config, vision=vision)
+        del params["img"]["MAPHead_0"]
+    given = {"images": None} if tower == "text" else {"texts": None}
+    return tiny._replace(config=config, params=params, **given)

@@ -16,10 +16,10 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.allocator import keep_freed_memory
-from siglip_jax.cli.options.checkpoint import architecture_of
+from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture_of
 from siglip_jax.cli.options.model import available_mesh, positive
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
-from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Siglip, Tower
+from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Tower
 
 if TYPE_CHECKING:
     from siglip_jax.bench import TowerSpeed
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="batch sizes to measure (default: 1 and 32)",
     )
-    parser.add_argument("--tower", choices=_TOWERS, help="tower to measure (default: both)")
+    add_tower_arguments(parser)
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -84,8 +84,8 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = architecture_of(args.model)
-    towers = _towers(args, config)
+    config = architecture_of(args.model, like=args.architecture, tower=args.tower)
+    towers: list[TowerTask] = [task for task, tower in _TOWERS.items() if tower in config.towers]
     keep_freed_memory()
     mesh = available_mesh()
 
@@ -136,14 +136,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(facts, dtype, speeds)
     return 0
-
-
-def _towers(args: argparse.Namespace, config: Siglip) -> list["TowerTask"]:
-    """What is to be measured: the tower that is asked for, else all that there are."""
-    if args.tower:
-        config.needs(_TOWERS[args.tower], what=args.tower, name=args.model)
-        return [args.tower]
-    return [task for task, tower in _TOWERS.items() if tower in config.towers]
 
 
 def _check_batches(sizes: list[int], devices: int) -> None:

@@ -34,6 +34,7 @@ from siglip_jax.cli.options.checkpoint import (
     architecture,
     open_named,
 )
+from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.cli.progress import Bar
@@ -64,15 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="dtype of what is written (default: as in SRC)",
     )
-    tower = parser.add_mutually_exclusive_group()
-    for name in ("image", "text"):
-        tower.add_argument(
-            f"--{name}-tower",
-            action="store_const",
-            dest="tower",
-            const=name,
-            help=f"the {name} tower alone",
-        )
     parser.add_argument(
         "--no-classifier",
         action="store_false",
@@ -87,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         form.add_argument(f"--{name}", action="store_const", dest="scan", const=scan, help=help)
     add_checkpoint_arguments(parser)
     add_base_argument(parser)
+    for tower in ("image", "text"):
+        add_former(parser, f"--{tower}-tower", "--tower", dest="tower", nargs=0, const=tower)
     parser.add_argument(
         "--pad", type=int, choices=(0, 1), help="id that pads texts: 1 as SigLIP, 0 as SigLIP 2"
     )
@@ -127,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         from siglip_jax.verify.library_comparison import require_library
 
         require_library(args.to)
-    with open_named(args.source, architecture(args), args.res, args.base) as source:
+    with open_named(args.source, architecture(args), args.res, args.tower, args.base) as source:
         return _dry_run(args, source) if args.dry_run else _convert(args, source)
 
 
@@ -328,7 +322,8 @@ def _gelu(
             effect = exact_gelu_effect(written, args.to, exact) if known else None
             added["written_gelu"] = {"exact_in": list(exact), "largest_difference": effect}
             notes.append(_written_note(args.to, exact, effect))
-        if left := tuple(tower for tower in stock if tower not in exact):
+        left: "tuple[Tower, ...]" = tuple(tower for tower in stock if tower not in exact)
+        if left:
             known = args.compare or record.parameters <= _TINY
             effect = exact_gelu_effect(written, args.to, left) if known else None
             added["stock_gelu"] = {"exact_in": list(left), "largest_difference": effect}

@@ -54,15 +54,15 @@ def run(args: argparse.Namespace) -> int:
 def _open(args: argparse.Namespace) -> "tuple[OpenCheckpoint, OpenCheckpoint]":
     config = architecture(args)
     try:
-        a = open_named(args.a, config, args.res)
+        a = open_named(args.a, config, args.res, args.tower)
     except ValueError as error:
         try:
-            b = open_named(args.b, config, args.res)
+            b = open_named(args.b, config, args.res, args.tower)
         except ValueError:
             raise error from None
         return _open_like(args.a, b, error), b
     try:
-        return a, open_named(args.b, config, args.res)
+        return a, open_named(args.b, config, args.res, args.tower)
     except ValueError as error:
         return a, _open_like(args.b, a, error)
 

@@ -95,7 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--antialias", choices=("on", "off"), help="antialias of a bilinear resize")
     for option in ("activation", "image-activation", "text-activation"):
         _add_choice(group, "activation", option)
-    parser.set_defaults(res=None, dtype="float32", attention="auto", fsdp=False)
+    parser.set_defaults(
+        res=None, dtype="float32", attention="auto", fsdp=False, architecture=None, tower=None
+    )
 
 
 def _add_choice(group: Any, key: str, option: str | None = None) -> None:

@@ -4,10 +4,12 @@ A file FILE.npz holds `zimg` (images, d) and `images` (their paths), or `ztxt` (
 d) and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have unit norm;
 a logit is exp(t) times the dot product of two, plus b (both in the file, unless the
 model is one tower alone). An image that cannot be read is reported and left out, and
-the exit code is 2.
+the exit code is 2. With --layer the patches of each image, (patches, d), are stored as
+`features`, in a file or a job, in the place of its embedding.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out photos.npz
   siglip-jax embed --texts "a dog" "a cat" --model siglip2_b16_256 --out texts.npz
+  siglip-jax embed photos/ --model paligemma/ --layer final --out patches.npz
 
 Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a list,
 .csv, .tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It
@@ -47,6 +49,7 @@ from siglip_jax.cli.options.model import (
 )
 from siglip_jax.cli.options.program import add_program_argument, saved_program
 from siglip_jax.cli.output import add_json_argument
+from siglip_jax.config import check_image_output
 
 NAME = "embed"
 HELP = "embed images or texts, a few into a file or millions into a folder"
@@ -86,13 +89,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "float16"),
         help="type of the embeddings in a folder (default: float32)",
     )
+    parser.add_argument(
+        "--layer",
+        type=_layer,
+        metavar="LAYER",
+        help="patches of each image as this layer gives them, in place of embeddings: final "
+        "(after the last norm), or an index as into hidden_states, such as -2",
+    )
     add_json_argument(parser, "how the job ended")
     add_job_arguments(parser)
     add_model_arguments(parser)
     add_program_argument(parser)
 
 
+def _layer(text: str) -> int | str:
+    try:
+        return text if text == "final" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected final or an index, got {text!r}") from None
+
+
 def run(args: argparse.Namespace) -> int:
+    if args.layer is not None and args.program is not None:
+        raise ValueError("--program computes embeddings; leave it out, or --layer")
     given = [name for name in ("sources", "images", "texts", "texts_file") if getattr(args, name)]
     if len(given) != 1:
         raise ValueError("give one of SOURCE, --texts and --texts-file")
@@ -128,6 +147,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         what=what,
         format=args.format or "parquet",
         store=args.store or "float32",
+        layer=args.layer,
     )
     if args.texts or args.texts_file:
         source = TextStrings(texts, shard_size(args))
@@ -166,11 +186,15 @@ def _into_file(args: argparse.Namespace) -> int:
     images = args.sources or args.images
     files = image_files(images) if images else []
     texts = _texts(args)
+    if texts and args.layer is not None:
+        raise ValueError("--layer is for images; leave it out")
     program = saved_program(args)
     model = load_model(
         args, images=bool(files), texts=bool(texts), execution=program and program.execution
     )
     sizes = batch_sizes(args, len(files), len(texts)) | (program.batch_sizes if program else {})
+    if files:
+        check_image_output(args.layer, model.config, model.name)
     scorer = model.scorer(tokenizer=bool(texts), **sizes)
     if program:
         program.start(scorer)
@@ -181,7 +205,8 @@ def _into_file(args: argparse.Namespace) -> int:
     if files:
         from siglip_jax.cli.embedding import embed_files
 
-        arrays["zimg"], good, errors = embed_files(scorer, files)
+        name = "zimg" if args.layer is None else "features"
+        arrays[name], good, errors = embed_files(scorer, files, layer=args.layer)
         if not good:  # each is reported already
             return 2
         arrays["images"] = good

@@ -24,7 +24,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.options.checkpoint import architecture_of
+from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture_of
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
@@ -47,6 +47,7 @@ EACH = 128  # items a chip, by default
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="name, file or folder of a model")
+    add_tower_arguments(parser)
     parser.add_argument(
         "--on", required=True, metavar="SLICE", help="TPU slice, such as v5e:4x4, or local"
     )
@@ -156,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, name: str) -> Siglip:
-    config = architecture_of(name)
+    config = architecture_of(name, like=args.architecture, tower=args.tower)
     return config.at_resolution(args.res) if args.res else config
 
 

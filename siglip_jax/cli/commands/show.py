@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config, describe_fine_tune
-from siglip_jax.cli.options.checkpoint import open_named
+from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture_of, open_named
 from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.errors import ModelError
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 
 NAME = "show"
 HELP = "show one checkpoint, by name or from a file"
-USAGE = "%(prog)s MODEL [--tree] [--json]"
+USAGE = "%(prog)s MODEL [--tower TOWER] [--tree] [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, file or folder of a model")
+    add_tower_arguments(parser)
     parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
     add_base_argument(parser)
     add_json_argument(parser, "the same")
 
 
 def run(args: argparse.Namespace) -> int:
-    facts, tree = _facts(args.model, args.base)
+    facts, tree = _facts(args)
     if args.tree:
         facts["tree"] = tree
     if args.json:
@@ -51,20 +52,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(model: str, base: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+def _facts(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     from siglip_jax.weights.layout import parameter_shapes
 
-    if base is None and (checkpoint := _released(model)) is not None:
+    model, whole = args.model, args.tower is None and args.base is None
+    if whole and (checkpoint := _released(model)) is not None:
         shapes = parameter_shapes(checkpoint.config)
         return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
-    if base is None and not Path(model).exists() and (tune := find_fine_tune(model)):
+    if whole and not Path(model).exists() and (tune := find_fine_tune(model)):
         shapes = parameter_shapes(tune.config)
         return describe_fine_tune(tune), {name: str(shape) for name, shape in shapes.items()}
-    opened, unstated = _open(model, base)
+    opened, unstated = _open(args)
     with opened:
         reader, config = opened.reader, opened.config
     headers = reader.shapes
     facts: dict[str, Any] = {"path": reader.path, "format": opened.format}
+    if opened.prefix:
+        facts["behind"] = f"{opened.prefix}, of {len(opened.dropped)} other tensors"
     facts["parameters"] = sum(math.prod(header.shape) for header in headers.values())
     facts["bytes"] = sum(header.nbytes for header in headers.values())
     facts["dtypes"] = ", ".join(sorted({str(header.dtype) for header in headers.values()}))
@@ -94,15 +98,16 @@ def _released(model: str) -> checkpoints.Checkpoint | None:
         return None  # a path, a bundled model, a repository; else the error that offers near names
 
 
-def _open(model: str, base: str | None) -> tuple["OpenCheckpoint", str | None]:
+def _open(args: argparse.Namespace) -> tuple["OpenCheckpoint", str | None]:
     """What `siglip_jax.load` reads, and the resolutions that it may be of, if it does not say."""
+    like = None if args.architecture is None else architecture_of(args.architecture)
     try:
-        return open_named(model, base=base), None
+        return open_named(args.model, like, tower=args.tower, base=args.base), None
     except ModelError as error:
         if error.needs != "res":
             raise
         res, most = error.values["res"], error.values["res_to"]
-    return open_named(model, res=res), f"not stated: {res} to {most}"
+    return open_named(args.model, res=res, tower=args.tower), f"not stated: {res} to {most}"
 
 
 def _text(value: Any) -> str:

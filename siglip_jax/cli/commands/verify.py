@@ -17,6 +17,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from siglip_jax.cli.options.checkpoint import add_tower_arguments
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import load_model
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", nargs="?", metavar="IMAGES", help="folder of the images of published numbers"
     )
     add_former(parser, "--pictures", "IMAGES, without an option,", metavar="FOLDER", default=None)
+    add_tower_arguments(parser)
     parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
     add_json_argument(parser)
     # Published numbers bring their own profile; everything is checked in float32.

@@ -3,23 +3,31 @@ any format, a repository of the hub."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.progress import Bar
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
 
 if TYPE_CHECKING:
     from siglip_jax.converters import OpenCheckpoint
 
 
-def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+def add_tower_arguments(parser: Any) -> None:
+    """What of a checkpoint is meant, and what its files may leave out."""
     parser.add_argument(
         "--architecture",
         metavar="LIKE",
         help="checkpoint of the same architecture, for weights that do not say theirs",
     )
+    parser.add_argument(
+        "--tower", choices=("image", "text"), help="read this tower alone (default: all there is)"
+    )
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    add_tower_arguments(parser)
     parser.add_argument(
         "--res",
         type=positive,
@@ -32,9 +40,11 @@ def open_named(
     name: str,
     config: Siglip | None = None,
     res: int | None = None,
+    tower: Tower | None = None,
     base: str | None = None,
 ) -> "OpenCheckpoint":
-    """The checkpoint `name`, open; downloaded if need be. `base`: of a PEFT adapter.
+    """The checkpoint `name`, or one tower of it, open; downloaded if need be. `base`: of a PEFT
+    adapter.
 
     Raises:
       ValueError: if there is none of that name, or it is no SigLIP or does not say enough.
@@ -42,21 +52,32 @@ def open_named(
     from siglip_jax.model_files import open_model
 
     with Bar("downloading", unit="bytes") as bar:
-        return open_model(name, config=config, res=res, base=base, progress=bar.update)
+        return open_model(name, config=config, res=res, tower=tower, base=base, progress=bar.update)
 
 
-def architecture_of(name: str, res: int | None = None) -> Siglip:
+def architecture_of(
+    name: str,
+    res: int | None = None,
+    *,
+    like: str | None = None,
+    tower: Tower | None = None,
+) -> Siglip:
     """The architecture of the model `name`; a released one's files are not asked for.
 
     Args:
       res: image side in pixels, if files do not say it.
+      like: a model of the same architecture, if files do not say theirs.
+      tower: the only one that is meant.
     """
     if not Path(name).expanduser().exists():
         try:
-            return checkpoints.find(name).config
+            known = checkpoints.find(name).config
         except ValueError:
             pass  # a bundled model, a repository; else the error that offers near names
-    with open_named(name, res=res) as opened:
+        else:
+            return known.only(tower)
+    config = None if like is None else architecture_of(like)
+    with open_named(name, config, res, tower) as opened:
         return opened.config
 
 
@@ -65,4 +86,6 @@ def architecture(args: argparse.Namespace) -> Siglip | None:
     if args.architecture is None:
         return None
     config = architecture_of(args.architecture, args.res)
-    return config if args.res is None else config.at_resolution(args.res)
+    if args.res is None or config.vision is None:
+        return config
+    return config.at_resolution(args.res)

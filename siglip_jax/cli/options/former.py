@@ -19,8 +19,10 @@ class FormerOption(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        print(f"siglip-jax: {option_string} is called {self._now} now", file=sys.stderr)
-        setattr(namespace, self.dest, values)
+        value = self.const if self.nargs == 0 else values
+        now = self._now if self.const is None else f"{self._now} {self.const}"
+        print(f"siglip-jax: {option_string} is called {now} now", file=sys.stderr)
+        setattr(namespace, self.dest, value)
 
 
 def add_former(parser: Any, former: str, now: str, **options: Any) -> None:

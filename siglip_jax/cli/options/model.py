@@ -46,6 +46,8 @@ def add_base_argument(parser: "argparse._ActionsContainer") -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    from siglip_jax.cli.options.checkpoint import add_tower_arguments
+
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -54,6 +56,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "bundled model of emoji)",
     )
     add_base_argument(group)
+    add_tower_arguments(group)
     group.add_argument(
         "--profile",
         type=profile_name,
@@ -180,6 +183,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
     """What `args` name, opened once; `load_model` closes it."""
     if "opened" in args:
         return args.opened
+    from siglip_jax.cli.options.checkpoint import architecture_of
     from siglip_jax.cli.progress import Bar
     from siglip_jax.model_files import open_model
 
@@ -193,7 +197,9 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
     with Bar("downloading", unit="bytes") as bar:
         args.opened = open_model(
             args.model,
+            config=None if args.architecture is None else architecture_of(args.architecture),
             res=args.res,
+            tower=args.tower,
             vocabulary=args.vocabulary,
             base=args.base,
             progress=bar.update,
