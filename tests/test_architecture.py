@@ -95,6 +95,7 @@ MODULES = {
     "models.activations": Row("where activations lie on a mesh", jax=True),
     "models.layers": Row("dense layers and embeddings, of int8 weights too", jax=True),
     "models.transformer": Row("the block that all towers share", "config", jax=True),
+    "models.trained": Row("parameters that are trained are float32", "weights.tree", jax=True),
     "models.vision": Row("image tower of a fixed resolution", "config", jax=True),
     "models.naflex": Row("image tower for any aspect ratio", "config preprocessing", jax=True),
     "models.text": Row("text tower", "config", jax=True),

@@ -72,7 +72,8 @@ def resample_posemb(
     """The position embedding, resized to each image's own grid, at its patches.
 
     Equals `jax.image.scale_and_translate(method="bilinear", antialias=True)` to
-    (max y + 1, max x + 1) followed by a gather, which is what big_vision does.
+    (max y + 1, max x + 1) followed by a gather, which is what big_vision does. float32,
+    whatever the table is stored in.
     """
     grid, _, d = posemb.shape
 
@@ -88,7 +89,7 @@ def resample_posemb(
     both = both.reshape(*yidx.shape, grid * grid)
     table = posemb.reshape(grid * grid, d)
     resampled = jnp.matmul(both, table.astype(both.dtype), precision=jax.lax.Precision.HIGHEST)
-    return resampled.astype(posemb.dtype)
+    return resampled
 
 
 class NaFlexVisionTower(nn.Module):
@@ -117,7 +118,8 @@ class NaFlexVisionTower(nn.Module):
             (config.posemb_grid, config.posemb_grid, d),
             jnp.dtype(run.dtype),
         )
-        x = out["with_posemb"] = x + resample_posemb(posemb, image.yidx, image.xidx)
+        resampled = resample_posemb(posemb, image.yidx, image.xidx)
+        x = out["with_posemb"] = x + resampled.astype(jnp.result_type(x, posemb))
         valid = image.type == 1
         # big_vision: padding neither looks nor is looked at.
         x, out["encoder"] = Encoder(

@@ -59,6 +59,20 @@ def test_a_written_folder_loads_unchanged(tmp_path, name):
     agree(theirs(model, tiny.images, tiny.texts), expected(tiny))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_in_half_precision_means_what_float32_makes_of_it(tmp_path, name, dtype):
+    tiny, folder = case(name), tmp_path / "hf"
+    convert(tiny.path, folder, to="transformers", config=tiny.config, pad=1, dtype=dtype)
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+    ours = siglip_jax.load(folder, profile=custom_profile(tiny.config, 1, "transformers"))
+    assert {leaf.dtype.name for leaf in flatten(ours.params).values()} == {dtype}
+    images, texts = inputs(tiny.config)
+    scorer = ours.scorer(tokenizer=False, batch_size=4)
+    z = scorer.embed_images(images), scorer.embed_texts(texts)
+    agree(theirs(model, images, texts), (*z, scorer.logits(*z)))
+
+
 @pytest.mark.parametrize("name", ["loop", "naflex"])
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_a_written_tower_loads_unchanged(tmp_path, name, tower):
