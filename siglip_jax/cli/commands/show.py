@@ -8,13 +8,17 @@ big_vision's names: of a released name as the model has them, of files as stored
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config
-from siglip_jax.cli.options.checkpoint import open_named
+from siglip_jax.cli.options.checkpoint import (
+    add_checkpoint_arguments,
+    architecture,
+    open_named,
+    released,
+)
 from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.config import Siglip
 from siglip_jax.errors import ModelError
 
 if TYPE_CHECKING:
@@ -22,17 +26,18 @@ if TYPE_CHECKING:
 
 NAME = "show"
 HELP = "show one checkpoint, by name or from a file"
-USAGE = "%(prog)s MODEL [--tree] [--json]"
+USAGE = "%(prog)s MODEL [--architecture LIKE] [--res PX] [--tree] [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, file or folder of a model")
+    add_checkpoint_arguments(parser)
     parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
     add_json_argument(parser, "the same")
 
 
 def run(args: argparse.Namespace) -> int:
-    facts, tree = _facts(args.model)
+    facts, tree = _facts(args)
     if args.tree:
         facts["tree"] = tree
     if args.json:
@@ -48,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _facts(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     from siglip_jax.weights.layout import parameter_shapes
 
-    if (checkpoint := _released(model)) is not None:
+    if (checkpoint := released(args.model)) is not None:
         shapes = parameter_shapes(checkpoint.config)
         return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
-    opened, unstated = _open(model)
+    opened, unstated = _open(args.model, architecture(args), args.res)
     with opened:
         reader, config = opened.reader, opened.config
     headers = reader.shapes
@@ -71,27 +76,17 @@ def _facts(model: str) -> tuple[dict[str, Any], dict[str, str]]:
     return facts, tree
 
 
-def _released(model: str) -> checkpoints.Checkpoint | None:
-    """The row of a released checkpoint that is meant by its name, not by its files."""
-    from siglip_jax.fetch import is_path
-
-    if is_path(Path(model).expanduser()):
-        return None
-    try:
-        return checkpoints.find(model)
-    except ValueError:
-        return None  # a path, a bundled model, a repository; else the error that offers near names
-
-
-def _open(model: str) -> tuple["OpenCheckpoint", str | None]:
+def _open(
+    model: str, config: Siglip | None, res: int | None
+) -> tuple["OpenCheckpoint", str | None]:
     """What `siglip_jax.load` reads, and the resolutions that it may be of, if it does not say."""
     try:
-        return open_named(model), None
+        return open_named(model, config, res), None
     except ModelError as error:
         if error.needs != "res":
             raise
         res, most = error.values["res"], error.values["res_to"]
-    return open_named(model, res=res), f"not stated: {res} to {most}"
+    return open_named(model, config, res), f"not stated: {res} to {most}"
 
 
 def _text(value: Any) -> str:

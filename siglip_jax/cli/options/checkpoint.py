@@ -40,18 +40,27 @@ def open_named(name: str, config: Siglip | None = None, res: int | None = None) 
         return open_model(name, config=config, res=res, progress=bar.update)
 
 
-def architecture_of(name: str, res: int | None = None) -> Siglip:
+def released(name: str) -> checkpoints.Checkpoint | None:
+    """The row of a released checkpoint that is meant by its name, not by its files."""
+    from siglip_jax.fetch import is_path
+
+    if is_path(Path(name).expanduser()):
+        return None
+    try:
+        return checkpoints.find(name)
+    except ValueError:
+        return None  # a path, a bundled model, a repository; else the error that offers near names
+
+
+def architecture_of(name: str, res: int | None = None, config: Siglip | None = None) -> Siglip:
     """The architecture of the model `name`; a released one's files are not asked for.
 
     Args:
-      res: image side in pixels, if files do not say it.
+      res, config: image side in pixels and architecture, if files do not say it.
     """
-    if not Path(name).expanduser().exists():
-        try:
-            return checkpoints.find(name).config
-        except ValueError:
-            pass  # a bundled model, a repository; else the error that offers near names
-    with open_named(name, res=res) as opened:
+    if row := released(name):
+        return row.config
+    with open_named(name, config=config, res=res) as opened:
         return opened.config
 
 
