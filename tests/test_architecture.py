@@ -204,6 +204,8 @@ MODULES = {
     "doctor.wrong_inputs": Row("what a tower is fed then", "config preprocessing"),
     "doctor.wrong_towers": Row("towers run the wrong way",
                                "config models preprocessing scoring.batches", jax=True),
+    "doctor.rounding": Row("how far a right pipeline in another precision is off",
+                           "models weights.int8", jax=True),
     "doctor.search": Row("which setting is wrong, and how much it matters",
                          "config models preprocessing scoring verify", jax=True),
     "doctor.embeddings_file": Row("another pipeline's embeddings", "config verify.inputs"),

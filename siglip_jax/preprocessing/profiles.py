@@ -40,7 +40,7 @@ from siglip_jax.messages import choose
 Decode = Literal["fastdct", "pillow", "draft"]
 Resize = Literal["tf_bilinear", "tf_antialias", "pil_bicubic", "torch_bicubic", "torch_bilinear"]
 Lower = Literal["ascii", "unicode", "none"]
-Clean = Literal["none", "delete_punctuation", "canonicalize"]
+Clean = Literal["none", "delete_punctuation", "canonicalize", "whitespace"]
 ProfileName = Literal["big_vision", "transformers", "open_clip"]
 PROFILES: tuple[str, ...] = get_args(ProfileName)
 
@@ -128,7 +128,8 @@ class TextProfile:
       eos: id that ends every text and stays when a long text is cut.
       lower: "ascii" lower-cases A to Z only.
       clean: "delete_punctuation" is transformers' SigLIP tokenizer,
-        "canonicalize" open_clip's cleaning; see `preprocessing.text`.
+        "canonicalize" open_clip's cleaning of SigLIP, "whitespace" the default of its
+        tokenizers, which keeps punctuation; see `preprocessing.text`.
     """
 
     vocabulary: str | None
