@@ -9,6 +9,8 @@ small matmul, instead of on a 64x64 canvas from which patches are gathered.
 # jax and flax annotate their functions in part.
 # pyright: reportUnknownMemberType=false
 
+import warnings
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,16 @@ from siglip_jax.models.transformer import Encoder, Intermediates, MapHead
 from siglip_jax.preprocessing.naflex import Patches
 
 
-def check_patches(patches: Patches, config: NaFlexVision) -> Patches:
+def check_patches(patches: Patches, config: NaFlexVision, *, bounded: bool = True) -> Patches:
     """Returns `patches` if a model can take them; meant for host arrays.
+
+    Args:
+      bounded: whether a coordinate outside `config.canvas` is an error, because big_vision
+        would silently give NaN for it; else a warning: it is computed as transformers does.
 
     Raises:
       ValueError: if shapes disagree, an image has no patch at all, or a
-        coordinate lies outside `config.canvas`, for which big_vision would
-        silently give NaN.
+        coordinate is negative or outside the canvas.
 
     >>> from siglip_jax.config import SIZES
     >>> config = NaFlexVision(size=SIZES["B"], patch=16)
@@ -58,12 +63,32 @@ def check_patches(patches: Patches, config: NaFlexVision) -> Patches:
         outside = (index < 0) | (index >= config.canvas)
         if outside.any():
             image, position = np.argwhere(outside)[0]
-            raise ValueError(
-                f"image {image} has a patch at {side} {index[image, position]}, but the model "
-                f"takes at most {config.canvas} patches a side; crop the image, use fewer patches, "
-                "or raise NaFlexVision.canvas"
-            )
+            found = int(index[image, position])
+            what = f"image {image} has a patch at {side} {found}"
+            _beyond(what, config, bounded=bounded or found < 0)
     return patches
+
+
+def check_grid(patches: Patches, config: NaFlexVision, *, bounded: bool = True) -> Patches:
+    """Returns the `patches` of one image, if they lie on the canvas; see `check_patches`."""
+    for index, sides in ((patches.yidx, "rows"), (patches.xidx, "columns")):
+        if (count := int(np.max(index)) + 1) > config.canvas:
+            _beyond(f"it has {count} {sides} of patches", config, bounded=bounded)
+    return patches
+
+
+def _beyond(what: str, config: NaFlexVision, *, bounded: bool) -> None:
+    if bounded:
+        raise ValueError(
+            f"{what}, but the model takes at most {config.canvas} patches a side; crop the image, "
+            "use fewer patches, or prepare it as transformers does (profile='transformers'), "
+            "which has no such limit"
+        )
+    warnings.warn(
+        f"an image has more than {config.canvas} patches a side: its position embedding is "
+        "computed as transformers does; big_vision, which the model was trained with, has none",
+        stacklevel=4,
+    )
 
 
 def resample_posemb(

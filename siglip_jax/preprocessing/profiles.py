@@ -83,6 +83,11 @@ class ImageProfile:
     exif: bool = False
     max_pixels: int = 89_478_485
 
+    @property
+    def bounded(self) -> bool:
+        """Whether NaFlex grids end at 64 patches a side: in big_vision, and nowhere else."""
+        return self.resize == "tf_antialias"
+
     def __post_init__(self) -> None:
         choose("ImageProfile: decode", self.decode, get_args(Decode))
         choose("ImageProfile: resize", self.resize, get_args(Resize))

@@ -270,7 +270,8 @@ class Scorer:
             vision = self.model.config.image_tower
             if not isinstance(vision, NaFlexVision):
                 raise ValueError("this model takes images of a fixed resolution, not Patches")
-            check_patches(images, vision)
+            bounded = self.profile is None or self.profile.image.bounded
+            check_patches(images, vision, bounded=bounded)
         return self._run("images", images)
 
     def _run(self, what: str, ready: Any) -> np.ndarray:
