@@ -8,6 +8,7 @@ from table 1 of arXiv 2502.14786, and for SigLIP B/16 i18n from arXiv
 
 import dataclasses
 import functools
+import re
 from typing import Literal
 
 from siglip_jax.config import SIZES, NaFlexVision, Siglip, Text, Vision
@@ -36,6 +37,7 @@ class Vocabulary:
     hub: tuple[str, str]
 
 
+_LEAST = 3  # letters that the beginning of a name has, to be one
 _STORAGE = "https://storage.googleapis.com"
 VOCABULARIES: dict[str, Vocabulary] = {
     "c4_en": Vocabulary(
@@ -319,11 +321,29 @@ def find(name: str) -> Checkpoint:
     key = key.replace("gs://", f"{_STORAGE}/").removesuffix("/")
     if checkpoint := _index().get(key):
         return checkpoint
-    # Say each checkpoint once, in the spelling closest to what was typed.
-    offers: dict[str, str] = {}
-    for alias in suggestions(key, _index(), 8):
-        offers.setdefault(_index()[alias].name, alias)
-    spelled = {a.lower(): a for c in CHECKPOINTS for a in (c.name, *c.aliases, c.file, c.url)}
-    hint = ", ".join(spelled[alias] for alias in list(offers.values())[:3])
+    hint = ", ".join(near_names(key))
     hint = f"did you mean {hint}?" if hint else "`siglip-jax list` shows all names"
     raise ValueError(f"no released checkpoint is called {name!r}; {hint}")
+
+
+def near_names(name: str, count: int = 3) -> list[str]:
+    """Names of released checkpoints that begin with `name`; if none does, those most like it.
+
+    Each checkpoint once, in the spelling closest to what was typed.
+
+    >>> near_names("SigLIP 2"), near_names("siglip_b16_225", 1)
+    (['siglip2_b32_256', 'siglip2_b16_224', 'siglip2_b16_256'], ['siglip_b16_224'])
+    """
+    beginning = _letters(name)
+    near = [alias for alias in _index() if _letters(alias).startswith(beginning)]
+    if len(beginning) < _LEAST or not near:
+        near = suggestions(name, _index(), 8)
+    offers: dict[str, str] = {}
+    for alias in near:
+        offers.setdefault(_index()[alias].name, alias)
+    spelled = {a.lower(): a for c in CHECKPOINTS for a in (c.name, *c.aliases, c.file, c.url)}
+    return [spelled[alias] for alias in list(offers.values())[:count]]
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -309,7 +309,7 @@ def check_image_output(layer: Layer | None, config: Siglip, name: str) -> None:
 Attention = Literal["auto", "matmul", "xla", "cudnn", "einsum"]
 ATTENTIONS: tuple[str, ...] = ("auto", "matmul", "xla", "cudnn", "einsum")
 DTYPES: tuple[str, ...] = ("float32", "bfloat16")
-WEIGHTS: tuple[str, ...] = (*DTYPES, "int8")
+WEIGHTS: tuple[str, ...] = (*DTYPES, "float16", "int8")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -323,9 +323,10 @@ class Execution:
       text_dtype: the same for the text tower. big_vision has no such setting, so
         the default is float32 whatever `dtype` is.
       weights: how weights are stored: "float32", "bfloat16" (activations between blocks
-        are bfloat16 then too, where `dtype` is), or "int8" with a scale for every
-        output channel (`weights.int8`); default: as stored. The
-        temperature and the bias are never made coarser. int8 is for scoring only.
+        are bfloat16 then too, where `dtype` is), "float16", or "int8" with a scale for
+        every output channel (`weights.int8`); default: as stored. What is stored in less
+        than `dtype` is raised to it where it is used. The temperature and the bias are
+        never made coarser. int8 is for scoring only, float16 is trained only if said here.
       scan_image, scan_text: one scanned block with a leading depth axis instead
         of a Python loop; compiles faster, and the parameter tree has that axis.
       remat: recompute blocks in the backward pass (a name from

@@ -9,22 +9,18 @@ plain https.
 
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
+from siglip_jax.download import Progress, check_cached, download
 from siglip_jax.fine_tunes import FINE_TUNES, FineTune, find_fine_tune
-from siglip_jax.messages import reason, suggestions
+from siglip_jax.messages import did_you_mean, reason, suggestions
 
 # Models that come with the package, in the format of `siglip_jax.save`.
 BUNDLED = {"siglip_emoji": Path(__file__).parent / "emoji"}
-
-# Bytes so far and bytes in all (0 if unknown).
-Progress = Callable[[int, int], None]
-
 
 # From the names of a repository's files to those that a model needs.
 Needed = Callable[[Iterable[str]], list[str]]
@@ -62,22 +58,56 @@ def fetch_model(
       ValueError: if it is neither a path nor a name (near ones are offered), or cannot
         be had.
     """
+    if there := _files(name, needed, revision):
+        return there
+    row = _row(os.fspath(name))
+    return Files(fetch_weights(row, progress), row)
+
+
+def _files(name: str | os.PathLike[str], needed: Needed, revision: str | None) -> Files | None:
+    """Where a name leads to that is not, or not only, that of a released checkpoint's file."""
     path, text = Path(name).expanduser(), os.fspath(name)
     if is_path(path):
-        return Files(path, None)
+        return Files(snapshot(path, revision), None)
     if text in BUNDLED:
         return Files(BUNDLED[text], None)
     if tune := find_fine_tune(text):
         return Files(_fine_tune(tune, needed, revision), None, tune.name)
-    if folder := _repository(text, needed, revision):
-        return Files(folder, None)
-    row = _row(text)
-    return Files(fetch_weights(row, progress), row)
+    folder = _repository(text, needed, revision)
+    return None if folder is None else Files(folder, None)
 
 
 def is_path(path: Path) -> bool:
     """Whether there is a file or folder, or a tensorstore checkpoint of that common name."""
     return path.exists() or path.with_name(f"{path.name}-LAST").is_file()
+
+
+def snapshot(path: Path, revision: str | None = None) -> Path:
+    """Of a repository's folder in the cache of huggingface_hub the files; else `path` itself.
+
+    Args:
+      path: such as `models--google--siglip2-base-patch16-224`, with `refs` and `snapshots`.
+      revision: a branch, tag or commit; default: the main branch, or the only one there is.
+
+    Raises:
+      ValueError: if it has no such revision, or several and no main branch.
+    """
+    if not (path / "snapshots").is_dir() or not path.name.startswith("models--"):
+        return path
+    there = sorted(entry.name for entry in (path / "snapshots").iterdir() if entry.is_dir())
+    wanted = revision or "main"
+    try:
+        commit = (path / "refs" / wanted).read_text("utf-8").strip()
+    except OSError:
+        only = there[0] if revision is None and len(there) == 1 else None
+        commit = next((name for name in there if name.startswith(wanted)), only)
+    if commit not in there:
+        known = ", ".join(there) or "nothing"
+        raise ValueError(
+            f"{path} is a repository in the hub's cache without the files of {wanted!r}; "
+            f"its snapshots holds {known}"
+        )
+    return path / "snapshots" / commit
 
 
 def _repository(name: str, needed: Needed, revision: str | None) -> Path | None:
@@ -87,7 +117,11 @@ def _repository(name: str, needed: Needed, revision: str | None) -> Path | None:
     try:
         row = checkpoints.find(name)
     except ValueError:
-        return fetch_repository(name, needed, revision)
+        try:
+            return fetch_repository(name, needed, revision)
+        except ValueError as error:
+            near = [other for other in checkpoints.near_names(name) if is_repository(other)]
+            raise ValueError(f"{error}{did_you_mean(name, near)}") from error
     if revision is None and (home() / row.file).is_file():
         return None
     try:
@@ -119,9 +153,9 @@ def _row(name: str) -> Checkpoint:
 
             # Say what lies near it instead.
             open_big_vision(Path(name).expanduser()).close()
-        tunes = [*BUNDLED, *(tune.name for tune in FINE_TUNES)]
-        names = [*tunes, *(row.name for row in checkpoints.CHECKPOINTS)]
-        if set((near := suggestions(name, names))[:1]) & set(tunes):
+        own = [*BUNDLED, *(tune.name for tune in FINE_TUNES)]
+        names = [*own, *checkpoints.near_names(name)]
+        if set(near := suggestions(name, names)) & set(own):
             raise ValueError(f"no model is called {name!r}; did you mean {near[0]}?") from None
         raise
 
@@ -187,16 +221,73 @@ def offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
+class Fetched(NamedTuple):
+    """A file that a model needs, on this machine.
+
+    Attributes:
+      what: such as "the weight file of siglip_b16_224".
+      digest: that it was found to have, as the server or the hub's cache states it; None
+        where none is stated, or the file was here and none was kept.
+    """
+
+    what: str
+    path: Path
+    digest: str | None
+
+
+class _Wanted(NamedTuple):
+    """A file of a release: its name in `home()`, and (repository, file) on the hub."""
+
+    what: str
+    file: str
+    hub: tuple[str, str] | None
+    url: str
+
+    @property
+    def target(self) -> Path:
+        return home() / self.file
+
+    def here(self) -> Path | None:
+        """Where it is on this machine, if it is."""
+        if self.target.is_file():
+            return self.target
+        if self.hub is not None:
+            import huggingface_hub
+
+            cached = huggingface_hub.try_to_load_from_cache(*self.hub)
+            return Path(cached) if isinstance(cached, str) else None
+        return None
+
+
+def _weights(checkpoint: Checkpoint) -> _Wanted:
+    hub = (checkpoint.hub_npz, checkpoint.file) if checkpoint.hub_npz else None
+    what = f"the weight file of {checkpoint.name}"
+    return _Wanted(what, checkpoint.file, hub, checkpoint.url)
+
+
+def _vocabulary(vocabulary: Vocabulary) -> _Wanted:
+    what = f"the vocabulary {vocabulary.name}"
+    return _Wanted(what, f"{vocabulary.name}.model", vocabulary.hub, vocabulary.url)
+
+
 def fetch_weights(checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
     """The big_vision file of a released checkpoint, downloaded if need be.
 
     Raises:
       ValueError: if it is not on this machine and cannot be downloaded; the
-        message names the file to fetch and where to put it.
+        message names the file to fetch and where to put it, and the vocabulary too if
+        that is not here either.
     """
-    hub = (checkpoint.hub_npz, checkpoint.file) if checkpoint.hub_npz else None
-    what = f"the weight file of {checkpoint.name}"
-    return _cached_file(what, checkpoint.file, hub, checkpoint.url, progress)
+    return _fetched_weights(checkpoint, progress).path
+
+
+def _fetched_weights(checkpoint: Checkpoint, progress: Progress | None) -> Fetched:
+    wanted, vocabulary = _weights(checkpoint), _vocabulary(checkpoint.vocabulary)
+    try:
+        return _fetched(wanted, progress)
+    except OSError as error:
+        lacking = [wanted, vocabulary] if vocabulary.here() is None else [wanted]
+        raise _cannot_find(lacking, error, checkpoint.name) from error
 
 
 def fetch_vocabulary(vocabulary: Vocabulary) -> Path:
@@ -205,73 +296,85 @@ def fetch_vocabulary(vocabulary: Vocabulary) -> Path:
     Raises:
       ValueError: as `fetch_weights`.
     """
-    what = f"the vocabulary {vocabulary.name}"
-    return _cached_file(what, f"{vocabulary.name}.model", vocabulary.hub, vocabulary.url, None)
+    return _fetched_vocabulary(vocabulary).path
 
 
-def _cached_file(
-    what: str, file: str, hub: tuple[str, str] | None, url: str, progress: Progress | None
-) -> Path:
-    target = home() / file
-    if target.is_file():
-        return target
-    failures = []
-    if hub is not None:
-        try:
-            return _from_hub(*hub)
-        except Exception as error:  # huggingface_hub raises a dozen unrelated types
-            failures.append(reason(error))
+def _fetched_vocabulary(vocabulary: Vocabulary) -> Fetched:
+    wanted = _vocabulary(vocabulary)
     try:
-        return _from_storage(url, target, progress)
+        return _fetched(wanted)
     except OSError as error:
-        failures.append(reason(error))
-    raise ValueError(
-        f"cannot find {what} on this machine, nor download it ({failures[-1]}); "
-        f"fetch {url} and put it at {target}"
+        raise _cannot_find([wanted], error) from error
+
+
+def fetch_files(
+    name: str,
+    needed: Needed,
+    *,
+    revision: str | None = None,
+    progress: Progress | None = None,
+) -> list[Fetched]:
+    """Brings all files of a model here: weights, configuration, vocabulary; checks digests.
+
+    Args:
+      name, needed, revision: as for `fetch_model`.
+      progress: of a download: called with bytes so far and in all.
+
+    Raises:
+      ValueError: as `fetch_model`; or if a file is not what its digest says.
+
+    >>> [file.what for file in fetch_files("siglip_emoji", sorted)][-3:]
+    ['siglip_emoji.npz', 'siglip_jax.json', 'tokenizer.model']
+    """
+    if files := _files(name, needed, revision):
+        there = files.path
+        names = [] if there.is_file() else [entry.name for entry in there.iterdir()]
+        paths = [there / one for one in needed(names)] if names else [there]
+        found = [Fetched(path.name, path, None) for path in paths]
+    else:
+        row = _row(name)
+        # The vocabulary last: of both, if they lack, tells the error about the weights.
+        found = [_fetched_weights(row, progress), _fetched_vocabulary(row.vocabulary)]
+    return [_checked(file) for file in found]
+
+
+def _checked(file: Fetched) -> Fetched:
+    try:
+        return file._replace(digest=file.digest or check_cached(file.path))
+    except OSError as error:
+        raise ValueError(f"{file.path} is damaged: {reason(error)}; fetch it again") from error
+
+
+def _cannot_find(lacking: Sequence[_Wanted], error: OSError, name: str = "") -> ValueError:
+    them = "them" if len(lacking) > 1 else "it"
+    steps = ", and ".join(f"{one.url} and put it at {one.target}" for one in lacking)
+    there = f" (`siglip-jax fetch {name}` does so where there is a network)" if name else ""
+    return ValueError(
+        f"cannot find {' and '.join(one.what for one in lacking)} on this machine, nor download "
+        f"{them} ({reason(error)}); fetch {steps}{there}"
     )
 
 
-def _from_hub(repository: str, file: str) -> Path:
+def _fetched(wanted: _Wanted, progress: Progress | None = None) -> Fetched:
+    """The file, downloaded if need be. Raises an OSError if it cannot be had."""
+    if here := wanted.here():
+        return Fetched(wanted.what, here, None)
+    if wanted.hub is not None and not offline():
+        try:
+            return _from_hub(wanted.what, *wanted.hub)
+        except Exception:  # huggingface_hub raises a dozen unrelated types
+            pass  # big_vision's own storage may have it; else that says what is wrong
+    if offline():
+        raise OSError("HF_HUB_OFFLINE is set")
+    digest = download(wanted.url, wanted.target, progress)
+    return Fetched(wanted.what, wanted.target, digest)
+
+
+def _from_hub(what: str, repository: str, file: str) -> Fetched:
     import huggingface_hub
 
-    cached = huggingface_hub.try_to_load_from_cache(repository, file)
-    if isinstance(cached, str):
-        return Path(cached)
     # hf_hub_download tries for half a minute where there is no network; this, once.
     url = huggingface_hub.hf_hub_url(repository, file)
     huggingface_hub.get_hf_file_metadata(url, timeout=10)
-    return Path(huggingface_hub.hf_hub_download(repository, file))
-
-
-def _from_storage(url: str, target: Path, progress: Progress | None) -> Path:
-    if offline():
-        raise OSError("HF_HUB_OFFLINE is set")
-    # Here, because they double the start-up of --help.
-    import http.client
-    import urllib.request
-
-    from siglip_jax.weights.staging import staged
-
-    try:
-        with urllib.request.urlopen(url, timeout=20) as response:
-            total = int(response.headers.get("Content-Length") or 0)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if total and total > (free := shutil.disk_usage(target.parent).free):
-                raise OSError(f"{total:,} bytes do not fit on the disk, {free:,} are free")
-            with staged(target) as partial:
-                _copy(response, partial, total, progress)
-    except http.client.HTTPException as error:
-        raise OSError(f"the download failed: {type(error).__name__} {error}") from error
-    return target
-
-
-def _copy(response: BinaryIO, partial: Path, total: int, progress: Progress | None) -> None:
-    done = 0
-    with partial.open("wb") as out:
-        while block := response.read(1 << 20):
-            out.write(block)
-            done += len(block)
-            if progress is not None:
-                progress(done, total)
-    if total and done != total:
-        raise OSError(f"the download ended after {done:,} of {total:,} bytes")
+    path = Path(huggingface_hub.hf_hub_download(repository, file))
+    return Fetched(what, path, check_cached(path))

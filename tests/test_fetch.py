@@ -47,7 +47,8 @@ class Network:
         self.asked.append(f"hub {repository} {file}")
         return self.on_hub[repository, file]
 
-    def open(self, url, timeout):
+    def open(self, request, timeout):
+        url = request.full_url
         self.asked.append(url)
         if url not in self.stored:
             raise urllib.error.URLError(OSError(-2, "Name or service not known"))
@@ -95,7 +96,7 @@ def test_then_the_hub(home, network, tmp_path):
 def test_then_the_storage(home, network):
     network.stored[SIGLIP2.url] = Response(b"weights", 7)
     assert fetch_weights(SIGLIP2) == home / SIGLIP2.file
-    assert network.asked[1:] == ["hub", SIGLIP2.url]
+    assert network.asked[-2:] == ["hub", SIGLIP2.url]
     assert (home / SIGLIP2.file).read_bytes() == b"weights"
 
 
@@ -112,7 +113,7 @@ def test_a_download_has_another_name_until_it_is_whole(home, network):
 
     def progress(done, total):
         seen.append((done, total))
-        assert SIGLIP.file not in files(home) and len(files(home)) == 1
+        assert SIGLIP.file not in files(home) and all(name[0] == "." for name in files(home))
 
     umask = os.umask(0o022)
     try:
@@ -166,43 +167,47 @@ def test_a_file_that_does_not_fit_is_not_begun(home, network, monkeypatch):
     assert files(home) == []
 
 
+WEIGHTS = "the weight file of siglip_b16_224", SIGLIP.url, SIGLIP.file
+C4_EN = "the vocabulary c4_en", VOCABULARIES["c4_en"].url, "c4_en.model"
+MC4 = "the vocabulary mc4", VOCABULARIES["mc4"].url, "mc4.model"
+
+
 @pytest.mark.parametrize(
-    ("find_it", "what", "url", "file"),
+    ("find_it", "lacking", "there", "hint"),
     [
-        (lambda: fetch_weights(SIGLIP), "weight file of siglip_b16_224", SIGLIP.url, SIGLIP.file),
-        (
-            lambda: fetch_weights(SIGLIP2),
-            "weight file of siglip2_b16_256",
-            SIGLIP2.url,
-            SIGLIP2.file,
-        ),
-        (
-            lambda: fetch_vocabulary(VOCABULARIES["mc4"]),
-            "vocabulary mc4",
-            VOCABULARIES["mc4"].url,
-            "mc4.model",
-        ),
+        (lambda: fetch_weights(SIGLIP), [WEIGHTS, C4_EN], [], "siglip_b16_224"),
+        (lambda: fetch_weights(SIGLIP), [WEIGHTS], ["c4_en.model"], "siglip_b16_224"),
+        (lambda: fetch_vocabulary(VOCABULARIES["mc4"]), [MC4], [], ""),
     ],
 )
-def test_without_a_network_one_line_says_what_to_fetch(home, network, find_it, what, url, file):
+def test_without_a_network_one_line_says_all_there_is_to_fetch(
+    home, network, find_it, lacking, there, hint
+):
+    home.mkdir()
+    for name in there:
+        (home / name).touch()
     with pytest.raises(ValueError, match="cannot find") as error:
         find_it()
+    what = " and ".join(name for name, _, _ in lacking)
+    steps = ", and ".join(f"{url} and put it at {home / file}" for _, url, file in lacking)
+    hint = f" (`siglip-jax fetch {hint}` does so where there is a network)" if hint else ""
+    them = "them" if len(lacking) > 1 else "it"
     assert str(error.value) == (
-        f"cannot find the {what} on this machine, nor download it (Name or service not known); "
-        f"fetch {url} and put it at {home / file}"
+        f"cannot find {what} on this machine, nor download {them} (Name or service not known); "
+        f"fetch {steps}{hint}"
     )
     # And that is where it is found.
-    home.mkdir()
-    (home / file).touch()
-    assert find_it() == home / file
+    file = home / lacking[0][2]
+    file.touch()
+    assert find_it() == file
 
 
 @pytest.mark.parametrize("value", ["1", "true", "ON"])
 def test_offline_means_offline(home, network, monkeypatch, value):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    with pytest.raises(ValueError, match=r"nor download it \(HF_HUB_OFFLINE is set\); fetch http"):
+    with pytest.raises(ValueError, match=r"nor download them \(HF_HUB_OFFLINE is set\); fetch h"):
         fetch_weights(SIGLIP)
-    assert network.asked == []
+    assert all(line.startswith("cache ") for line in network.asked)
 
 
 def test_not_found_is_not_no_network(home, network, monkeypatch):
@@ -230,3 +235,49 @@ def test_a_home_that_cannot_be_made(monkeypatch, network, tmp_path):
     network.stored[SIGLIP.url] = Response(b"weights", 7)
     with pytest.raises(ValueError, match=r"\(Not a directory\); fetch "):
         fetch_weights(SIGLIP)
+
+
+def cached_repository(folder, *commits, main=None):
+    """A repository as huggingface_hub's cache has it; each snapshot holds a file `a`."""
+    for commit in commits:
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "snapshots" / commit / "a").touch()
+    (folder / "refs").mkdir(parents=True)
+    if main:
+        (folder / "refs" / "main").write_text(main)
+    return folder
+
+
+def test_a_folder_of_the_hubs_cache_is_its_main_snapshot(tmp_path):
+    folder = cached_repository(tmp_path / "models--me--mine", "01ab", "23cd", main="23cd")
+    there = folder / "snapshots"
+    assert fetch.snapshot(folder) == there / "23cd"
+    assert fetch.snapshot(folder, "01ab") == fetch.snapshot(folder, "01") == there / "01ab"
+    assert fetch.fetch_model(folder, list).path == there / "23cd"
+    with pytest.raises(ValueError, match=r"without the files of 'v2'; its snapshots holds 01ab, 2"):
+        fetch.snapshot(folder, "v2")
+    assert fetch.snapshot(there) == there  # any other folder is itself
+
+
+def test_without_a_main_branch_there_must_be_one_snapshot(tmp_path):
+    one = cached_repository(tmp_path / "models--me--one", "01ab")
+    assert fetch.snapshot(one).name == "01ab"
+    two = cached_repository(tmp_path / "models--me--two", "01ab", "23cd")
+    with pytest.raises(ValueError, match="without the files of 'main'; its snapshots holds 01ab"):
+        fetch.snapshot(two)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("google/siglip2-base-patch16-225", "google/siglip2-base-patch16-224"),
+        ("google/siglip2", "google/siglip2-base-patch32-256"),
+        ("me/mine", None),
+    ],
+)
+def test_a_repository_that_is_not_here_may_be_misspelled(monkeypatch, tmp_path, name, near):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set") as error:
+        fetch.fetch_model(name, list)
+    assert str(error.value).endswith(f"; did you mean {near}?" if near else "is set)")

@@ -25,6 +25,7 @@ def plain(
             {
                 **found._asdict(),
                 "best": _plain_candidate(found.best),
+                "rounding": found.rounding and found.rounding.name,
                 "ties": [dict(setting) for setting in found.ties],
                 "nearest": [_plain_candidate(candidate) for candidate in found.nearest],
             }
@@ -51,18 +52,27 @@ def print_diagnosis(found: "Diagnosis", doctor: "Doctor", name: str) -> None:
     if min(found.norms) < 0.99 or max(found.norms) > 1.01:
         low, high = found.norms
         print(f"  their rows have norms of {low:.4g} to {high:.4g}, not 1; normalize them")
-    if found.verdict == "same":
+    if found.verdict in ("same", "rounded"):
         return
-    words = {"explained": "explained by", "partly": "explained in part by"}
-    if found.verdict in words:
+    words = {
+        "explained": "explained by",
+        "rows": "explained, but for the rows below, by",
+        "partly": "explained in part by",
+    }
+    if found.verdict in words and found.best.setting:
         wrong = ", ".join(
             f"{key} {value} (should be {getattr(right, key)})" for key, value in found.best.setting
         )
-        print(f"  {words[found.verdict]} {wrong}; {found.best.distance:.2g} is left")
+        print(
+            f"  {words[found.verdict]} {wrong}; {found.best.distance:.2g} is left{_rounding(found)}"
+        )
         for setting in found.ties:
             print(f"  as good: {_spoken(setting)}")
-    else:
+    elif found.verdict != "rows":
         print("  no setting and no two settings explain it")
+    if found.misfits:
+        rows = _rows(found)
+        print(f"  these rows do not fit, and no setting or two explain them: {rows}")
     rows = [(_spoken(c.setting), f"{c.distance:.2g}") for c in found.nearest]
     print(aligned([("NEAREST THAT WERE TRIED", "DISTANCE"), *rows], "lr", "  "))
 
@@ -70,7 +80,27 @@ def print_diagnosis(found: "Diagnosis", doctor: "Doctor", name: str) -> None:
 def _difference(found: "Diagnosis", name: str) -> str:
     if found.verdict == "same":
         return f"the embeddings of {name} (distance {found.distance:.2g})"
+    if found.verdict == "rounded" or (found.verdict == "rows" and not found.best.setting):
+        but = f" but for {len(found.misfits)} of the rows" if found.misfits else ""
+        return f"the embeddings of {name}{but} (distance {found.distance:.2g}{_rounding(found)})"
     return f"{found.distance:.2g} a row away from {name} (root mean square, unit-norm rows)"
+
+
+def _rounding(found: "Diagnosis") -> str:
+    """What the distance that is left is, in words; nothing where no rounding is like it."""
+    if found.rounding is None:
+        return ""
+    name, distance, _ = found.rounding
+    what = "resized images to grey levels" if name == "grey levels" else name
+    return f", within the rounding of {what}, which moves rows by {distance:.2g}"
+
+
+def _rows(found: "Diagnosis") -> str:
+    """The images or texts that do not fit, as the bundled inputs call them."""
+    from siglip_jax.verify.inputs import TEXTS, pictures
+
+    names = list(pictures()) if found.tower == "image" else [repr(text[:30]) for text in TEXTS]
+    return ", ".join(f"{index + 1} ({names[index]})" for index in found.misfits)
 
 
 def print_effects(effects: "list[Effect]", doctor: "Doctor") -> None:

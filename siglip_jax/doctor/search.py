@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from siglip_jax.config import Tower, Vision
+from siglip_jax.doctor.rounding import Rounding, roundings
 from siglip_jax.doctor.settings import (
     Changes,
     ImageSettings,
@@ -38,6 +39,7 @@ SAME = 1e-5
 _GAIN = 2.0
 _EXPLAINED = 0.1  # of the distance may be left, which rounding to bfloat16 can need
 _SHOWN = 5
+_MOST = 2 / 3  # of the rows must fit for a verdict by rows
 
 
 class Effect(NamedTuple):
@@ -61,9 +63,12 @@ class Diagnosis(NamedTuple):
     """What was found for one tower.
 
     Attributes:
-      verdict: "same", "explained", "partly" or "unexplained".
+      verdict: "same"; "rounded", the same but for `rounding`; "explained"; "rows",
+        explained but for `misfits`; "partly" or "unexplained".
       distance: root mean square distance of their rows from the model's own.
       best: the setting that explains them best with fewest settings; empty if none does.
+      rounding: what the rest is, if it is as far and as even as that precision makes it.
+      misfits: indices of the rows that do not fit, if most do.
       ties: other settings with as many settings that explain them as well.
       nearest: the nearest settings that were tried, best first.
       norms: smallest and largest length of their rows before they were normalised.
@@ -73,6 +78,8 @@ class Diagnosis(NamedTuple):
     verdict: str
     distance: float
     best: Candidate
+    rounding: Rounding | None
+    misfits: tuple[int, ...]
     ties: tuple[Changes, ...]
     nearest: tuple[Candidate, ...]
     norms: tuple[float, float]
@@ -113,6 +120,7 @@ class Doctor:
         self._texts: dict[Any, list[list[int]]] = {}
         self._rows: dict[Settings, np.ndarray] = {}
         self._text_rows: dict[Any, np.ndarray] = {}
+        self._roundings: dict[str, list[Rounding]] = {}
         self.tokenizer = None
         if tokenizer is not None and model.config.text is not None:
             # It must not clean or cut: that is what settings do here.
@@ -203,6 +211,11 @@ class Doctor:
             if best.distance <= SAME:
                 break
         start = self._distance(self.right[tower], theirs)
+        rounding = misfits = None
+        if start > SAME and best.distance > SAME:
+            rounding = self._rounding(tower, self._apart(apply(base, best.setting), theirs))
+            if rounding is None:
+                best, rounding, misfits = self._by_rows(tower, base, found, best, theirs)
         ties = [
             c.setting
             for c in found
@@ -212,6 +225,10 @@ class Doctor:
         ]
         if start <= SAME:
             verdict = "same"
+        elif misfits:
+            verdict = "rows"
+        elif rounding is not None:
+            verdict = "explained" if known + best.setting else "rounded"
         elif best.distance <= max(SAME, _EXPLAINED * start):
             verdict = "explained"
         else:
@@ -222,19 +239,76 @@ class Doctor:
             verdict=verdict,
             distance=start,
             best=Candidate(known + best.setting, best.distance),
+            rounding=rounding,
+            misfits=misfits or (),
             ties=tuple(known + setting for setting in ties),
             nearest=tuple(Candidate(known + c.setting, c.distance) for c in nearest),
             norms=(float(norm.min()), float(norm.max())),
         )
 
-    def _embed_texts(self, settings: TextSettings) -> np.ndarray:
+    def _rounding(self, tower: str, rows: np.ndarray) -> Rounding | None:
+        """The precision that explains rows so far from the right ones, the likeliest of several."""
+        if tower not in self._roundings:
+            right = self.right[tower]
+
+            def embed(towers: Towers, **grey: int) -> np.ndarray:
+                if isinstance(right, ImageSettings):
+                    return towers.images(self._pictures, right, **grey)
+                return towers.texts(self._text_inputs(right), right.activation)
+
+            levels = tower == "image" and right.resize != "tf_antialias"
+            self._roundings[tower] = roundings(
+                self.towers.model, self.towers.params, embed, grey=levels
+            )
+        explaining = [each for each in self._roundings[tower] if each.explains(rows)]
+        return min(explaining, key=lambda each: each.unlikeness(rows), default=None)
+
+    def _by_rows(
+        self,
+        tower: str,
+        base: Settings,
+        found: list[Candidate],
+        best: Candidate,
+        theirs: np.ndarray,
+    ) -> tuple[Candidate, Rounding | None, tuple[int, ...] | None]:
+        """The setting that most rows fit, what rounds these, and the rows that do not fit.
+
+        `best` alone, if two thirds of the rows fit no setting.
+        """
+        far = [self._apart(apply(base, each.setting), theirs) for each in found]
+        # Exactly first; of several the one with fewest settings comes first in `found`.
+        fits = [(rows <= SAME).sum() for rows in far]
+        if max(fits) >= _MOST * len(theirs):
+            i = int(np.argmax(fits))
+            return found[i], None, tuple(np.flatnonzero(far[i] > SAME).tolist())
+        # Rounded, the rows of the right setting lie close together and the others far off.
+        many = math.ceil(_MOST * len(theirs))
+        i, least = 0, np.inf
+        for j, rows in enumerate(far):
+            if (spread := float(np.sort(rows)[many - 1])) * _GAIN < least:
+                i, least = j, spread
+        nearest = np.sort(far[i])[:many]
+        off = far[i] > 3 * np.sqrt(np.square(nearest).mean())
+        rounding = self._rounding(tower, far[i][~off]) if off.any() else None
+        if rounding is None:
+            return best, None, None
+        return found[i], rounding, tuple(np.flatnonzero(off).tolist())
+
+    def _apart(self, settings: Settings, theirs: np.ndarray) -> np.ndarray:
+        """How far each row is from that of these settings."""
+        return np.linalg.norm(self.embed(settings) - theirs, axis=1)
+
+    def _text_inputs(self, settings: TextSettings) -> TextInputs:
         if self.tokenizer is None:
             raise ValueError("texts cannot be embedded without a vocabulary; name a file")
         cleaning = (settings.lower, settings.punctuation)
         if cleaning not in self._texts:
             self._texts[cleaning] = tokens(self.tokenizer, inputs.TEXTS, settings)
         eos, length = self.profile.text.eos, self.config.text_tower.length
-        rows = text_inputs(self._texts[cleaning], settings, length, eos)
+        return text_inputs(self._texts[cleaning], settings, length, eos)
+
+    def _embed_texts(self, settings: TextSettings) -> np.ndarray:
+        rows = self._text_inputs(settings)
         # Most settings change a few texts; the other rows are known already.
         keys = [
             (settings.activation, *(part[i].tobytes() for part in rows))

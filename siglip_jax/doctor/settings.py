@@ -30,11 +30,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "padding": ("max_length", "longest", "left"),
     "eos": ("sticky", "cut", "none"),
     "lower": ("ascii", "unicode", "none"),
-    "punctuation": ("keep", "delete", "canonicalize"),
+    "punctuation": ("keep", "delete", "canonicalize", "whitespace"),
     "mask": ("none", "padding"),
     "pooling": ("last", "eos"),
 }
-_CLEAN = {"none": "keep", "delete_punctuation": "delete", "canonicalize": "canonicalize"}
+_CLEAN = {"none": "keep", "delete_punctuation": "delete"}  # the others are called the same
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,10 @@ def correct(config: Siglip, profile: "Profile") -> tuple[ImageSettings | None, T
     text, texts = profile.text, None
     if config.text is not None:
         texts = TextSettings(
-            pad=text.pad, length=text.length, lower=text.lower, punctuation=_CLEAN[text.clean]
+            pad=text.pad,
+            length=text.length,
+            lower=text.lower,
+            punctuation=_CLEAN.get(text.clean, text.clean),
         )
     return _correct_image(config.vision, profile.image) if config.vision else None, texts
 
@@ -210,7 +213,7 @@ def _resolutions(res: int, config: Siglip) -> tuple[int, ...]:
     vision = config.vision
     if not isinstance(vision, Vision):
         # The sequence lengths that NaFlex was trained with.
-        return tuple(n for n in (128, 256, 576, 784, 1024) if res / 2 <= n <= 2.5 * res)
+        return tuple(n for n in (128, 256, 576, 784, 1024) if res / 2 <= n <= 4 * res)
     others = {c.config.vision.res for c in CHECKPOINTS if isinstance(c.config.vision, Vision)}
     near = {other for other in others if res / 2 < other < 2 * res}
     return tuple(sorted(near | {vision.grid * vision.patch}))

@@ -26,7 +26,7 @@ _MEAN_AND_STD = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "zero_one": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-_CLEAN = {"keep": "none", "delete": "delete_punctuation", "canonicalize": "canonicalize"}
+_CLEAN = {"keep": "none", "delete": "delete_punctuation"}  # the others are called the same
 
 
 class TextInputs(NamedTuple):
@@ -49,7 +49,9 @@ def tokens(tokenizer: Tokenizer, texts: Sequence[str], settings: TextSettings) -
     `tokenizer` must clean nothing and have room for all of a text.
     """
     profile: TextProfile = dataclasses.replace(
-        tokenizer.profile, lower=settings.lower, clean=_CLEAN[settings.punctuation]
+        tokenizer.profile,
+        lower=settings.lower,
+        clean=_CLEAN.get(settings.punctuation, settings.punctuation),
     )
     ids = tokenizer.encode([clean_text(text, profile) for text in texts])
     ends = (ids == profile.eos).argmax(1)

@@ -49,12 +49,16 @@ class Towers:
         ]
         return np.concatenate(rows)
 
-    def images(self, pictures: Sequence[np.ndarray], settings: ImageSettings) -> np.ndarray:
-        """Unit-norm embeddings (n, d)."""
+    def images(
+        self, pictures: Sequence[np.ndarray], settings: ImageSettings, grey: int | None = None
+    ) -> np.ndarray:
+        """Unit-norm embeddings (n, d); with a seed `grey`, of images a grey level off at random."""
         vision = self.model.config.image_tower
         assert self._table is not None  # there is an image tower
         if not isinstance(vision, Vision):
             patches, shift = naflex_inputs(pictures, settings, vision, self._table)
+            valid = patches.type[..., None] == 1
+            patches = patches._replace(patches=_off(patches.patches, grey) * valid)
             run = _image_program(self.model, settings.activation)
             return np.asarray(run(self.params, Patches(*patches), shift))
         grown: Any = self.model
@@ -65,7 +69,16 @@ class Towers:
         if posemb is not self._table:
             params = {**params, "img": {**params["img"], "pos_embedding": jnp.asarray(posemb)}}
         run = _image_program(grown, settings.activation)
-        return np.asarray(run(params, fixed_inputs(pictures, settings), np.float32(0)))
+        inputs = _off(fixed_inputs(pictures, settings), grey)
+        return np.asarray(run(params, inputs, np.float32(0)))
+
+
+def _off(pixels: np.ndarray, seed: int | None) -> np.ndarray:
+    """Pixels in [-1, 1], each a grey level lower, higher or neither."""
+    if seed is None:
+        return pixels
+    levels = np.random.default_rng(seed).integers(-1, 2, pixels.shape)
+    return np.clip(pixels + levels / np.float32(127.5), -1, 1).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,6 +9,8 @@ small matmul, instead of on a 64x64 canvas from which patches are gathered.
 # jax and flax annotate their functions in part.
 # pyright: reportUnknownMemberType=false
 
+import warnings
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,16 @@ from siglip_jax.models.transformer import Encoder, Intermediates, pooled
 from siglip_jax.preprocessing.naflex import Patches
 
 
-def check_patches(patches: Patches, config: NaFlexVision) -> Patches:
+def check_patches(patches: Patches, config: NaFlexVision, *, bounded: bool = True) -> Patches:
     """Returns `patches` if a model can take them; meant for host arrays.
+
+    Args:
+      bounded: whether a coordinate outside `config.canvas` is an error, because big_vision
+        would silently give NaN for it; else a warning: it is computed as transformers does.
 
     Raises:
       ValueError: if shapes disagree, an image has no patch at all, or a
-        coordinate lies outside `config.canvas`, for which big_vision would
-        silently give NaN.
+        coordinate is negative or outside the canvas.
 
     >>> from siglip_jax.config import SIZES
     >>> config = NaFlexVision(size=SIZES["B"], patch=16)
@@ -58,12 +63,32 @@ def check_patches(patches: Patches, config: NaFlexVision) -> Patches:
         outside = (index < 0) | (index >= config.canvas)
         if outside.any():
             image, position = np.argwhere(outside)[0]
-            raise ValueError(
-                f"image {image} has a patch at {side} {index[image, position]}, but the model "
-                f"takes at most {config.canvas} patches a side; crop the image, use fewer patches, "
-                "or raise NaFlexVision.canvas"
-            )
+            found = int(index[image, position])
+            what = f"image {image} has a patch at {side} {found}"
+            _beyond(what, config, bounded=bounded or found < 0)
     return patches
+
+
+def check_grid(patches: Patches, config: NaFlexVision, *, bounded: bool = True) -> Patches:
+    """Returns the `patches` of one image, if they lie on the canvas; see `check_patches`."""
+    for index, sides in ((patches.yidx, "rows"), (patches.xidx, "columns")):
+        if (count := int(np.max(index)) + 1) > config.canvas:
+            _beyond(f"it has {count} {sides} of patches", config, bounded=bounded)
+    return patches
+
+
+def _beyond(what: str, config: NaFlexVision, *, bounded: bool) -> None:
+    if bounded:
+        raise ValueError(
+            f"{what}, but the model takes at most {config.canvas} patches a side; crop the image, "
+            "use fewer patches, or prepare it as transformers does (profile='transformers'), "
+            "which has no such limit"
+        )
+    warnings.warn(
+        f"an image has more than {config.canvas} patches a side: its position embedding is "
+        "computed as transformers does; big_vision, which the model was trained with, has none",
+        stacklevel=4,
+    )
 
 
 def resample_posemb(
@@ -72,7 +97,8 @@ def resample_posemb(
     """The position embedding, resized to each image's own grid, at its patches.
 
     Equals `jax.image.scale_and_translate(method="bilinear", antialias=True)` to
-    (max y + 1, max x + 1) followed by a gather, which is what big_vision does.
+    (max y + 1, max x + 1) followed by a gather, which is what big_vision does. float32,
+    whatever the table is stored in.
     """
     grid, _, d = posemb.shape
 
@@ -88,7 +114,7 @@ def resample_posemb(
     both = both.reshape(*yidx.shape, grid * grid)
     table = posemb.reshape(grid * grid, d)
     resampled = jnp.matmul(both, table.astype(both.dtype), precision=jax.lax.Precision.HIGHEST)
-    return resampled.astype(posemb.dtype)
+    return resampled
 
 
 class NaFlexVisionTower(nn.Module):
@@ -117,7 +143,8 @@ class NaFlexVisionTower(nn.Module):
             (config.posemb_grid, config.posemb_grid, d),
             jnp.dtype(run.dtype),
         )
-        x = out["with_posemb"] = x + resample_posemb(posemb, image.yidx, image.xidx)
+        resampled = resample_posemb(posemb, image.yidx, image.xidx)
+        x = out["with_posemb"] = x + resampled.astype(jnp.result_type(x, posemb))
         valid = image.type == 1
         # big_vision: padding neither looks nor is looked at.
         x, out["encoder"] = Encoder(

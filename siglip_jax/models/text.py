@@ -44,7 +44,9 @@ class TextTower(nn.Module):
                 f"pad every text to {config.length} tokens"
             )
         d = config.size.width
-        x = out["embedded"] = of_any_weights(nn.Embed(config.vocab_size, d, name="Embed_0"))(text)
+        x = of_any_weights(nn.Embed(config.vocab_size, d, name="Embed_0"))(text)
+        # Weights may be stored in less than the tower computes in: raised before the sum.
+        x = out["embedded"] = x.astype(jnp.result_type(x, run.text_dtype))
         posemb = self.param(
             "pos_embedding",
             nn.initializers.normal(stddev=1 / np.sqrt(d)),

@@ -213,6 +213,8 @@ class MapHead(nn.Module):
         """Returns the pooled tokens and, when asked for, who looked where."""
         b, _, d = x.shape
         probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, d), x.dtype)
+        # Weights may be stored in less than the tokens are: raised before the first matmul.
+        probe = probe.astype(jnp.result_type(probe, x))
         # cuDNN has no float32, which is what this head computes in.
         implementation = "xla" if self.attention == "cudnn" else self.attention
         y, weights = MultiHeadAttention(

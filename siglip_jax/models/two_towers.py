@@ -19,6 +19,7 @@ from siglip_jax.config import Execution
 from siglip_jax.models.inputs import check_images
 from siglip_jax.models.naflex import NaFlexVisionTower
 from siglip_jax.models.text import TextTower
+from siglip_jax.models.trained import not_float16
 from siglip_jax.models.transformer import Intermediates
 from siglip_jax.models.vision import VisionTower
 from siglip_jax.preprocessing.naflex import Patches
@@ -50,7 +51,14 @@ def logits(
     >>> logits(z, z, t=jnp.log(jnp.array([10.0])), b=jnp.array([-10.0])).round(3).tolist()
     [[0.0, -10.0], [-10.0, 0.0]]
     """
-    return jnp.matmul(zimg, jnp.transpose(ztxt)) * jnp.exp(t)[None] + jnp.asarray(b)[None]
+    t, b = _raised(t), _raised(b)
+    return jnp.matmul(zimg, jnp.transpose(ztxt)) * jnp.exp(t)[None] + b[None]
+
+
+def _raised(scalar: ArrayLike) -> jax.Array:
+    """At least float32: a bfloat16 exponential is off by up to 0.4%."""
+    x = jnp.asarray(scalar)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class SiglipModel(nn.Module):
@@ -114,11 +122,13 @@ class SiglipModel(nn.Module):
                 jnp.asarray(text), return_blocks=return_blocks
             )
             ztxt = _finish("txt", ztxt, details, out)
+        if self.execution.weights != "float16" and not self.is_initializing():
+            zimg, ztxt = not_float16((zimg, ztxt), self.variables.get("params", {}))
         if self.config.tower is not None:
             return zimg, ztxt, out
         t = self.param("t", nn.initializers.constant(jnp.log(self.temperature_init)), (1,))
         b = self.param("b", nn.initializers.constant(self.bias_init), (1,))
-        out |= {"t": jnp.exp(t), "t/parameter": t, "b": b}
+        out |= {"t": jnp.exp(_raised(t)), "t/parameter": t, "b": _raised(b)}
         return zimg, ztxt, out
 
     def _vision_tower(self) -> nn.Module:

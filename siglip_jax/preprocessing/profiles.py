@@ -51,7 +51,7 @@ Fit = Literal["squash", "shortest", "longest"]
 Levels = float | tuple[float, float, float]
 PixelRange = tuple[Levels, Levels]
 Lower = Literal["ascii", "unicode", "none"]
-Clean = Literal["none", "delete_punctuation", "canonicalize"]
+Clean = Literal["none", "delete_punctuation", "canonicalize", "whitespace"]
 ProfileName = Literal["big_vision", "transformers", "open_clip"]
 PROFILES: tuple[str, ...] = get_args(ProfileName)
 # The name of a profile that the files of a model state, which is no system's.
@@ -107,6 +107,11 @@ class ImageProfile:
     background: tuple[int, int, int] | None = (255, 255, 255)
     exif: bool = False
     max_pixels: int = 89_478_485
+
+    @property
+    def bounded(self) -> bool:
+        """Whether NaFlex grids end at 64 patches a side: in big_vision, and nowhere else."""
+        return self.resize == "tf_antialias"
 
     def __post_init__(self) -> None:
         choose("ImageProfile: decode", self.decode, get_args(Decode))
@@ -176,7 +181,8 @@ class TextProfile:
       eos: id that ends every text and stays when a long text is cut.
       lower: "ascii" lower-cases A to Z only.
       clean: "delete_punctuation" is transformers' SigLIP tokenizer,
-        "canonicalize" open_clip's cleaning; see `preprocessing.text`.
+        "canonicalize" open_clip's cleaning of SigLIP, "whitespace" the default of its
+        tokenizers, which keeps punctuation; see `preprocessing.text`.
     """
 
     vocabulary: str | None

@@ -13,6 +13,8 @@ is a `tokenizer.json` alone. Two cleanings are other systems':
   a space, deletes ASCII punctuation, squeezes whitespace. open_clip mends with
   ftfy; here curly quotes become straight and characters are composed (NFC), and
   mojibake, ligatures and full-width letters stay as they are.
+* "whitespace", open_clip's for tokenizers that ask for nothing else: the same without
+  touching `_` and punctuation.
 """
 
 import functools
@@ -54,10 +56,12 @@ def clean_text(text: str, profile: TextProfile) -> str:
     """
     if profile.clean == "delete_punctuation":
         text = " ".join(text.replace(_BOUNDARY, " ").translate(_NO_PUNCTUATION).split())
-    elif profile.clean == "canonicalize":
+    elif profile.clean in ("canonicalize", "whitespace"):
         text = unicodedata.normalize("NFC", text.translate(_STRAIGHT_QUOTES))
-        text = html.unescape(html.unescape(text)).replace("_", " ")
-        text = " ".join(text.translate(_NO_PUNCTUATION).split())
+        text = html.unescape(html.unescape(text))
+        if profile.clean == "canonicalize":
+            text = text.replace("_", " ").translate(_NO_PUNCTUATION)
+        text = " ".join(text.split())
     if profile.lower == "ascii":
         # big_vision: `tf.strings.lower` leaves every letter but A to Z alone.
         return text.translate(_ASCII_LOWER)

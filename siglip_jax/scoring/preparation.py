@@ -11,6 +11,7 @@ from PIL import Image
 from siglip_jax.config import NaFlexVision, Siglip
 from siglip_jax.data.item import Item
 from siglip_jax.messages import reason
+from siglip_jax.models import check_grid
 from siglip_jax.preprocessing import (
     Profile,
     Tokenizer,
@@ -68,7 +69,8 @@ class Preparer:
         """Pixels (h, w, 3) uint8 as the image tower takes them: an array, or `Patches`."""
         if isinstance(self._vision, NaFlexVision):
             count = self._image.max_patches or self._vision.posemb_grid**2
-            return naflex_patches(pixels, self._image, self._vision.patch, count)
+            patches = naflex_patches(pixels, self._image, self._vision.patch, count)
+            return check_grid(patches, self._vision, bounded=self._image.bounded)
         return preprocess_image(pixels, self._image)
 
     def _ids(self, item: Item) -> Any:

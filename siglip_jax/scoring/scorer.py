@@ -383,7 +383,8 @@ class Scorer:
             vision = self.model.config.image_tower
             if not isinstance(vision, NaFlexVision):
                 raise ValueError("this model takes images of a fixed resolution, not Patches")
-            check_patches(images, vision)
+            bounded = self.profile is None or self.profile.image.bounded
+            check_patches(images, vision, bounded=bounded)
             check_ready_patches(images, self.program.pixels)
         return self._run("images", images, **options)
 

@@ -56,12 +56,15 @@ def stored_dtype(name: str, weights: str | None) -> str | None:
     """The dtype of a parameter under `Execution.weights`; None for the one that it has.
 
     >>> [stored_dtype(name, "int8") for name in ("txt/head/kernel", "txt/head/kernel_scale", "t")]
-    ['int8', 'float32', None]
+    ['int8', 'float32', 'float32']
     """
+    if weights is not None and name in ("t", "b"):
+        # A bfloat16 logarithm of the temperature would be off by up to 1% as a temperature, and
+        # in float16 Adam's first step of one is not finite.
+        return "float32"
     if weights == "int8":
         return "float32" if name.endswith(_SCALE) else "int8" if summed_axes(name) else None
-    # A bfloat16 logarithm of the temperature would be off by up to 1% as a temperature.
-    return None if name in ("t", "b") else weights
+    return weights
 
 
 def stored(name: str, array: np.ndarray, weights: str | None) -> dict[str, np.ndarray]:

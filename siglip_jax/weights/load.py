@@ -119,6 +119,9 @@ def _read(
             stacked[layer] = reader.read(name)
         return stacked
     first = reader.read(names[0])
+    if route.how in ("add", "resample"):
+        # What is computed here is as exact as what the towers compute: at least float32.
+        first = first.astype(np.result_type(first.dtype, np.float32), copy=False)
     if route.how == "add":
         return first + reader.read(names[1])
     if route.how == "resample":

@@ -6,6 +6,7 @@ import pytest
 
 from siglip_jax.checkpoints import find
 from siglip_jax.cli.commands import bench
+from siglip_jax.converters import convert
 
 # pytest looks for fixtures among the names of a module.
 pytestmark = pytest.mark.usefixtures("surroundings")
@@ -60,13 +61,27 @@ def test_an_attention_that_was_asked_for(cli, model):
 def test_a_name_is_enough(cli, monkeypatch):
     seen = []
 
-    def stop(name, **unused):
+    def stop(name, *_, **unused):
         seen.append(find(name).config)
         raise ValueError("far enough")
 
     monkeypatch.setattr(bench, "architecture_of", stop)
     assert cli("bench")[0] == 2
     assert seen[0].vision.res == 224
+
+
+def test_weights_that_do_not_say_all_of_themselves(cli, model, tmp_path):
+    convert(model, tmp_path / "bare.npz", to="npz")
+    convert(model, tmp_path / "hf", to="transformers")
+    (tmp_path / "hf" / "model.safetensors").rename(tmp_path / "alone.safetensors")
+    like = ["--architecture", model]
+    for name, options in (("bare.npz", ["--res", 32]), ("alone.safetensors", like)):
+        code, out, err = cli(
+            "bench", "--model", name, "--batch-size", 8, "--json", *options, *QUICK
+        )
+        assert (code, err) == (0, [])
+        assert [tower["tower"] for tower in json.loads(out)["towers"]] == ["images", "texts"]
+    assert "give --res 32" in cli("bench", "--model", "bare.npz")[2][0]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from command_line import on_a_terminal, shell
 import siglip_jax
 from siglip_jax.checkpoints import CHECKPOINTS
 from siglip_jax.converters import convert
+from siglip_jax.preprocessing import custom_profile
 
 # pytest looks for fixtures among the names of a module.
 cli, model, pictures, surroundings = (
@@ -122,6 +123,30 @@ def test_show_a_file(cli, model, tmp_path):
     params = siglip_jax.load(model).params
     total = sum(leaf.size for leaf in _leaves(params))
     assert (facts["parameters"], facts["bytes"]) == (total, 4 * total)
+
+
+def test_show_what_does_not_say_all_of_itself(cli, model, tmp_path):
+    convert(model, tmp_path / "bare.npz", to="npz")
+    assert json.loads(cli("show", "bare.npz", "--res", 35, "--json")[1])["res"] == 35
+    convert(model, tmp_path / "hf", to="transformers")
+    (tmp_path / "hf" / "model.safetensors").rename(tmp_path / "alone.safetensors")
+    assert "give --architecture of one like it" in cli("show", "alone.safetensors")[2][0]
+    code, out, err = cli("show", "alone.safetensors", "--architecture", model, "--json")
+    assert (code, err, json.loads(out)["res"]) == (0, [], 32)
+
+
+def test_a_folder_of_the_hubs_cache(cli, model, tmp_path):
+    snapshot = tmp_path / "models--me--mine" / "snapshots" / "01ab"
+    for folder in (snapshot.parent, tmp_path / "models--me--mine" / "refs"):
+        folder.mkdir(parents=True)
+    convert(model, snapshot, to="transformers")
+    (tmp_path / "models--me--mine" / "refs" / "main").write_text("01ab")
+    code, out, err = cli("show", "models--me--mine", "--json")
+    assert (code, err) == (0, [])
+    assert json.loads(out)["format"] == "transformers"
+    config = siglip_jax.load(model).config
+    profile = custom_profile(config, 1, "transformers")
+    assert siglip_jax.load("models--me--mine", profile=profile).config == config
 
 
 def _leaves(tree):

@@ -183,3 +183,57 @@ def test_misspelled_values_are_offered_near_names():
         with_antialias("pil_bicubic", False)
     assert with_antialias("pil_bilinear", False) == "tf_bilinear"
     assert with_antialias("pil_bicubic", True) == "pil_bicubic"
+
+
+def rounded(z, far, seed=0):
+    """Rows about `far` from their own, as rounding moves them: evenly, in no direction."""
+    noise = np.random.default_rng(seed).normal(size=z.shape)
+    noise *= far / np.linalg.norm(noise, axis=1, keepdims=True)
+    return (z + noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8"])
+def test_a_right_pipeline_in_another_precision_is_right(tower, precision):
+    d = doctor("loop", system="transformers")
+    right = d.embed(d.right[tower])
+    d.diagnose(tower, rounded(right, 1e-3))
+    (level,) = (each.distance for each in d._roundings[tower] if each.name == precision)
+    found = d.diagnose(tower, rounded(right, level))
+    assert (found.verdict, found.best.setting) == ("rounded", ())
+    assert found.rounding.name == precision
+    # A fault is found behind it, and the rest is named.
+    wrong = {"image": ("normalisation", "clip"), "text": ("padding", "longest")}[tower]
+    found = d.diagnose(tower, rounded(plant(d, tower, (wrong,)), level))
+    assert (found.verdict, found.best.setting) == ("explained", (wrong,))
+    assert found.rounding.name == precision
+
+
+def test_what_is_uneven_is_no_rounding():
+    d = doctor("loop")
+    right = d.embed(d.right["text"])
+    theirs = right.copy()
+    theirs[::2] = rounded(right, 5e-3)[::2]
+    found = d.diagnose("text", theirs)
+    assert (found.verdict, found.rounding) == ("unexplained", None)
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+@pytest.mark.parametrize("setting", [(), (("padding", "longest"),)])
+def test_most_rows_are_enough(setting, precision):
+    d = doctor("loop")
+    theirs = plant(d, "text", setting)
+    if precision:
+        theirs = rounded(theirs, 5e-3)
+    theirs[[3, 7]] = theirs[[0, 1]]
+    found = d.diagnose("text", theirs)
+    assert (found.verdict, found.misfits, found.best.setting) == ("rows", (3, 7), setting)
+    assert getattr(found.rounding, "name", None) == precision
+
+
+def test_sequences_of_naflex():
+    image, _ = correct(
+        (naflex := next(c for c in CHECKPOINTS if c.config.naflex)).config, profile_for(naflex)
+    )
+    sizes = {value for key, value in candidates(image, naflex.config) if key == "res"}
+    assert sizes == {128, 576, 784, 1024}

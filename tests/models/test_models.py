@@ -213,6 +213,10 @@ def test_patches_are_checked_before_the_device():
     small = dataclasses.replace(vision, canvas=8)
     with pytest.raises(ValueError, match=r"image 1 has a patch at column 8, .* 8 patches a side"):
         check_patches(patches, small)
+    with pytest.warns(UserWarning, match="more than 8 patches a side: .* as transformers does"):
+        assert check_patches(patches, small, bounded=False) is patches
+    with pytest.raises(ValueError, match=r"image 0 has a patch at row -1"):
+        check_patches(patches._replace(yidx=patches.yidx - 1), small, bounded=False)
     with pytest.raises(ValueError, match="image 2 has no patches"):
         kind = np.array(patches.type)
         kind[2] = 0

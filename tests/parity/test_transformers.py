@@ -59,6 +59,37 @@ def test_a_written_folder_loads_unchanged(tmp_path, name):
     agree(theirs(model, tiny.images, tiny.texts), expected(tiny))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_in_half_precision_means_what_float32_makes_of_it(tmp_path, name, dtype):
+    tiny, folder = case(name), tmp_path / "hf"
+    convert(tiny.path, folder, to="transformers", config=tiny.config, pad=1, dtype=dtype)
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+    ours = siglip_jax.load(folder, profile=custom_profile(tiny.config, 1, "transformers"))
+    assert {leaf.dtype.name for leaf in flatten(ours.params).values()} == {dtype}
+    images, texts = inputs(tiny.config)
+    scorer = ours.scorer(tokenizer=False, batch_size=4)
+    z = scorer.embed_images(images), scorer.embed_texts(texts)
+    agree(theirs(model, images, texts), (*z, scorer.logits(*z)))
+
+
+def test_a_grid_of_more_than_64_patches_a_side(tmp_path):
+    tiny = case("naflex")
+    convert(tiny.path, tmp_path / "hf", to="transformers", config=tiny.config, pad=1)
+    model = transformers.AutoModel.from_pretrained(tmp_path / "hf")
+    ours = siglip_jax.load(tmp_path / "hf", profile=custom_profile(tiny.config, 1, "transformers"))
+    images, texts = inputs(tiny.config, n=2)
+    rng, grids = np.random.default_rng(0), ((1, 140), (2, 70))
+    patches = rng.uniform(-1, 1, (2, 140, images.patches.shape[2])).astype(np.float32)
+    y, x = (np.stack([np.indices(grid)[axis].ravel() for grid in grids]) for axis in (0, 1))
+    images = type(images)(patches, np.ones_like(y), y, x)
+    scorer = ours.scorer(tokenizer=False, batch_size=2)
+    with pytest.warns(UserWarning, match="more than 64 patches a side"):
+        zimg = scorer.embed_images(images)
+    ztxt = scorer.embed_texts(texts)
+    agree(theirs(model, images, texts), (zimg, ztxt, scorer.logits(zimg, ztxt)))
+
+
 @pytest.mark.parametrize("name", ["loop", "naflex"])
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_a_written_tower_loads_unchanged(tmp_path, name, tower):

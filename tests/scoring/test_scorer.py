@@ -34,11 +34,9 @@ class Ids:
 
 def make_scorer(name="loop", **kw):
     tiny = case(name)
-    profile = custom_profile(tiny.config, pad=1)
     kw = {"batch_size": 4, "text_batch_size": 4, "tokenizer": Ids(), **kw}
-    return tiny, Scorer(
-        SiglipModel(tiny.config, tiny.execution), tiny.params, profile=profile, **kw
-    )
+    kw.setdefault("profile", custom_profile(tiny.config, pad=1))
+    return tiny, Scorer(SiglipModel(tiny.config, tiny.execution), tiny.params, **kw)
 
 
 def pictures(n, res=32):
@@ -129,6 +127,25 @@ def test_naflex_coordinates_are_checked():
     bad.xidx[0, 3] = 64
     with pytest.raises(ValueError, match=r"column 64, but the model takes at most 64 patches"):
         scorer.embed_images(bad)
+
+
+@pytest.mark.parametrize("system", ["big_vision", "transformers"])
+def test_grids_beyond_the_canvas(system):
+    tiny, _ = make_scorer("naflex")
+    profile = custom_profile(tiny.config, 1, system)
+    profile = dataclasses.replace(profile, image=dataclasses.replace(profile.image, max_patches=80))
+    _, scorer = make_scorer("naflex", profile=profile)
+    wide = pictures(1, 640)[0][:8]  # 1 x 80 patches
+    if system == "big_vision":
+        with pytest.raises(ValueError, match=r"it has 80 columns of patches, .* at most 64 "):
+            scorer.embed_images([wide])
+    else:
+        with pytest.warns(UserWarning, match="more than 64 patches a side"):
+            z = scorer.embed_images([wide])
+        assert np.isfinite(z).all()
+        with pytest.warns(UserWarning, match="more than 64 patches a side"):
+            batch = Patches(*(leaf[None] for leaf in scorer.preprocess(wide)))
+            np.testing.assert_array_equal(scorer.embed_images(batch), z)
 
 
 def test_bad_pictures_are_reported_and_the_rest_is_scored():

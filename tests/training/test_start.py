@@ -81,6 +81,21 @@ def test_the_same_weights_on_any_devices(table):
     assert alone["t"] == np.log(np.float32(10)) and alone["b"] == -10
 
 
+def test_all_parameters_are_float32_whatever_the_model_is_stored_in(table, data, config, tmp_path):
+    flat = {
+        name: array.astype(np.float16) for name, array in tiny_checkpoint.tensors(config).items()
+    }
+    params, profile = unflatten_dict(flat, sep="/"), custom_profile(config, pad=1)
+    save(
+        *(tmp_path / "half", SiglipModel(config), params),
+        profile=profile,
+        vocabulary=data / "shapes.model",
+    )
+    plain = {name: table[name] for name in ("steps", "batch", "data")}
+    _, begun_with = begun(plain | {"init": {"model": str(tmp_path / "half")}})
+    assert same(begun_with, {name: array.astype(np.float32) for name, array in flat.items()}, "")
+
+
 def test_all_of_a_model(table, data, one):
     plain = {name: table[name] for name in ("steps", "batch", "data")}
     trained = shapes.trained_model()

@@ -16,7 +16,11 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.allocator import keep_freed_memory
-from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture_of
+from siglip_jax.cli.options.checkpoint import (
+    add_checkpoint_arguments,
+    architecture,
+    architecture_of,
+)
 from siglip_jax.cli.options.model import available_mesh, positive
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Tower
@@ -39,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="name, file or folder of a model (default: siglip_b16_224)",
     )
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--batch-size",
         type=positive,
@@ -47,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="batch sizes to measure (default: 1 and 32)",
     )
-    add_tower_arguments(parser)
+    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -84,7 +89,7 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = architecture_of(args.model, like=args.architecture, tower=args.tower)
+    config = architecture_of(args.model, args.res, architecture(args), args.tower)
     towers: list[TowerTask] = [task for task, tower in _TOWERS.items() if tower in config.towers]
     keep_freed_memory()
     mesh = available_mesh()

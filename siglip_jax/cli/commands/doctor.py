@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
             found = doctor.diagnose(tower, array, stated.get(tower, ()), progress=bar.update)
         diagnoses.append(found)
     if diagnoses:
-        known = ("explained", "partly")
+        known = ("explained", "rows", "partly")
         stated = {f.tower: f.best.setting for f in diagnoses if f.verdict in known}
     everything = not diagnoses and not named
     with Bar("measuring", unit="settings") as bar:

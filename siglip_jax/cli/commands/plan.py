@@ -157,7 +157,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, name: str) -> Siglip:
-    config = architecture_of(name, like=args.architecture, tower=args.tower)
+    like = None if args.architecture is None else architecture_of(args.architecture)
+    config = architecture_of(name, config=like, tower=args.tower)
     return config.at_resolution(args.res) if args.res else config
 
 

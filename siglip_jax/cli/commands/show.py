@@ -11,11 +11,16 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax import checkpoints
 from siglip_jax.cli.description import describe, describe_config, describe_fine_tune
-from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture_of, open_named
+from siglip_jax.cli.options.checkpoint import (
+    add_checkpoint_arguments,
+    architecture,
+    open_named,
+    released,
+)
 from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.config import Siglip
 from siglip_jax.errors import ModelError
 from siglip_jax.fine_tunes import find_fine_tune
 
@@ -24,12 +29,12 @@ if TYPE_CHECKING:
 
 NAME = "show"
 HELP = "show one checkpoint, by name or from a file"
-USAGE = "%(prog)s MODEL [--tower TOWER] [--tree] [--json]"
+USAGE = "%(prog)s MODEL [--architecture LIKE] [--res PX] [--tower TOWER] [--tree] [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, file or folder of a model")
-    add_tower_arguments(parser)
+    add_checkpoint_arguments(parser)
     parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
     add_base_argument(parser)
     add_json_argument(parser, "the same")
@@ -56,13 +61,13 @@ def _facts(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     from siglip_jax.weights.layout import parameter_shapes
 
     model, whole = args.model, args.tower is None and args.base is None
-    if whole and (checkpoint := _released(model)) is not None:
+    if whole and (checkpoint := released(model)) is not None:
         shapes = parameter_shapes(checkpoint.config)
         return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
     if whole and not Path(model).exists() and (tune := find_fine_tune(model)):
         shapes = parameter_shapes(tune.config)
         return describe_fine_tune(tune), {name: str(shape) for name, shape in shapes.items()}
-    opened, unstated = _open(args)
+    opened, unstated = _open(args, architecture(args), args.res)
     with opened:
         reader, config = opened.reader, opened.config
     headers = reader.shapes
@@ -86,28 +91,17 @@ def _facts(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     return facts, tree
 
 
-def _released(model: str) -> checkpoints.Checkpoint | None:
-    """The row of a released checkpoint that is meant by its name, not by its files."""
-    from siglip_jax.fetch import is_path
-
-    if is_path(Path(model).expanduser()):
-        return None
-    try:
-        return checkpoints.find(model)
-    except ValueError:
-        return None  # a path, a bundled model, a repository; else the error that offers near names
-
-
-def _open(args: argparse.Namespace) -> tuple["OpenCheckpoint", str | None]:
+def _open(
+    args: argparse.Namespace, config: Siglip | None, res: int | None
+) -> tuple["OpenCheckpoint", str | None]:
     """What `siglip_jax.load` reads, and the resolutions that it may be of, if it does not say."""
-    like = None if args.architecture is None else architecture_of(args.architecture)
     try:
-        return open_named(args.model, like, tower=args.tower, base=args.base), None
+        return open_named(args.model, config, res, args.tower, args.base), None
     except ModelError as error:
         if error.needs != "res":
             raise
         res, most = error.values["res"], error.values["res_to"]
-    return open_named(args.model, res=res, tower=args.tower), f"not stated: {res} to {most}"
+    return open_named(args.model, config, res, args.tower), f"not stated: {res} to {most}"
 
 
 def _text(value: Any) -> str:

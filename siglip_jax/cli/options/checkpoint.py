@@ -55,28 +55,32 @@ def open_named(
         return open_model(name, config=config, res=res, tower=tower, base=base, progress=bar.update)
 
 
+def released(name: str) -> checkpoints.Checkpoint | None:
+    """The row of a released checkpoint that is meant by its name, not by its files."""
+    from siglip_jax.fetch import is_path
+
+    if is_path(Path(name).expanduser()):
+        return None
+    try:
+        return checkpoints.find(name)
+    except ValueError:
+        return None  # a path, a bundled model, a repository; else the error that offers near names
+
+
 def architecture_of(
     name: str,
     res: int | None = None,
-    *,
-    like: str | None = None,
+    config: Siglip | None = None,
     tower: Tower | None = None,
 ) -> Siglip:
     """The architecture of the model `name`; a released one's files are not asked for.
 
     Args:
-      res: image side in pixels, if files do not say it.
-      like: a model of the same architecture, if files do not say theirs.
+      res, config: image side in pixels and architecture, if files do not say it.
       tower: the only one that is meant.
     """
-    if not Path(name).expanduser().exists():
-        try:
-            known = checkpoints.find(name).config
-        except ValueError:
-            pass  # a bundled model, a repository; else the error that offers near names
-        else:
-            return known.only(tower)
-    config = None if like is None else architecture_of(like)
+    if row := released(name):
+        return row.config.only(tower)
     with open_named(name, config, res, tower) as opened:
         return opened.config
 
