@@ -217,7 +217,7 @@ MODULES = {
                                torch=True),
 
     "doctor": Row("the names to import"),
-    "doctor.settings": Row("what a pipeline can set wrong", "checkpoints config"),
+    "doctor.settings": Row("what a pipeline can set wrong", "checkpoints config preprocessing"),
     "doctor.interpolation": Row("position embeddings, each system's way", "weights.posemb"),
     "doctor.wrong_inputs": Row("what a tower is fed then", "config preprocessing"),
     "doctor.wrong_towers": Row("towers run the wrong way",
