@@ -319,7 +319,8 @@ def _gelu(
             effect = exact_gelu_effect(written, args.to, exact) if known else None
             added["written_gelu"] = {"exact_in": list(exact), "largest_difference": effect}
             notes.append(_written_note(args.to, exact, effect))
-        if left := tuple(tower for tower in stock if tower not in exact):
+        left: tuple[Tower, ...] = tuple(tower for tower in stock if tower not in exact)
+        if left:
             known = args.compare or record.parameters <= _TINY
             effect = exact_gelu_effect(written, args.to, left) if known else None
             added["stock_gelu"] = {"exact_in": list(left), "largest_difference": effect}
