@@ -151,10 +151,20 @@ def _certifies(certificate: dict[str, Any]) -> str:
     here = FORMATS[to].profile
     beside = f" as here with the profile {here}" if processor["profile"] == here else ""
     if not processor["agrees"]:
-        return f"{ran}; other {what} there than here{beside[8:]}: {through}, {apart} apart"
+        than = beside.removeprefix(" as ") or "here"
+        return f"{ran}; other {what} there than {than}: {through}, {apart} apart"
+    but = _rounded(processor["pixels"])
+    if altered := processor["altered"]:
+        but += f", but for {len(altered)} of the texts, which {to} rewrites"
     if gelu:
-        return f"{ran}; {what} there differ by that alone{beside[8:]}: {through}, {apart} apart"
-    return f"same {what} there{beside}: {through}, {apart} apart"
+        return f"{ran}; {what} there differ by that alone{but}: {through}, {apart} apart"
+    return f"same {what} there{beside}{but}: {through}, {apart} apart"
+
+
+def _rounded(pixels: dict[str, float] | None) -> str:
+    if pixels is None or pixels["largest_difference"] < 0.01:
+        return ""
+    return f", but for {pixels['share']:.1%} of pixels that round to the next grey level"
 
 
 def write_certificate(path: Path, certificate: dict[str, Any]) -> None:

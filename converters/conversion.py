@@ -418,7 +418,11 @@ def _text_profile(
 def _own_images(opened: OpenCheckpoint, tower: Tower | None) -> FolderImages | None:
     """How the source wants images prepared, where that is not as for the released weights."""
     images = opened.own_images if tower != "text" else None
-    return images if images is not None and images.own else None
+    if images is None:
+        return None
+    # A model of one's own may have the released settings of one system and goes to another.
+    ours = opened.profile is not None and opened.checkpoint is None
+    return images if images.own or (ours and images.system != "big_vision") else None
 
 
 def _profile(opened: OpenCheckpoint, tower: Tower | None, pad: int | None) -> Profile | None:

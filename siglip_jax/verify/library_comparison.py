@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # Of unit vectors, and of logits relative to the largest: what float32 rounding explains.
 TOLERANCE = 1e-5
-# Of pixels: resized in uint8 by other code, a few may round to the next grey level.
-_LEVELS, _SHARE = 1.01, 0.01
+# Of pixels, in grey levels: resized in uint8 by other code, some round to the next one.
+_LEVELS = 1.01
 
 
 def compare(
@@ -113,7 +113,7 @@ def _own_processing(
     other, altered = _other_ids(theirs, inputs, texts or ())
     parts = [f"{len(images)} images"] if source.config.vision else []
     parts += [f"{len(texts)} texts"] if texts and source.config.text else []
-    same = pixels is None or (pixels["largest_difference"] <= _LEVELS and pixels["share"] <= _SHARE)
+    same = pixels is None or pixels["largest_difference"] <= _LEVELS
     ours = own_outputs(source, inputs)
     if theirs.ids is None or inputs.texts is None:
         ours.text = ours.logits = None

@@ -12,7 +12,11 @@ from towers import NAMES, case
 
 from siglip_jax.config import to_dict
 from siglip_jax.converters import convert
-from siglip_jax.converters.certificate import certificate_path, write_certificate
+from siglip_jax.converters.certificate import (
+    certificate_path,
+    with_findings,
+    write_certificate,
+)
 from siglip_jax.converters.files import open_file
 from siglip_jax.converters.record import file_digests
 from siglip_jax.weights.npz import write_npz
@@ -182,3 +186,76 @@ def test_the_same_weights_have_the_same_digest_in_any_format(tmp_path):
     write_npz(tmp_path / "y.npz", arrays.items())
     _, other = certified(tmp_path / "y.npz", tmp_path / "z.npz", to="npz", **kw)
     assert other["round_trip"]["weights_sha256"] != made[0]
+
+
+def processor(**changed):
+    """What `--compare` finds through a folder's own processor."""
+    return {
+        "class": "SiglipProcessor",
+        "profile": "custom",
+        "inputs": "8 images and 29 texts",
+        "pixels": {"largest_difference": 0.0, "share": 0.0},
+        "other_ids": [],
+        "altered": [],
+        "largest_difference": {"image": 1e-7, "text": 1e-7, "logits": 2e-6},
+        "agrees": True,
+    } | changed
+
+
+@pytest.mark.parametrize(
+    ("comparison", "said"),
+    [
+        (None, r"^tensors only: every bit is as in the source; transformers was not run$"),
+        ({"agrees": False}, "^tensors only: .*; transformers computes other numbers"),
+        ({"agrees": True}, "^tensors and arithmetic only: .*; its own processor was not run$"),
+        (
+            {"agrees": True, "processor": processor(error="no", agrees=False)},
+            "^tensors and arithmetic only: .*; its own processor does not run$",
+        ),
+        (
+            {"agrees": True, "processor": processor(agrees=False, other_ids=["Cat"])},
+            "^tensors and arithmetic only: .*; other scores there than here: 8 images and 29 ",
+        ),
+        (
+            {"agrees": True, "processor": processor()},
+            r"^same scores there: 8 images and 29 texts through its own processor \(Siglip",
+        ),
+        (
+            {"agrees": True, "processor": processor(profile="transformers")},
+            "^same scores there as here with the profile transformers: ",
+        ),
+        (
+            {"agrees": True, "processor": processor(largest_difference={"image": 1e-7})},
+            "^same embeddings there: ",
+        ),
+        (
+            {
+                "agrees": True,
+                "processor": processor(pixels={"largest_difference": 1.0, "share": 0.02}),
+            },
+            "^same scores there, but for 2.0% of pixels that round to the next grey level: ",
+        ),
+        (
+            {"agrees": True, "processor": processor(altered=["a  b"])},
+            "^same scores there, but for 1 of the texts, which transformers rewrites: ",
+        ),
+        (
+            {"agrees": True, "exact_gelu": ["image"], "processor": processor()},
+            "^tensors and arithmetic only: .* with the exact GELU in the image tower; scores ",
+        ),
+    ],
+)
+def test_it_says_no_more_than_was_done(fine_tune, tmp_path, comparison, said):
+    path, config = fine_tune
+    _, made = certified(path, tmp_path / "hf", to="transformers", config=config, pad=1)
+    found = with_findings(made, {"comparison": comparison} if comparison else {})
+    assert re.search(said, found["certifies"]), found["certifies"]
+    assert ("same scores there" in found["certifies"]) == said.startswith("^same scores there")
+
+
+def test_it_names_no_folder(fine_tune, tmp_path):
+    path, config = fine_tune
+    record, made = certified(path, tmp_path / "hf", to="transformers", config=config, pad=1)
+    assert str(tmp_path) not in json.dumps(made)
+    assert (made["source"]["path"], made["target"]["path"]) == ("tune.npz", "hf")
+    assert record.source["path"] == str(path)

@@ -11,6 +11,7 @@ from torch_libraries import import_libraries
 import_libraries("transformers", "timm", "open_clip")
 
 from siglip_jax.converters import convert  # noqa: E402
+from siglip_jax.model_files import open_model  # noqa: E402
 from siglip_jax.verify.library_comparison import TOLERANCE, compare  # noqa: E402
 
 cli, surroundings = command_line.cli, command_line.surroundings
@@ -101,3 +102,58 @@ def test_a_folder_that_the_library_cannot_load(cli, models, tmp_path, monkeypatc
     assert code == 1 and "compared     open_clip cannot run it" in out
     made = json.loads((tmp_path / "y" / "conversion.json").read_text())
     assert made["comparison"] == {"agrees": False, "error": "open_clip cannot run it"}
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory):
+    """The bundled model as a folder of transformers, and the preprocessing it has here."""
+    folder = tmp_path_factory.mktemp("bundled") / "hf"
+    with open_model("siglip_emoji") as emoji:
+        convert(emoji, folder, to="transformers")
+        return folder, emoji.profile
+
+
+def test_scores_through_the_folders_own_processor(bundled):
+    folder, profile = bundled
+    found = compare(folder, "transformers", profile=profile)["processor"]
+    assert found["class"] == "SiglipProcessor, TokenizersBackend"
+    assert found["agrees"] and found["other_ids"] == found["altered"] == []
+    assert found["pixels"]["largest_difference"] < 0.01
+    assert 0 < found["largest_difference"]["logits"] < 1e-4
+
+
+@pytest.mark.parametrize("part", ["ids", "pixels", "nothing"])
+def test_another_processor_is_seen(bundled, tmp_path, part):
+    folder, profile = tmp_path / "hf", bundled[1]
+    shutil.copytree(bundled[0], folder)
+    name = "tokenizer.json" if part == "ids" else "preprocessor_config.json"
+    card = json.loads((folder / name).read_text())
+    if part == "ids":
+        steps = card["normalizer"]["normalizers"]
+        steps.remove({"type": "Lowercase"})
+    elif part == "pixels":
+        card["resample"] = 0
+    else:
+        (folder / "tokenizer_config.json").write_text("{")
+    (folder / name).write_text(json.dumps(card))
+    made = compare(folder, "transformers", profile=profile)
+    found = made["processor"]
+    # The arithmetic is as it was: only the processor tells.
+    assert made["agrees"] and not found["agrees"]
+    if part == "nothing":
+        assert found["error"].startswith("transformers cannot prepare images and texts by ")
+        return
+    assert bool(found["other_ids"]) == (part == "ids")
+    assert (found["pixels"]["largest_difference"] > 1.01) == (part == "pixels")
+
+
+def test_what_a_certificate_says(cli, tmp_path):
+    code, out, _ = cli("convert", "siglip_emoji", "x", "--to", "transformers", "--json")
+    made = json.loads(out)
+    assert code == 0 and made["certifies"].startswith("tensors only: every bit")
+    assert "same scores" not in out
+    code, out, _ = cli("convert", "siglip_emoji", "y", "--to", "transformers", "--compare")
+    assert code == 0 and "certified    same scores there: 8 images and 29 texts through its" in out
+    folder = tmp_path / "y"
+    small = [file for file in folder.iterdir() if file.suffix != ".safetensors"]
+    assert not [file for file in small if str(tmp_path).encode() in file.read_bytes()]
