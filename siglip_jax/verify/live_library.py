@@ -125,17 +125,29 @@ def _run(model: Any, to: str, tower: Tower | None, inputs: TowerInputs, per_laye
                 made.image, made.text = out.image_embeds.numpy(), out.text_embeds.numpy()
                 made.logits = out.logits_per_image.numpy()
             elif tower == "image":
-                made.image = _unit(model(**pixels).pooler_output.numpy())
+                alone = getattr(model, "vision_model", model) if _classifies(model) else model
+                made.image = _unit(alone(**pixels).pooler_output.numpy())
+                if _classifies(model):
+                    made.logits = model(**pixels).logits.numpy()
             else:
                 made.text = _unit(model(input_ids=texts).pooler_output.numpy())
         elif to == "timm":
-            made.image = _unit(model(pixels).numpy())
+            classifier, model.head = model.head, torch.nn.Identity()
+            pooled = model(pixels)
+            made.image = _unit(pooled.numpy())
+            if model.num_classes:
+                made.logits = classifier(pooled).numpy()
         else:
             zimg = model.encode_image(pixels, normalize=True)
             ztxt = model.encode_text(texts, normalize=True)
             logits = zimg @ ztxt.T * model.logit_scale.exp() + model.logit_bias
             made.image, made.text, made.logits = zimg.numpy(), ztxt.numpy(), logits.numpy()
     return made
+
+
+def _classifies(model: Any) -> bool:
+    """Whether a model of transformers is a tower with a classifier on it."""
+    return type(model).__name__.endswith("ForImageClassification")
 
 
 def _pixels(images: Any, to: str) -> Any:

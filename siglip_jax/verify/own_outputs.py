@@ -23,7 +23,7 @@ class TowerInputs(NamedTuple):
 
 @dataclasses.dataclass
 class Outputs:
-    """Unit-norm rows, logits where there are both, and per (tower, layer) what a block gave."""
+    """Unit-norm rows, logits (of both, or of classes), per (tower, layer) what a block gave."""
 
     image: np.ndarray | None = None
     text: np.ndarray | None = None
@@ -87,6 +87,7 @@ def own_outputs(
 
     from siglip_jax.doctor.wrong_towers import with_gelu
     from siglip_jax.models import SiglipModel, logits
+    from siglip_jax.programs.classes import pooled
     from siglip_jax.weights.load import load_params
 
     config = source.config
@@ -104,6 +105,10 @@ def own_outputs(
 
         *z, out = run(params, inputs.images if name == "image" else inputs.texts)
         setattr(made, name, np.asarray(z[0 if name == "image" else 1]))
+        head = source.classifier if name == "image" else None
+        if head is not None:
+            x = np.asarray(pooled(out, inputs.images, head.pooling))
+            made.logits = x @ head.kernel.astype(np.float32) + head.bias.astype(np.float32)
         if per_layer:
             blocks = out["img/encoder"] if name == "image" else out
             inside = "block" if name == "image" else "txt/block"

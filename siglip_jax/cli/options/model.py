@@ -185,7 +185,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
             args.model,
             res=args.res,
             vocabulary=args.vocabulary,
-            base=args.base,
+            base=getattr(args, "base", None),
             progress=bar.update,
         )
     return args.opened
