@@ -65,6 +65,10 @@ def read_manifest(folder: Path) -> Manifest:
         there = plain["format"]
         if there == FORMAT:
             return Manifest(**plain)
+    except NotADirectoryError:
+        raise ValueError(
+            f"{folder} is a file; expected the folder of a job, as embed --out FOLDER writes it"
+        ) from None
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no output of a job: there is no {NAME}") from None
     except (ValueError, TypeError, KeyError) as error:

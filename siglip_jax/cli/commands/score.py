@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.image_files import image_files
-from siglip_jax.cli.options.data import column_options
+from siglip_jax.cli.options.data import column_options, refuse_empty
 from siglip_jax.cli.options.job import (
     add_job_arguments,
     refuse_job_arguments,
@@ -46,7 +46,6 @@ from siglip_jax.cli.options.model import (
     load_model,
     opened_model,
     positive,
-    read_lines,
     read_programs,
 )
 from siglip_jax.cli.options.program import add_program_argument, saved_program
@@ -77,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", nargs="+", default=[], metavar="LABEL", help="texts to score each image against"
     )
     parser.add_argument(
-        "--labels-file", metavar="FILE", help="file of labels, one a line; - for stdin"
+        "--labels-file",
+        metavar="FILE",
+        help="file of labels: lines, JSON, YAML or a table; - for stdin",
     )
     parser.add_argument(
         "--template",
@@ -107,10 +108,11 @@ def run(args: argparse.Namespace) -> int:
     if args.pairs:
         raise ValueError("--pairs is for bulk jobs; give a folder as --out")
     labels = _labels(args)
-    if not labels and not args.program and (classifier := opened_model(args).classifier):
+    classifier = _classifier(args, labels)
+    if classifier is not None:
         return _classify(args, classifier)
-    if not labels or not all(label.strip() for label in labels):
-        raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
+    if not labels:
+        raise ValueError("there is no label; give --labels or --labels-file")
     files = image_files(args.images)
 
     quick_start = len(files) <= QUICK_START_LIMIT
@@ -185,7 +187,17 @@ def _print(
 
 
 def _labels(args: argparse.Namespace) -> list[str]:
-    return [*args.labels, *(read_lines(args.labels_file) if args.labels_file else [])]
+    from siglip_jax.data.text_list import read_text_list
+
+    refuse_empty("--labels", args.labels)
+    return [*args.labels, *(read_text_list(args.labels_file) if args.labels_file else [])]
+
+
+def _classifier(args: argparse.Namespace, labels: list[str]) -> "Classifier | None":
+    """The model's own classes, where nothing else is to be scored."""
+    if labels or args.pairs or args.program or args.model is None:
+        return None
+    return opened_model(args).classifier
 
 
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
@@ -195,7 +207,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     from siglip_jax.jobs.run import run as run_in
 
     labels = _labels(args)
-    classifier = None if labels or args.pairs else opened_model(args).classifier
+    classifier = _classifier(args, labels)
     if not labels and not args.pairs and classifier is None:
         raise ValueError("there is no label; give --labels, --labels-file or --pairs")
     if classifier is not None and args.template:
@@ -219,7 +231,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     source = open_items(
         args.images,
         **column_options(args),
-        only=None if args.pairs else "images",
+        only="pairs" if args.pairs else "images",
         shard_size=shard_size(args),
     )
     program = saved_program(args, local=True)
