@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -144,14 +145,23 @@ def _of_folder(path: Path) -> str:
     return big_vision.TENSORSTORE.name
 
 
+def _is_big_visions(path: Path) -> bool:
+    """By the names in the archive alone: its headers are read once, when it is opened."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(re.search(r"(^|/)(img|txt)/", name) for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return True  # its reader says what is wrong
+
+
 def _of_file(path: Path) -> str:
     npz = path.suffix == big_vision.NPZ.ending
     if not npz and (path.parent / siglip_folder.CONFIG).is_file():
         return siglip_folder.FORMAT.name
+    if npz and _is_big_visions(path):
+        return big_vision.NPZ.name
     with open_file(path) as reader:
         names = list(reader.shapes)
-    if npz and any(name.startswith(("img/", "txt/")) for name in names):
-        return big_vision.NPZ.name
     for form in FORMATS.values():
         if form.tensors and any(re.match(form.tensors, name) for name in names):
             return form.name

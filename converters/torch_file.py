@@ -2,7 +2,8 @@
 
 Such a file is a zip archive with a pickle that names the tensors and one member for
 the bytes of each storage. A pickle may call any function. This reader lets it make
-tensors, dictionaries and plain values, and refuses anything else.
+tensors, dictionaries and plain values, puts nothing in the place of settings that trainers
+keep beside them, and refuses anything else.
 """
 
 import collections
@@ -64,7 +65,24 @@ def _device(*name: Any) -> str:
     return ":".join(map(str, name))
 
 
+class _Inert:
+    """What stands for settings and metrics that trainers keep beside the weights: nothing."""
+
+    def __new__(cls, *anything: Any, **more: Any) -> Self:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
 _ALLOWED = {
+    ("argparse", "Namespace"): _Inert,
+    ("_codecs", "encode"): _Inert,  # how protocol 2 spells bytes, such as those of a scalar
+    ("pathlib", "PosixPath"): _Inert,
+    ("pathlib", "WindowsPath"): _Inert,
+    ("numpy", "dtype"): _Inert,
+    ("numpy.core.multiarray", "scalar"): _Inert,
+    ("numpy._core.multiarray", "scalar"): _Inert,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): tuple,
     ("torch", "device"): _device,

@@ -209,7 +209,7 @@ MODULES = {
     # These two run models, when called.
     "verify.own_outputs": Row("what siglip_jax computes for bundled inputs",
                               "config converters doctor.wrong_towers models preprocessing "
-                              "weights.load"),
+                              "programs.classes weights.load"),
     "verify.library_processing": Row("what a folder's own processor makes of bundled inputs",
                                      "config", torch=True),
     "verify.live_library": Row("what the library that a folder is for computes",

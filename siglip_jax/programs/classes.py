@@ -3,6 +3,7 @@
 # jax and flax annotate their functions in part.
 # pyright: reportUnknownMemberType=false
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,11 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from siglip_jax.classifier import Classifier
+from siglip_jax.classifier import Classifier, Pooling
 from siglip_jax.models import value_range
 from siglip_jax.preprocessing import Patches
 from siglip_jax.programs.sharding import put
 from siglip_jax.programs.towers import Program, in_pieces, tokens
+
+
+def pooled(out: Mapping[str, Any], images: Any, pooling: Pooling) -> Float[Array, "b d"]:
+    """What a classifier is given: `out` is what the model returned for `images` beside z."""
+    if pooling == "map":
+        return out["img/head_input"].astype(jnp.float32)
+    patches = out["img/encoded"].astype(jnp.float32)
+    if not isinstance(images, Patches):
+        return patches.mean(axis=1)
+    valid = (images.type == 1)[:, :, None]
+    # Padding has outputs too, and counts for nothing.
+    return jnp.where(valid, patches, 0.0).sum(axis=1) / valid.sum(axis=1)
 
 
 class ClassProgram:
@@ -29,23 +42,15 @@ class ClassProgram:
         model, everywhere = program.model, program.everywhere
         apply: Any = model.apply
 
-        def pooled(params: Any, images: Any) -> Float[Array, "b d"]:
-            out = apply({"params": params}, images)[2]
-            if classifier.pooling == "map":
-                return out["img/head_input"].astype(jnp.float32)
-            patches = out["img/encoded"].astype(jnp.float32)
-            if not isinstance(images, Patches):
-                return patches.mean(axis=1)
-            valid = (images.type == 1)[:, :, None]
-            # Padding has outputs too, and counts for nothing.
-            return jnp.where(valid, patches, 0.0).sum(axis=1) / valid.sum(axis=1)
+        def head_input(params: Any, images: Any) -> Float[Array, "b d"]:
+            return pooled(apply({"params": params}, images)[2], images, classifier.pooling)
 
         def logits(params: Any, head: Any, images: Any) -> Float[Array, "b classes"]:
             if not isinstance(images, Patches) and images.dtype == jnp.uint8:
                 images = value_range(images, *program.pixels)
             with program.tracing():
                 piece = program.piece(tokens=tokens(images, model.config))
-                x = in_pieces(lambda part: pooled(params, part), images, piece)
+                x = in_pieces(lambda part: head_input(params, part), images, piece)
                 return x @ head["kernel"] + head["bias"][None]
 
         self._run = jax.jit(

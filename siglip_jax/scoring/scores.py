@@ -101,14 +101,15 @@ class Scores:
         images, labels = self.logits.shape
         lines = [f"Scores of {images:,} images with {labels:,} labels; the best of each:"]
         for number, best in enumerate(self._shown()):
-            lines.append(f"  {number}: {', '.join(best)}")
+            hits = ", ".join(map(self._said, best))
+            lines.append(f"  {number}: {hits}")
         return "\n".join([*lines, *(["  ..."] if images > _SHOWN else [])])
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
         rows = "".join(
             f"<tr><td>{number}</td>"
-            + "".join(f"<td>{html.escape(hit)}</td>" for hit in best)
+            + "".join(f"<td>{html.escape(self._said(hit))}</td>" for hit in best)
             + "</tr>"
             for number, best in enumerate(self._shown())
         )
@@ -118,15 +119,13 @@ class Scores:
             f"<table>{rows}</table>"
         )
 
-    def _shown(self) -> list[list[str]]:
-        """The best labels of the first images, with what there is to say of each."""
-        first = self.logits[:_SHOWN]
-        values: Any = first if self.activation is None else probabilities(first, self.activation)
-        form = "{} {:.4g}" if self.activation is None else "{} {:.1%}"
-        return [
-            [form.format(self.labels[int(j)], float(row[j])) for j in order]
-            for row, order in zip(values, self.ranking(3), strict=False)
-        ]
+    def _shown(self) -> list[list[LabelScore]]:
+        # A regression has no probabilities, and its outputs are shown as they are.
+        return Scores(self.logits[:_SHOWN], self.labels, self.activation or "sigmoid").top(3)
+
+    def _said(self, hit: LabelScore) -> str:
+        number = f"{hit.logit:.4g}" if self.activation is None else f"{hit.probability:.1%}"
+        return f"{hit.label} {number}"
 
     def ranking(self, k: int | None = None) -> np.ndarray:
         """(images, k) indices of labels, best first; ties in the order of the labels."""

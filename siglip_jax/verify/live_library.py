@@ -146,13 +146,20 @@ def run(
                 made.image, made.text = out.image_embeds.numpy(), out.text_embeds.numpy()
                 made.logits = out.logits_per_image.numpy()
             elif tower == "image":
-                out = model(**pixels)
-                pooled = out.pooler_output
-                made.image = _unit((out[0] if pooled is None else pooled).numpy())
+                alone = getattr(model, "vision_model", model) if _classifies(model) else model
+                out = alone(**pixels)
+                rows = out[0] if out.pooler_output is None else out.pooler_output
+                made.image = _unit(rows.numpy())
+                if _classifies(model):
+                    made.logits = model(**pixels).logits.numpy()
             else:
                 made.text = _unit(model(input_ids=texts).pooler_output.numpy())
         elif to == "timm":
-            made.image = _unit(model(pixels).numpy())
+            classifier, model.head = model.head, torch.nn.Identity()
+            pooled = model(pixels)
+            made.image = _unit(pooled.numpy())
+            if model.num_classes:
+                made.logits = classifier(pooled).numpy()
         else:
             zimg = model.encode_image(pixels, normalize=True)
             ztxt = model.encode_text(texts, normalize=True)
@@ -161,6 +168,11 @@ def run(
     for hook in hooks:
         hook.remove()
     return made
+
+
+def _classifies(model: Any) -> bool:
+    """Whether a model of transformers is a tower with a classifier on it."""
+    return type(model).__name__.endswith("ForImageClassification")
 
 
 def _pixels(images: Any, to: str) -> Any:

@@ -27,8 +27,8 @@ class TowerInputs(NamedTuple):
 
 @dataclasses.dataclass
 class Outputs:
-    """Unit-norm rows (of a tower without pooling the patches), logits where there are both, and
-    per (tower, layer) what a block gave."""
+    """Unit-norm rows (of a tower without pooling the patches), logits (of both, or of classes),
+    and per (tower, layer) what a block gave."""
 
     image: np.ndarray | None = None
     text: np.ndarray | None = None
@@ -107,6 +107,7 @@ def own_outputs(
 
     from siglip_jax.doctor.wrong_towers import with_gelu
     from siglip_jax.models import SiglipModel, logits
+    from siglip_jax.programs.classes import pooled
     from siglip_jax.weights.load import load_params
 
     config = source.config
@@ -125,6 +126,10 @@ def own_outputs(
         *z, out = run(params, inputs.images if name == "image" else inputs.texts)
         made_of = z[0 if name == "image" else 1]
         setattr(made, name, np.asarray(out["img/encoded"] if made_of is None else made_of))
+        head = source.classifier if name == "image" else None
+        if head is not None:
+            x = np.asarray(pooled(out, inputs.images, head.pooling))
+            made.logits = x @ head.kernel.astype(np.float32) + head.bias.astype(np.float32)
         if per_layer:
             blocks = out["img/encoder"] if name == "image" else out
             inside = "block" if name == "image" else "txt/block"

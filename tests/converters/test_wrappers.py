@@ -1,5 +1,8 @@
 """What training code puts around weights: taken off, reported, and never loosely."""
 
+import argparse
+import json
+import pathlib
 import re
 import warnings
 import zipfile
@@ -202,3 +205,35 @@ def test_a_dtype_is_no_way_to_code(tmp_path):
         file.writestr("x/data.pkl", b"ctorch\nfloat_power\n.")
     with pytest.raises(ValueError, match=r"its pickle asks for torch\.float_power"):
         open_file(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        argparse.Namespace(lr=1e-3, opt="adamw"),
+        np.float32(3.5),
+        np.float64(0.5),
+        pathlib.PosixPath("/data"),
+    ],
+)
+def test_settings_and_metrics_beside_the_weights_are_data(tmp_path, value):
+    """As timm's trainer saves them."""
+    state = {"w": np.ones(2, np.float32)}
+    torch_pickle.save(tmp_path / "x.pt", {"state_dict": state, "args": value, "epoch": 3})
+    with open_file(tmp_path / "x.pt") as reader:
+        assert list(reader.shapes) == ["w"] and reader.ignored == ("args", "epoch")
+
+
+def test_a_wrapped_index_of_shards(tmp_path, folder):
+    hf, items = folder
+    (tmp_path / "config.json").write_bytes((hf / "config.json").read_bytes())
+    wrapped = {f"_orig_mod.{name}": array for name, array in items.items()}
+    names, index = sorted(wrapped), {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save(tmp_path / file, {name: wrapped[name] for name in part})
+        index |= dict.fromkeys(part, file)
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": index}))
+    opened, _ = read(tmp_path)
+    assert "torch.compile" in opened.reports[0] and len(opened.files) == 3

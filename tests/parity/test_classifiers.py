@@ -6,9 +6,12 @@ from torch_libraries import import_libraries, inputs, naflex_dict
 
 torch, transformers, timm = import_libraries("transformers", "timm")
 
+from classifier_folders import timm_folder, transformers_folder  # noqa: E402
+
 import siglip_jax  # noqa: E402
 from siglip_jax.converters import convert, open_checkpoint  # noqa: E402
 from siglip_jax.preprocessing import custom_profile  # noqa: E402
+from siglip_jax.verify.library_comparison import compare  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 LABELS = ["cat", "dog", "donut", "none"]
@@ -107,3 +110,13 @@ def test_timm(tmp_path, naflex):
         again = timm.create_model(f"local-dir:{tmp_path / 'back'}", pretrained=True).eval()
         assert list(again.pretrained_cfg["label_names"]) == LABELS
         np.testing.assert_array_equal(again(theirs).numpy(), expected)
+
+
+@pytest.mark.parametrize("make", [transformers_folder, timm_folder])
+def test_compare_speaks_of_the_classes(tmp_path, make):
+    """A certificate that compares is of the logits of the classes too."""
+    convert(make(tmp_path), tmp_path / "ours", to="siglip_jax", pad=1)
+    to = make.__name__.removesuffix("_folder")
+    convert(tmp_path / "ours", tmp_path / "back", to=to, pad=1)
+    found = compare(tmp_path / "back", to)
+    assert set(found["largest_difference"]) == {"image", "logits"} and found["agrees"]

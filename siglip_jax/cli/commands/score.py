@@ -108,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pairs:
         raise ValueError("--pairs is for bulk jobs; give a folder as --out")
     labels = _labels(args)
-    if not labels and not args.program and (classifier := opened_model(args).classifier):
+    classifier = _classifier(args, labels)
+    if classifier is not None:
         return _classify(args, classifier)
     if not labels:
         raise ValueError("there is no label; give --labels or --labels-file")
@@ -192,6 +193,13 @@ def _labels(args: argparse.Namespace) -> list[str]:
     return [*args.labels, *(read_text_list(args.labels_file) if args.labels_file else [])]
 
 
+def _classifier(args: argparse.Namespace, labels: list[str]) -> "Classifier | None":
+    """The model's own classes, where nothing else is to be scored."""
+    if labels or args.pairs or args.program or args.model is None:
+        return None
+    return opened_model(args).classifier
+
+
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     from siglip_jax.data import open_items
     from siglip_jax.jobs.job import ALL_LABELS, Job
@@ -199,7 +207,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     from siglip_jax.jobs.run import run as run_in
 
     labels = _labels(args)
-    classifier = None if labels or args.pairs else opened_model(args).classifier
+    classifier = _classifier(args, labels)
     if not labels and not args.pairs and classifier is None:
         raise ValueError("there is no label; give --labels, --labels-file or --pairs")
     if classifier is not None and args.template:

@@ -201,7 +201,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
             res=args.res,
             tower=args.tower,
             vocabulary=args.vocabulary,
-            base=args.base,
+            base=getattr(args, "base", None),
             progress=bar.update,
         )
     return args.opened
