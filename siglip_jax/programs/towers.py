@@ -93,7 +93,7 @@ class Program:
             with tracing():
                 return in_pieces(take, images, self.piece(tokens=tokens(images, model.config)))
 
-        def embed_images(params: Any, images: Any) -> Float[Array, "b d"]:
+        def embed_images(params: Any, images: Any) -> Float[Array, "b *n d"]:
             def take(piece: Any) -> Any:
                 zimg, _, out = apply({"params": params}, piece)
                 return out["img/encoded"].astype(jnp.float32) if zimg is None else zimg

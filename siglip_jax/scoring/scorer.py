@@ -271,7 +271,7 @@ class Scorer:
         >>> from siglip_jax import load
         >>> scorer = load("siglip_emoji").scorer(tokenizer=False, batch_size=1)
         >>> scorer.features(np.zeros((1, 32, 32, 3), np.uint8), layer=-2).shape
-        (1, 64, 192)
+        (1, 4, 192)
         """
         return self._of_images(images, on_error, layer=layer)
 

@@ -1,6 +1,7 @@
 """Pairs that must agree: one suite over every way to run the same model."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +141,8 @@ def test_pooling_without_the_head(name):
     """Written out with NumPy: the mean of the patches that whole models give."""
     tiny = case(name)
     model = SiglipModel(tiny.config, tiny.execution)
-    encoded = np.float64(model.apply({"params": tiny.params}, tiny.images)[2]["img/encoded"])
+    out = jax.jit(model.apply)({"params": tiny.params}, tiny.images)[2]
+    encoded = np.float64(out["img/encoded"])
     used = valid(tiny.images)
     used = np.ones(encoded.shape[:2], bool) if used is ... else used
     mean = (encoded * used[:, :, None]).sum(1) / used.sum(1)[:, None]
@@ -238,7 +240,8 @@ def test_posemb_equals_scale_and_translate(shape):
 def test_features_are_what_the_blocks_return(name, layer):
     tiny = case(name)
     model = SiglipModel(tiny.config, tiny.execution)
-    _, _, out = model.apply({"params": tiny.params}, tiny.images, return_blocks=True)
+    apply = functools.partial(model.apply, return_blocks=True)
+    _, _, out = jax.jit(apply)({"params": tiny.params}, tiny.images)
     depth = tiny.config.vision.size.depth
     states = [out["img/with_posemb"]]
     states += [out["img/encoder"][f"block{i:02d}"]["+mlp"] for i in range(depth)]
