@@ -285,6 +285,8 @@ def _head(
     if found is None or not keep:
         return None
     layer, pooling = _format(to).classifier or ("", None)
+    if pooling == "map" and opened.config.pool == "gap":
+        pooling = "mean"  # which is what that tower's pooling is
     if not layer or tower != "image" or pooling not in (None, found.pooling):
         what = {"mean": "the mean of the last tokens", "map": "the pooling head"}[found.pooling]
         raise ModelError(

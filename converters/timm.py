@@ -239,7 +239,9 @@ def open_folder(
     with closing_on_error(stored):
         # timm does not say how probabilities are made; its own examples take the softmax.
         labels = _labels(path / CONFIG) if head else None
-        classifier = read_head(stored, CLASSIFIER, labels, "map", "softmax")
+        # Without the pooling head it is given the mean of the patches.
+        pooling = "map" if config.pool == "map" else "mean"
+        classifier = read_head(stored, CLASSIFIER, labels, pooling, "softmax")
     return OpenCheckpoint(
         format=FORMAT.name,
         path=path,

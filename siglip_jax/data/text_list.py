@@ -68,7 +68,12 @@ def read_text_list(path: str) -> list[str]:
 
 
 def _text(path: str) -> str:
-    data = sys.stdin.buffer.read() if path == "-" else read_bytes(path)
+    if path == "-":
+        # Standard input is bytes, but where somebody has put text in its place.
+        source = getattr(sys.stdin, "buffer", None)
+        data = source.read() if source is not None else sys.stdin.read().encode()
+    else:
+        data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -112,6 +112,24 @@ def test_timm(tmp_path, naflex):
         np.testing.assert_array_equal(again(theirs).numpy(), expected)
 
 
+def test_timm_without_the_pooling_head(tmp_path):
+    """There the classifier is given the mean of the patches."""
+    arguments = ARGUMENTS | {"img_size": 32}
+    model = spread(timm.create_model("vit_base_patch16_siglip_gap_224", num_classes=4, **arguments))
+    said = {"label_names": LABELS, "model_args": arguments}
+    timm.models.save_for_hf(model, tmp_path / "timm", model_config=said, safe_serialization=True)
+    images, scores = ours(tmp_path / "timm", None)
+    with torch.no_grad():
+        expected = model(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+        assert np.ptp(expected) > 0.1
+        np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-5)
+        convert(tmp_path / "timm", tmp_path / "ours", to="siglip_jax")
+        convert(tmp_path / "ours", tmp_path / "back", to="timm")
+        again = timm.create_model(f"local-dir:{tmp_path / 'back'}", pretrained=True).eval()
+        theirs = torch.tensor(images).permute(0, 3, 1, 2)
+        np.testing.assert_array_equal(again(theirs).numpy(), expected)
+
+
 @pytest.mark.parametrize("make", [transformers_folder, timm_folder])
 def test_compare_speaks_of_the_classes(tmp_path, make):
     """A certificate that compares is of the logits of the classes too."""
