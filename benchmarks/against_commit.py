@@ -78,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("python", nargs=2, help="of the version before, and of the one after")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--parts", nargs="+", choices=("start", "job"), default=("start", "job"))
     parser.add_argument("--files", type=int, default=192, help="of the job with B/16")
     parser.add_argument("--bundled-files", type=int, default=4096)
     parser.add_argument("--vocabulary", type=Path, help="c4_en's, for a score with B/16")
@@ -98,13 +99,17 @@ def main() -> None:
         one = next(few.iterdir())
         print(f"{'':16s} {'before':>8s} {'after':>8s}  after/before")
         b16 = str(folder / "b16")
-        compared(
-            "start, bundled", lambda p: start(p, "siglip_emoji", one), args.python, args.rounds
-        )
-        if args.vocabulary:
-            compared("start, B/16", lambda p: start(p, b16, one), args.python, args.rounds)
-        compared("job, bundled", lambda p: job(p, "siglip_emoji", many), args.python, args.rounds)
-        compared("job, B/16", lambda p: job(p, b16, few), args.python, max(args.rounds // 2, 3))
+        if "start" in args.parts:
+            compared(
+                "start, bundled", lambda p: start(p, "siglip_emoji", one), args.python, args.rounds
+            )
+            if args.vocabulary:
+                compared("start, B/16", lambda p: start(p, b16, one), args.python, args.rounds)
+        if "job" in args.parts:
+            compared(
+                "job, bundled", lambda p: job(p, "siglip_emoji", many), args.python, args.rounds
+            )
+            compared("job, B/16", lambda p: job(p, b16, few), args.python, max(args.rounds // 2, 3))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.checkpoints import CHECKPOINTS, Checkpoint, find
 from siglip_jax.config import Execution
 
 if TYPE_CHECKING:
+    __version__: str
     from siglip_jax.converters import OpenCheckpoint
     from siglip_jax.model_files import open_model
     from siglip_jax.models import SiglipModel
@@ -46,6 +48,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "SiglipModel",
+    "__version__",
     "find",
     "load",
     "make_mesh",
@@ -55,6 +58,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("siglip-jax")
     if name in _LAZY:
         return getattr(importlib.import_module(f"siglip_jax.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'siglip_jax' has no attribute {name!r}")

@@ -140,6 +140,21 @@ def reason(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
+def escaped(text: str) -> str:
+    r"""`text` as any file can hold it: what is no Unicode, as of file names, is written as `\x`.
+
+    >>> escaped("caf\udce9.png"), escaped("café.png")
+    ('caf\\xe9.png', 'café.png')
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Bytes of a name that are not UTF-8 come as surrogates; others are half an emoji.
+        parts = (rf"\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
+        return "".join(parts).encode("utf-8", "backslashreplace").decode()
+    return text
+
+
 def from_extra(extra: str, module: str) -> ModuleType:
     """A module of a package that comes with an extra: "jobs", "plan" or "train".
 

@@ -32,7 +32,7 @@ from siglip_jax.weights.staging import staged
 from siglip_jax.weights.tree import flatten
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Pretrained:
     """What `load` returns.
 
@@ -55,6 +55,20 @@ class Pretrained:
     vocabulary: Path | None = None
     mesh: Mesh | None = None
     rules: Rules = REPLICATED
+
+    def __repr__(self) -> str:
+        """A few lines: neither weights nor the tree of modules."""
+        leaves = flatten(self.params).values()
+        count = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+        dtypes = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
+        lines = [f"Pretrained {self.name}: {count:,} parameters, {dtypes}"]
+        lines += [f"  {tower}: {each}" for tower, each in _towers(self.config)]
+        lines += [f"  profile: {self.profile.name}"]
+        if self.vocabulary is not None:
+            lines += [f"  vocabulary: {self.vocabulary}"]
+        if self.mesh is not None:
+            lines += [f"  devices: {self.mesh.size}"]
+        return "\n".join(lines)
 
     @property
     def config(self) -> Siglip:
@@ -251,3 +265,8 @@ def save(
             for key, leaf in leaves.items():
                 writer.write(key, on_host(leaf))
     return folder
+
+
+def _towers(config: Siglip) -> list[tuple[str, object]]:
+    towers = (("image", config.vision), ("text", config.text))
+    return [(name, tower) for name, tower in towers if tower is not None]

@@ -85,6 +85,7 @@ MODULES = {
     "preprocessing.profiles": Row("what changes scores before the model", "checkpoints config"),
     "preprocessing.image_settings": Row("an image profile in other systems' words"),
     "preprocessing.decode": Row("files to uint8 RGB pixels"),
+    "preprocessing.signatures": Row("images by their first bytes; what else reads some"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
     "preprocessing.torch_resize": Row("torchvision's resizes of uint8 in numpy"),
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
@@ -141,7 +142,8 @@ MODULES = {
     "data.failures": Row("what can go wrong between here and a bucket"),
     "data.remote": Row("files in buckets, through fsspec"),
     "data.storage": Row("files here and in buckets: found, listed, read"),
-    "data.specs": Row("what the words of a command stand for: files, each of a kind"),
+    "data.specs": Row("what the words of a command stand for: files, each of a kind",
+                      "preprocessing.signatures"),
     "data.*": Row("the formats, a file each; training batches of pairs",
                   "checkpoints config preprocessing weights.staging"),
 
@@ -206,7 +208,7 @@ MODULES = {
                                torch=True),
 
     "doctor": Row("the names to import"),
-    "doctor.settings": Row("what a pipeline can set wrong", "checkpoints config"),
+    "doctor.settings": Row("what a pipeline can set wrong", "checkpoints config preprocessing"),
     "doctor.interpolation": Row("position embeddings, each system's way", "weights.posemb"),
     "doctor.wrong_inputs": Row("what a tower is fed then", "config preprocessing"),
     "doctor.wrong_towers": Row("towers run the wrong way",
@@ -216,6 +218,7 @@ MODULES = {
     "doctor.embeddings_file": Row("another pipeline's embeddings", "config verify.inputs"),
 
     "cli": Row("empty"),
+    "__main__": Row("python -m siglip_jax", "cli.main"),
     "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch"),
     "cli.advice": Row("what an error about a model asks for, in options", "errors"),
     "cli.description": Row("a checkpoint's facts as plain JSON types", "checkpoints config"),
@@ -243,7 +246,8 @@ MODULES = {
     "cli.options.model": Row("options of all commands that run a model; loads it",
                              "allocator checkpoints config fetch model_files programs "
                              "preprocessing pretrained scoring cli"),
-    "cli.image_files": Row("files, folders, patterns, a list on stdin", "data.specs"),
+    "cli.image_files": Row("files, folders, patterns, a list on stdin",
+                           "data.specs data.text_list"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
     "cli.progress": Row("a bar on stderr for a person, lines for a log"),

@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from siglip_jax.cli.options.model import read_lines
+from siglip_jax.data.text_list import read_lines
 from siglip_jax.messages import near_file
 
 
@@ -14,7 +14,7 @@ def image_files(arguments: list[str]) -> list[str]:
       ValueError: if no file is there, a folder holds no images, or a pattern
         matches nothing.
     """
-    from siglip_jax.data.specs import IMAGES
+    from siglip_jax.data.specs import folder_images
 
     found: list[str] = []
     for argument in arguments:
@@ -26,14 +26,7 @@ def image_files(arguments: list[str]) -> list[str]:
             continue
         path = Path(argument).expanduser()
         if path.is_dir():
-            inside = sorted(
-                str(file)
-                for file in path.rglob("*")
-                if file.suffix.lower() in IMAGES and file.is_file()
-            )
-            if not inside:
-                raise ValueError(f"{argument}: no images in this folder")
-            found += inside
+            found += [image.where for image in folder_images(str(path))]
         elif path.exists() or not glob.has_magic(argument):
             found.append(str(path))
         else:

@@ -9,7 +9,7 @@ from siglip_jax.messages import suggestions
 
 # The order decides where a tar has an image twice.
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
-IMAGE_ENDINGS += ("jpe", "jfif", "ppm", "pgm", "pbm", "ico")
+IMAGE_ENDINGS += ("jpe", "jfif", "ppm", "pgm", "pbm", "ico", "heic", "heif", "jxl", "mpo")
 TEXT_ENDINGS = ("txt", "json")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ENDINGS = (".parquet", ".pq")
@@ -33,12 +33,20 @@ class Wanted(NamedTuple):
       image, text, key: names of columns, where they are not the usual ones.
       only: "images" or "texts", to leave the other unread; "pairs" if there must be both;
         None for what there is.
+      separator: between the fields of a .csv or .tsv, where it is not the usual one.
+      both: a table must have columns of images and of texts.
     """
 
     image: str | None = None
     text: str | None = None
     key: str | None = None
     only: Only | None = None
+    separator: str | None = None
+    both: bool = False
+
+    def identity(self) -> list[str | None]:
+        """What an identity says of it; what came later, only where it is used."""
+        return [*self[:4], *([self.separator] if self.separator else [])]
 
 
 class Columns:
@@ -64,10 +72,11 @@ class Columns:
         only, self.image, self.text = wanted.only, None, None
         self.key = choose("key", wanted.key, KEY_COLUMNS, False)
         if only != "texts":
-            texts = only is None and (wanted.text or set(TEXT_COLUMNS) & set(names))
+            either = only is None and not wanted.both
+            texts = either and (wanted.text or set(TEXT_COLUMNS) & set(names))
             self.image = choose("image", wanted.image, IMAGE_COLUMNS, not texts)
         if only != "images":
-            self.text = choose("text", wanted.text, TEXT_COLUMNS, only is not None)
+            self.text = choose("text", wanted.text, TEXT_COLUMNS, wanted.both or only is not None)
 
     def pair(self) -> tuple[str, str]:
         """The columns of the image and of the text, where there must be both."""
@@ -139,7 +148,7 @@ def captions_beside(files: Mapping[str, bytes | None], text: str | None) -> tupl
         content = json.loads(files.get("json") or b"{}")
         if not isinstance(content, dict):
             raise ValueError(f"the .json must hold an object, got {type(content).__name__}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"its text cannot be read: {error}") from error
     names = [text] if text else TEXT_COLUMNS
     return next((found for n in names if (found := text_captions(content.get(n)))), ())

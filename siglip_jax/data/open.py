@@ -3,9 +3,9 @@
 import bisect
 import itertools
 from collections.abc import Collection, Iterator, Sequence
-from typing import Literal
+from pathlib import Path
 
-from siglip_jax.data.columns import Wanted, refuse_missing
+from siglip_jax.data.columns import Only, Wanted, refuse_missing
 from siglip_jax.data.failures import SettingError
 from siglip_jax.data.images import ImageFiles
 from siglip_jax.data.item import Dataset, Item, Pair, Pairs, Shard, Source, fingerprint
@@ -25,7 +25,8 @@ def open_items(
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
-    only: Literal["images", "texts"] | None = None,
+    separator: str | None = None,
+    only: Only | None = None,
     shard_size: int = SHARD_SIZE,
 ) -> Source:
     """Opens images, texts or both, to be read from front to back in shards.
@@ -41,6 +42,7 @@ def open_items(
     * Parquet: the same; a row is an item, with images as bytes, as Hugging Face's struct or
       as paths relative to the file;
     * .csv, .tsv or .jsonl with a column of paths relative to the file, of texts, or both;
+      a row with more fields than the first line is an error, not cut;
     * a .txt of one path a line, relative to the working folder, or - for standard input;
     * `texts:FILE`: a text a line;
     * `tfds:NAME` or `tfds:NAME:SPLIT` of TensorFlow Datasets.
@@ -54,8 +56,10 @@ def open_items(
       text_column: column of the texts, beside images and in tars key in the .json, where not
         `caption`, `captions` or `text`.
       key_column: column of the keys, where not `key`.
-      only: reads nothing but images, or nothing but texts, of which every one is an item
-        then.
+      separator: between the fields of a .csv or .tsv; default: the comma, semicolon, tab or
+        vertical bar that parts its first line into the most columns (of a .tsv the tab).
+      only: "images" or "texts" to read nothing else; of texts every one is an item then.
+        "pairs" where a table must have both.
       shard_size: the most items of a shard.
 
     Raises:
@@ -72,13 +76,25 @@ def open_items(
     specs = [specs] if isinstance(specs, str) else list(specs)
     if not specs:
         raise ValueError("there is no input; name a folder, files, tars, .parquet or a table")
-    if only not in (None, "images", "texts"):
-        raise ValueError(f"only must be 'images', 'texts' or None, got {only!r}")
+    if only not in (None, "images", "texts", "pairs"):
+        raise ValueError(f"only must be 'images', 'texts', 'pairs' or None, got {only!r}")
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
-    wanted = Wanted(image_column, text_column, key_column, only)
+    wanted = Wanted(
+        image_column,
+        text_column,
+        key_column,
+        only=None if only == "pairs" else only,
+        separator=separator,
+        both=only == "pairs",
+    )
     source = _opened(specs, wanted, shard_size)
-    source.origin = {"specs": specs, **wanted._asdict(), "shard_size": shard_size}
+    source.origin = {
+        "specs": specs,
+        **wanted._asdict(),
+        "shard_size": shard_size,
+        "folder": str(Path.cwd()),  # that local paths are relative to
+    }
     return source
 
 
@@ -88,6 +104,7 @@ def open_pairs(
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
+    separator: str | None = None,
 ) -> Pairs:
     """Opens images with captions, to be read in any order.
 
@@ -97,13 +114,14 @@ def open_pairs(
 
     Args:
       spec: one path, URL or name, as of `open_items`.
-      image_column, text_column, key_column: as of `open_items`.
+      image_column, text_column, key_column, separator: as of `open_items`.
 
     Raises:
       ValueError: if nothing is there, it is of no known format, a file is damaged, or an
         image has no caption.
     """
-    pairs = _opened([spec], Wanted(image_column, text_column, key_column, "pairs"), SHARD_SIZE)
+    wanted = Wanted(image_column, text_column, key_column, "pairs", separator)
+    pairs = _opened([spec], wanted, SHARD_SIZE)
     count = len(pairs)
     if not spec.startswith("tfds:"):
         bare = [pairs.key(index) for index in range(count) if not pairs.captions(index)]
@@ -112,6 +130,9 @@ def open_pairs(
 
 
 def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:
+    if wanted.separator is not None and len(wanted.separator) != 1:
+        raise ValueError(f"separator must be one character, got {wanted.separator!r}")
+
     def open_kind(kind: str, files: list[Stored]) -> Dataset:
         if wanted.key and kind in ("images", "tars", "texts", "tfds"):
             problem = f"{specs[0]}: {kind} have no column of keys"
@@ -119,6 +140,9 @@ def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:
         if wanted.image and kind in ("images", "texts"):
             problem = f"{specs[0]}: {kind} have no column of images"
             raise SettingError(problem, "image_column", "leave out {}")
+        if wanted.separator and kind != "tables":
+            problem = f"{specs[0]}: {kind} have no fields to separate"
+            raise SettingError(problem, "separator", "leave out {}")
         if kind == "images":
             if wanted.only == "texts":
                 raise ValueError(f"{specs[0]}: images have no texts; texts:FILE is a text a line")

@@ -86,7 +86,7 @@ class ParquetRows(Dataset):
 
     def identity(self) -> str:
         files = [(f.name, f.size, f.stamp) for f in self._files]
-        return fingerprint("parquet", files, list(self._wanted), self._size, len(self))
+        return fingerprint("parquet", files, self._wanted.identity(), self._size, len(self))
 
     def __len__(self) -> int:
         return self._length

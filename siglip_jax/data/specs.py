@@ -3,7 +3,10 @@
 import itertools
 import os
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from siglip_jax.data.columns import (
@@ -22,6 +25,7 @@ from siglip_jax.data.storage import (
     size,
     without_braces,
 )
+from siglip_jax.preprocessing.signatures import HEAD, image_format
 
 # What a folder is searched for; a file that is named may end in anything that is no other kind.
 IMAGES = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
@@ -137,16 +141,76 @@ def _captions_among(files: Sequence[Stored]) -> Stored | None:
     return next((tables[name] for name in CAPTION_TABLES if name in tables), None)
 
 
-def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> list[Named]:
-    """The images, tars or Parquet files among what a folder or a pattern holds."""
-    kinds: dict[str, list[Stored]] = {"images": [], "tars": [], "parquet": []}
-    others: dict[str, list[Stored]] = {"tables": [], "list": []}
+def folder_images(folder: str) -> list[Stored]:
+    """The images in a local folder, to the bottom, sorted; a warning says what is left out.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    files = look_up(folder)
+    sorted_out = _sorted_out(files if isinstance(files, list) else [])
+    if not sorted_out["images"]:
+        what = _left_out(folder, sorted_out)
+        raise ValueError(f"{folder}: no images in this folder{what and f' ({what})'}")
+    _warn_of_left_out(folder, sorted_out)
+    return sorted_out["images"]
+
+
+def _sorted_out(files: Sequence[Stored]) -> dict[str, list[Stored]]:
+    """What a folder or a pattern holds, by kind; "other" is of no kind, "hidden" is not looked at.
+
+    An image is what has the ending of one; of local files without a known ending also what
+    begins as one. Hidden are names that begin with a dot, and what is in folders of such names.
+    """
+    kinds: dict[str, list[Stored]] = {
+        kind: [] for kind in ("images", "tars", "parquet", "tables", "list", "other", "hidden")
+    }
     for file in files:
         kind = kind_of(file.where)
-        if kind in kinds and (kind != "images" or file.where.lower().endswith(IMAGES)):
-            kinds[kind].append(file)
-        elif kind in others:
-            others[kind].append(file)
+        if any(part.startswith(".") for part in file.name.split("/")):
+            kind = "hidden"
+        elif kind == "images" and not file.where.lower().endswith(IMAGES):
+            kind = "images" if _begins_as_image(file.where) else "other"
+        kinds[kind or "other"].append(file)
+    return kinds
+
+
+def _begins_as_image(where: str) -> bool:
+    if is_remote(where):
+        return False
+    try:
+        with open_binary(where) as opened:
+            return image_format(opened.read(HEAD)) is not None
+    except (OSError, ValueError):
+        return False
+
+
+def _left_out(spec: str, kinds: dict[str, list[Stored]]) -> str:
+    """What of a folder of images is left out, counted by ending; captions are not."""
+    stems = {file.where.rpartition(".")[0] for file in kinds["images"]}
+    left = [
+        file
+        for kind in ("other", "tables", "list")
+        for file in kinds[kind]
+        if file.where.rpartition(".")[0] not in stems and file.name not in CAPTION_TABLES
+    ]
+    counts = Counter(Path(file.name).suffix.lower() or "without ending" for file in left)
+    parts = [f"{count:,} {ending}" for ending, count in counts.most_common(5)]
+    parts += ["..."] if len(counts) > 5 else []
+    parts += [f"{len(kinds['hidden']):,} hidden"] if kinds["hidden"] else []
+    return ", ".join(parts)
+
+
+def _warn_of_left_out(spec: str, kinds: dict[str, list[Stored]]) -> None:
+    if what := _left_out(spec, kinds):
+        warnings.warn(f"{spec}: what is no image is left out: {what}", stacklevel=2)
+
+
+def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> list[Named]:
+    """The images, tars or Parquet files among what a folder or a pattern holds."""
+    sorted_out = _sorted_out(files)
+    kinds = {kind: sorted_out[kind] for kind in ("images", "tars", "parquet")}
+    others = {kind: sorted_out[kind] for kind in ("tables", "list")}
     present = [kind for kind, own in kinds.items() if own]
     if not present and any(c in spec for c in "*?["):
         kinds, present = others, [kind for kind, own in others.items() if own]
@@ -155,9 +219,13 @@ def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> li
         raise ValueError(f"{spec}: {counts} are in it; name those that you mean, such as by *.tar")
     if not present:
         what = "the folder is empty" if not files else f"none of the {len(files):,} files is one"
+        if files and (left := _left_out(spec, sorted_out)):
+            what += f" ({left})"
         raise ValueError(f"{spec}: no images, .tar or .parquet in it; {what}")
     if table and present == ["images"]:
         return [Named("tables", table)]
+    if present == ["images"]:
+        _warn_of_left_out(spec, sorted_out)
     if present == ["list"]:
         return [n for f in kinds["list"] for n in _listed(f.name, open_binary(f.where))]
     return [Named(present[0], file) for file in kinds[present[0]]]

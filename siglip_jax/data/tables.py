@@ -1,14 +1,14 @@
 """Rows of CSV, TSV and JSONL files, and lines of text files."""
 
-import csv
 import functools
 import json
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from siglip_jax.data.columns import Columns, Wanted, text_captions
 from siglip_jax.data.fetch import fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
+from siglip_jax.data.separated import Lines, Style, header_of, separated, spoken
 from siglip_jax.data.storage import (
     Stored,
     is_remote,
@@ -20,6 +20,7 @@ from siglip_jax.data.storage import (
 )
 
 _LINE = "line"  # the one column of a text file
+_BEYOND = None  # under this name in a row: the fields beyond those of the header
 
 
 class _Piece(NamedTuple):
@@ -65,9 +66,10 @@ class TableRows(Dataset):
         self, files: Sequence[Stored], wanted: Wanted, shard_size: int, *, plain: bool = False
     ) -> None:
         self._files, self._wanted, self._size, self._plain = list(files), wanted, shard_size, plain
-        self._headers: list[list[str]] = []
+        self._headers: list[tuple[list[str], Style]] = []
         self._columns: list[Columns] = []
         self._pieces: list[_Piece] = []
+        self._long = 0  # rows with more fields than columns
         self._again: dict[tuple[int, int], str] = {}  # the keys that had to be changed
         unique = Unique()
         for number in range(len(self._files)):
@@ -90,7 +92,7 @@ class TableRows(Dataset):
     def identity(self) -> str:
         files = [(f.name, f.size, f.stamp) for f in self._files]
         rows = sum(piece.count for piece in self._pieces)
-        return fingerprint("tables", files, list(self._wanted), self._size, rows)
+        return fingerprint("tables", files, self._wanted.identity(), self._size, rows)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -114,6 +116,9 @@ class TableRows(Dataset):
         for piece in self._pieces:
             columns = self._columns[piece.file]
             for key, values in self._rows(piece):
+                if _BEYOND in values:
+                    count = f"{self._long:,} such row{'s' * (self._long > 1)}"
+                    raise ValueError(f"{key}: {self._too_long(piece.file, values)} ({count})")
                 where = self._image(piece.file, values)
                 texts = text_captions(values.get(columns.text))
                 one = found.get(where or key) or _Image(key, where, (), piece.file)
@@ -131,14 +136,15 @@ class TableRows(Dataset):
         """Finds the columns, the shards and the repeated keys of a file."""
         file = self._files[number]
         with open_binary(file.where) as opened:
-            lines = _Lines(opened, file.name)
+            lines = Lines(opened, file.name)
             header = self._read_header(lines)
             self._headers.append(header)
             start, count, row = lines.offset, 0, -1
             for row, values in enumerate(self._parse(lines, header)):
+                self._long += _BEYOND in values
                 if row == 0:
                     wanted = Wanted(text=_LINE, only="texts") if self._plain else self._wanted
-                    self._columns.append(Columns(file.name, header or values, wanted))
+                    self._columns.append(Columns(file.name, header[0] or values, wanted))
                 key = self._key(number, row, values)
                 if (name := unique(key)) != key:
                     self._again[number, row] = name
@@ -156,13 +162,16 @@ class TableRows(Dataset):
         file = self._files[piece.file]
         with open_binary(file.where) as opened:
             opened.seek(piece.offset)
-            lines = _Lines(opened, file.name)
+            lines = Lines(opened, file.name)
             rows = self._parse(lines, self._headers[piece.file])
             for row, values in zip(range(piece.row, piece.row + piece.count), rows, strict=False):
                 key = self._again.get((piece.file, row)) or self._key(piece.file, row, values)
                 yield key, values
 
     def _item(self, key: str, piece: _Piece, values: dict[Any, Any]) -> Iterator[Item]:
+        if _BEYOND in values:
+            yield Item(key, error=f"{key}: {self._too_long(piece.file, values)}")
+            return
         columns = self._columns[piece.file]
         texts = text_captions(values.get(columns.text)) if columns.text else ()
         if columns.image is None:
@@ -176,6 +185,15 @@ class TableRows(Dataset):
         else:
             yield Item(key, error=f"{key}: no image in column {columns.image}")
 
+    def _too_long(self, file: int, values: dict[Any, Any]) -> str:
+        """Why a row cannot be read that has more fields than there are columns."""
+        (names, style), beyond = self._headers[file], values[_BEYOND]
+        fields = len(names) + len(beyond)
+        return (
+            f"{fields} fields in {len(names)} columns, beyond them {beyond[0]!r}; "
+            f'put a field that holds {spoken(style.separator)} in quotation marks: "..."'
+        )
+
     def _image(self, file: int, values: dict[Any, Any]) -> str | None:
         """Where the image of a row lies."""
         name = values.get(self._columns[file].image)
@@ -188,17 +206,18 @@ class TableRows(Dataset):
         name = values.get(columns.key or columns.image)
         return str(name) if name not in (None, "") else f"{self._files[file].name}:{row}"
 
-    def _read_header(self, lines: "_Lines") -> list[str]:
+    def _read_header(self, lines: Lines) -> tuple[list[str], Style]:
         if self._plain or lines.name.lower().endswith((".jsonl", ".ndjson")):
-            return []
-        return next(_separated(lines), [])
+            return [], Style()
+        return header_of(lines, self._wanted.separator)
 
-    def _parse(self, lines: "_Lines", header: list[str]) -> Iterator[dict[str, Any]]:
+    def _parse(self, lines: Lines, header: tuple[list[str], Style]) -> Iterator[dict[Any, Any]]:
+        names, style = header
         if self._plain:
             return ({_LINE: text} for line in lines if (text := line.strip()))
-        if not header:
+        if not names:
             return _objects(lines)
-        return (dict(zip(header, row, strict=False)) for row in _separated(lines) if row)
+        return (_named(names, row) for row in separated(lines, style))
 
 
 class TextStrings:
@@ -228,46 +247,20 @@ class TextStrings:
         return fingerprint("texts", [item.text for item in self._items], self._size)
 
 
-class _Lines:
-    """The lines of an open file as text, and how many bytes they were."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self.name, self.offset = file, name, file.tell()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline()
-        if not line:
-            raise StopIteration
-        start, self.offset = self.offset, self.offset + len(line)
-        try:
-            return line.decode("utf-8" if start else "utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.name}: not UTF-8 text at byte {start:,}") from error
+def _named(names: list[str], row: list[str]) -> dict[Any, Any]:
+    values: dict[Any, Any] = dict(zip(names, row, strict=False))
+    if any(beyond := row[len(names) :]):
+        values[_BEYOND] = beyond
+    return values
 
 
-def _separated(lines: _Lines) -> Iterator[list[str]]:
-    tabs = lines.name.lower().endswith(".tsv")
-    # A tab-separated text may hold a lone quotation mark, which is no quoting there.
-    quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-    rows = csv.reader(lines, delimiter="\t" if tabs else ",", quoting=quoting)
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise ValueError(
-            f"{lines.name}: not a table, near byte {lines.offset:,}: {error}"
-        ) from error
-
-
-def _objects(lines: _Lines) -> Iterator[dict[str, Any]]:
+def _objects(lines: Lines) -> Iterator[dict[str, Any]]:
     for line in lines:
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             where = f"before byte {lines.offset:,}"
             raise ValueError(f"{lines.name}: the line {where} is not JSON: {error}") from error
         if not isinstance(row, dict):

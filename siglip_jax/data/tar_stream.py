@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from siglip_jax.data.storage import open_binary, whole_only
+from siglip_jax.preprocessing.signatures import HEAD
 
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 _FAILURES = (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error)
@@ -29,17 +30,19 @@ class Member(NamedTuple):
     """A file in a tar, and where its content lies in the decompressed tar.
 
     `read()`, before the next member is asked for, gives the content, or None if it is too
-    large. It raises `Damaged`.
+    large; `read(looks)` gives b"" unless `looks` holds of its first bytes. It raises `Damaged`.
+    A link has no content.
     """
 
     name: str
     offset: int
     size: int
-    read: Callable[[], bytes | None]
+    read: Callable[..., bytes | None]
+    link: bool = False
 
 
-def members(where: str, wanted: Callable[[str], bool], *, jump: bool = False) -> Iterator[Member]:
-    """The files in a tar whose names are `wanted`.
+def members(where: str, *, jump: bool = False) -> Iterator[Member]:
+    """The files and links in a tar.
 
     Args:
       jump: go from header to header, without reading what lies between.
@@ -67,11 +70,12 @@ def members(where: str, wanted: Callable[[str], bool], *, jump: bool = False) ->
         try:
             for member in tar:
                 cast(Any, tar).members = []  # it would remember every header
-                if not member.isfile() or not wanted(member.name):
+                link = member.issym() or member.islnk()
+                if not member.isfile() and not link:
                     continue
                 last = member.name
-                read = lambda member=member: _content(stream, member)  # noqa: E731
-                yield Member(member.name, member.offset_data, member.size, read)
+                read = lambda looks=None, member=member: _content(stream, member, looks)  # noqa: E731
+                yield Member(member.name, member.offset_data, member.size, read, link)
             # tarfile takes an end of the file, or what is no header, for the end of the tar.
             if len(stream.last) < tarfile.BLOCKSIZE:
                 raise Damaged(f"cut off after {last}: there is no end mark")
@@ -84,12 +88,17 @@ def members(where: str, wanted: Callable[[str], bool], *, jump: bool = False) ->
             raise Damaged(f"cut off or damaged after {last}: {reason}") from error
 
 
-def _content(stream: "_Forward", member: tarfile.TarInfo) -> bytes | None:
+def _content(
+    stream: "_Forward", member: tarfile.TarInfo, looks: Callable[[bytes], object] | None
+) -> bytes | None:
     if member.size > LARGEST:
         return None
     try:
         stream.seek(member.offset_data)
-        data = stream.read(member.size)
+        head = stream.read(min(member.size, HEAD)) if looks else b""
+        if looks and not looks(head):
+            return b""
+        data = head + stream.read(member.size - len(head))
         missing = member.size - len(data)
         reason = f"{missing:,} of {member.size:,} bytes are missing"
     except _FAILURES as error:

@@ -1,9 +1,10 @@
 """Webdataset tars: from front to back, compressed or not; at any place, uncompressed."""
 
 import functools
-from collections.abc import Collection, Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from siglip_jax.data.columns import (
     IMAGE_ENDINGS,
@@ -15,14 +16,20 @@ from siglip_jax.data.columns import (
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
 from siglip_jax.data.storage import Stored, read_range
 from siglip_jax.data.tar_stream import LARGEST, Damaged, Member, members
+from siglip_jax.preprocessing.signatures import image_format
+
+_MOST = 256  # members of one key that are held
 
 
 class TarShards(Dataset):
     """The samples of webdataset tars, a tar a shard.
 
     Members that follow each other and agree up to the first dot of the file name are an
-    item: an image, a .txt or a .json with `caption`, `captions` or `text`. A tar that
-    is cut off gives what is whole before that, and an error in place of the rest.
+    item: an image, a .txt or a .json with `caption`, `captions` or `text`. Without an image of
+    a usual name, each of `a.left.png` and `a.right.png` is an item; without any, what begins
+    as an image does. Members that make no item are an error with their key; hidden ones
+    (`._a.jpg`) are passed over. A tar that is cut off gives what is whole before that, and an
+    error in place of the rest.
 
     As pairs, members need not follow each other. The headers and captions of all tars are
     read once and held in memory, and an image costs one read; a tar that is cut off, and
@@ -87,85 +94,164 @@ class TarShards(Dataset):
 
     def _scan(self, number: int) -> list["_Place"]:
         file = self._files[number]
-        images: dict[str, dict[str, Member]] = {}
+        groups: dict[str, dict[str, Member]] = {}
         texts: dict[str, dict[str, bytes | None]] = {}
         try:
-            for member in members(file.where, self._is_wanted, jump=True):
+            for member in members(file.where, jump=True):
                 stem, ending = _split(member.name)
-                own, beside = images.setdefault(stem, {}), texts.setdefault(stem, {})
-                if ending in own or ending in beside:
+                if not stem:  # a hidden file
+                    continue
+                group = groups.setdefault(stem, {})
+                if ending in group and self._is_of_use(ending):
                     raise ValueError(f"{file.name}: {member.name} is in it twice")
-                if ending in self._texts:
-                    beside[ending] = member.read()
-                else:
-                    own[ending] = member
+                group[ending] = member
+                if _last(ending) in self._texts and not member.link:
+                    texts.setdefault(stem, {})[ending] = member.read()
         except Damaged as damage:
             raise ValueError(f"{file.name}: {damage}") from damage
+        useless = [stem for stem, group in groups.items() if not any(map(self._is_of_use, group))]
+        if useless and len(useless) < len(groups):
+            first = f"{useless[0]}.{next(iter(groups[useless[0]]))}"
+            warnings.warn(
+                f"{file.name}: {len(useless):,} of {len(groups):,} samples are left out, since "
+                f"they have neither image nor text; the first is {first.rstrip('.')}",
+                stacklevel=2,
+            )
         places, faceless = [], []
-        for stem, own in images.items():
-            key = f"{file.name}/{stem}"
-            image = next((own[e] for e in self._images if e in own), None)
-            if image is None:
+        samples = [
+            (stem, sample)
+            for stem, group in groups.items()
+            if any(map(self._is_of_use, group))
+            for sample in self._samples(stem, group)
+        ]
+        for stem, sample in samples:
+            key = f"{file.name}/{sample.key}"
+            image = groups[stem].get(sample.image or "")
+            if image is None or image.link:
                 faceless.append(key)
                 continue
+            beside = {name: texts[stem][own] for name, own in sample.texts.items()}
             try:
-                captions = captions_beside(texts[stem], self._wanted.text)
+                captions = captions_beside(beside, self._wanted.text)
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from error
             places.append(_Place(key, number, image.offset, image.size, captions))
-        refuse_missing(file.name, f"image ({self._expected()})", faceless, len(images))
+        refuse_missing(file.name, f"image ({self._expected()})", faceless, len(samples))
         if not places:
             raise ValueError(f"{file.name}: there are no images ({self._expected()}) in it")
         return places
 
     def _items(self, file: Stored) -> Iterator[Item]:
-        key = ""
-        group: dict[str, bytes | None] = {}
+        key, group = "", dict[str, Member | bytes | None]()
         try:
-            for member in members(file.where, self._is_wanted):
+            for member in members(file.where):
                 stem, ending = _split(member.name)
-                if stem != key or ending in group:
-                    yield from self._item(file, key, group)
+                if not stem:  # a hidden file
+                    continue
+                if stem != key or ending in group or len(group) == _MOST:
+                    yield from self._group(file, key, group)
                     key, group = stem, {}
-                group[ending] = member.read()
+                group[ending] = member if member.link else self._content(member, ending, group)
         except Damaged as damage:
             # The group of an image that is cut off is not given without it.
             inside = damage.inside and _split(damage.inside)[0]
             if inside != key:
-                yield from self._item(file, key, group)
+                yield from self._group(file, key, group)
             where = f"{file.name}/{inside}" if inside else f"{file.name}:end"
             yield Item(where, error=f"{file.name}: {damage}")
         else:
-            yield from self._item(file, key, group)
+            yield from self._group(file, key, group)
 
-    def _item(self, file: Stored, key: str, group: dict[str, bytes | None]) -> Iterator[Item]:
-        """What the members of one key make; nothing if they are of no interest."""
-        if not group:
-            return
-        name = f"{file.name}/{key}"
-        image = next((group[e] for e in self._images if group.get(e)), None)
+    def _content(self, member: Member, ending: str, group: Collection[str]) -> bytes | None:
+        """What is in a member that an item may be made of; b"" otherwise."""
+        if ending in (*self._images, *self._texts):
+            return member.read()
+        # An image of another name is of use only where there is none of a usual one.
+        if any(image in group for image in self._images):
+            return b""
+        if self._is_of_use(ending):
+            return member.read()
+        return member.read(image_format) if self._images and not self._wanted.image else b""
+
+    def _group(
+        self, file: Stored, key: str, group: Mapping[str, "Member | bytes | None"]
+    ) -> Iterator[Item]:
+        """What the members of one key make."""
+        if group:
+            for sample in self._samples(key, group):
+                yield from self._item(f"{file.name}/{sample.key}", sample, group)
+
+    def _item(
+        self, name: str, sample: "_Sample", group: Mapping[str, "Member | bytes | None"]
+    ) -> Iterator[Item]:
+        endings = (sample.image or "", *sample.texts.values())
+        used = [group[ending] for ending in endings if ending in group]
+        link = next((member.name for member in used if isinstance(member, Member)), None)
+        image = group.get(sample.image or "")
         texts, problem = (), None
-        try:
-            texts = captions_beside(group, self._wanted.text) if self._texts else ()
-        except ValueError as error:
-            problem = str(error)
-        if None in group.values():
+        if link:
+            problem = f"{link} is a link, which a tar that is read from front to back cannot follow"
+        elif None in used:
             problem = f"a file of more than {LARGEST:,} bytes"
-        elif image is None and not problem and not (self._texts and texts):
-            problem = f"there is no {'image' if self._images else 'text'} ({self._expected()})"
+        else:
+            beside = {ending: group[own] for ending, own in sample.texts.items()}
+            try:
+                texts = captions_beside(cast(Any, beside), self._wanted.text)
+            except ValueError as error:
+                problem = str(error)
+        if not image and not problem and not (self._texts and texts):
+            what = "image" if self._images else "text"
+            there = [f".{ending}" if ending else "a name without ending" for ending in group]
+            more = ", ..." if len(there) > 4 else ""
+            problem = f"there is no {what} ({self._expected()}), but {', '.join(there[:4])}{more}"
         if problem:
             yield Item(name, error=f"{name}: {problem}")
         elif self._images:
-            yield Item(name, image, texts[0] if texts else None)
+            yield Item(name, cast(bytes, image) or None, texts[0] if texts else None)
         else:
             yield from several_texts(name, texts)
 
-    def _is_wanted(self, name: str) -> bool:
-        stem, ending = _split(name)
-        return bool(stem) and ending in (*self._images, *self._texts)
+    def _samples(self, stem: str, group: Mapping[str, Any]) -> list["_Sample"]:
+        """The items of one key: one, or as many as there are images with more dots.
+
+        A key may have one image of a usual name. Where it has none, `IMG.2021.06.01.jpg` and
+        `a.left.png` are images of keys of their own, up to the last dot.
+        """
+        beside = {text: text for text in self._texts if text in group}
+        image = next((ending for ending in self._images if ending in group), None)
+        if image or self._wanted.image or (beside and not self._images):
+            return [_Sample(stem, image, beside)]
+        longer = [ending for ending in group if "." in ending and self._is_of_use(ending)]
+        found: dict[str, _Sample] = {}
+        for ending in longer:
+            before, _, last = ending.rpartition(".")
+            one = found.setdefault(before, _Sample(f"{stem}.{before}", None, {}))
+            if last in self._texts:
+                one.texts[last] = ending
+            elif one.image is None:
+                found[before] = one._replace(image=ending)
+        found = {k: one for k, one in found.items() if one.image or not self._images}
+        if found:
+            return [one._replace(texts=one.texts or beside) for one in found.values()]
+        # Neither by its name: perhaps by its content.
+        unnamed = next((e for e, data in group.items() if e not in beside and data), None)
+        return [_Sample(stem, unnamed if self._images else None, beside)]
+
+    def _is_of_use(self, ending: str) -> bool:
+        if self._wanted.image and ending not in self._texts:
+            return ending in self._images
+        return _last(ending) in (*self._images, *self._texts)
 
     def _expected(self) -> str:
         return ", ".join(f".{ending}" for ending in (self._images or self._texts)[:4])
+
+
+class _Sample(NamedTuple):
+    """The endings of an item's members, in its group."""
+
+    key: str
+    image: str | None
+    texts: dict[str, str]
 
 
 class _Place(NamedTuple):
@@ -183,3 +269,8 @@ def _split(name: str) -> tuple[str, str]:
     folder, slash, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return (folder + slash + stem if stem else ""), ending.lower()
+
+
+def _last(ending: str) -> str:
+    """`left.png` is `png`."""
+    return ending.rpartition(".")[2]

@@ -91,6 +91,14 @@ class TextSettings:
     activation: str = "tanh"
 
 
+# What each normalisation subtracts and divides by.
+MEAN_AND_STD = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "zero_one": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
 Settings = ImageSettings | TextSettings
 # Some of the settings of one tower, as (setting, value); the others are right.
 Changes = tuple[tuple[str, Any], ...]
@@ -148,12 +156,49 @@ def correct(config: Siglip, profile: "Profile") -> tuple[ImageSettings | None, T
 
 
 def _correct_image(vision: Vision | NaFlexVision, image: "ImageProfile") -> ImageSettings:
+    normalisation = _normalisation(image, fixed=isinstance(vision, Vision))
     if isinstance(vision, Vision):
-        framing, res, posemb = "squash", image.res or vision.res, "corners"
+        framing = {"squash": "squash", "shortest": "center_crop"}[image.fit]
+        res, posemb = image.res or vision.res, "corners"
     else:
         framing = "aspect" if image.res is None else "squash"
         res, posemb = image.max_patches or vision.posemb_grid**2, "bilinear_antialias"
-    return ImageSettings(framing=framing, resize=image.resize, res=res, posemb=posemb)
+    return ImageSettings(
+        framing=framing,
+        resize=image.resize,
+        res=res,
+        posemb=posemb,
+        normalisation=normalisation,
+    )
+
+
+def _normalisation(image: "ImageProfile", *, fixed: bool) -> str:
+    """Of a profile whose other settings are known here too.
+
+    Raises:
+      ValueError: for what a folder of another system can say and the doctor does not model.
+    """
+    from siglip_jax.preprocessing.image_settings import range_of, settings_of
+
+    said = settings_of(image)
+    known = {range_of(mean, std): name for name, (mean, std) in MEAN_AND_STD.items()}
+    unknown = [
+        f"{name} {said[name]}"
+        for name, models in (
+            ("resize", image.resize in CHOICES["resize"]),
+            ("fit", image.fit in (("squash", "shortest") if fixed else ("squash",))),
+            ("crop", said["crop"] == "none"),
+            ("mean", image.value_range in known),
+            ("std", image.value_range in known),
+        )
+        if not models
+    ]
+    if unknown:
+        raise ValueError(
+            f"the doctor does not model {', '.join(unknown)}, which the model's own profile has; "
+            "give it another profile, such as big_vision"
+        )
+    return known[image.value_range]
 
 
 def check(image: ImageSettings | None, text: TextSettings | None, config: Siglip) -> None:

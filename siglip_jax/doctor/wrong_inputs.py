@@ -13,7 +13,7 @@ from PIL import Image
 
 from siglip_jax.config import NaFlexVision, Vision
 from siglip_jax.doctor.interpolation import interpolated
-from siglip_jax.doctor.settings import ImageSettings, TextSettings
+from siglip_jax.doctor.settings import MEAN_AND_STD, ImageSettings, TextSettings
 from siglip_jax.preprocessing import ImageProfile, Patches, TextProfile, clean_text
 from siglip_jax.preprocessing.images import resize_uint8, to_float
 from siglip_jax.preprocessing.naflex import naflex_patches
@@ -21,11 +21,6 @@ from siglip_jax.preprocessing.profiles import Resize
 from siglip_jax.preprocessing.resize import tf_antialias_resize
 from siglip_jax.preprocessing.text import Tokenizer
 
-_MEAN_AND_STD = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "zero_one": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
 _CLEAN = {"keep": "none", "delete": "delete_punctuation", "canonicalize": "canonicalize"}
 
 
@@ -136,7 +131,7 @@ def renormalised(pixels: np.ndarray, settings: ImageSettings) -> np.ndarray:
     """Values in [-1, 1], channels last (or innermost), as another normalisation has them."""
     if settings.normalisation == "half":
         return pixels
-    mean, std = np.asarray(_MEAN_AND_STD[settings.normalisation], np.float32)
+    mean, std = np.asarray(MEAN_AND_STD[settings.normalisation], np.float32)
     colours = pixels.reshape(-1, 3)
     return (((colours + 1) / 2 - mean) / std).reshape(pixels.shape).astype(np.float32)
 

@@ -42,9 +42,10 @@ def no_room(error: OSError) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as a file of JSON, durably."""
+    """`value` as a file of JSON, durably; names that are no Unicode come back as they were."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     with durable(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def sha256(path: Path) -> str:

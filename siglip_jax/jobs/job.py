@@ -8,7 +8,7 @@ from typing import Any
 
 from siglip_jax.config import Tower
 from siglip_jax.messages import choose
-from siglip_jax.scoring.prompts import PLAIN, check_templates
+from siglip_jax.scoring.prompts import PLAIN, check_labels, check_templates
 
 # Every probability of an image is written up to here; above, the best of them.
 ALL_LABELS = 4096
@@ -60,8 +60,7 @@ class Job:
             raise ValueError("labels are for scoring images; leave them out")
 
     def _check_labels(self) -> None:
-        if not self.labels or not all(label.strip() for label in self.labels):
-            raise ValueError("there is no label, or an empty one; give at least one")
+        check_labels(self.labels)
         check_templates(self.templates)
         n = len(self.labels)
         if self.top is None and n > ALL_LABELS:

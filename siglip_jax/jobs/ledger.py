@@ -81,6 +81,11 @@ class Ledger:
                 self._read(shard)
         return dict(sorted(self._known.items()))
 
+    def forget(self, shard: int) -> None:
+        """Makes a shard one that is to be done."""
+        self._entry(shard).unlink(missing_ok=True)
+        self._known.pop(shard, None)
+
     def missing_files(self) -> list[int]:
         """Shards whose files are not there any more, or not of their size; these are forgotten."""
         gone = []
@@ -88,8 +93,7 @@ class Ledger:
             for file in entry.files:
                 path = self.folder / file["path"]
                 if not path.is_file() or path.stat().st_size != file["bytes"]:
-                    self._entry(shard).unlink(missing_ok=True)
-                    del self._known[shard]
+                    self.forget(shard)
                     gone.append(shard)
                     break
         return gone

@@ -70,6 +70,10 @@ def read_manifest(folder: Path) -> Manifest:
                 # Written before an image profile had these fields, it means what they default to.
                 found.space["profile"]["image"] = ADDED | image
             return found
+    except NotADirectoryError:
+        raise ValueError(
+            f"{folder} is a file; expected the folder of a job, as embed --out FOLDER writes it"
+        ) from None
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no output of a job: there is no {NAME}") from None
     except (ValueError, TypeError, KeyError) as error:

@@ -1,6 +1,7 @@
 """How a job ended."""
 
 import dataclasses
+import itertools
 import json
 import signal as signals
 from pathlib import Path
@@ -10,6 +11,7 @@ from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.scoring.meter import Meter
 
 SUMMARY = "summary.json"
+REASONS = 3  # that a result names; the rows have all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class JobResult:
       items, errors: in the shards that are done; errors could not be read.
       excessive: more of them than allowed, which a short job ends with and a long one stops at.
       signal: that told it to stop, None if it was not told.
+      reasons: `{"key": ..., "error": ...}` of the first few in error.
       unreadable: shards that could not be opened; the next run tries them again.
       run: of this process: `items`, `seconds`, `rate` (items a second), `device_busy` (share of
         the time), `bottleneck` and the seconds that each side was `waited_for`.
@@ -38,6 +41,7 @@ class JobResult:
     already: bool = False
     excessive: bool = False
     signal: int | None = None
+    reasons: tuple[dict[str, str], ...] = ()
     unreadable: tuple[str, ...] = ()
     run: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -53,29 +57,46 @@ class JobResult:
             done=len(entries),
             items=sum(entry.rows for entry in entries),
             errors=sum(entry.errors for entry in entries),
+            reasons=tuple(
+                itertools.islice((r for entry in entries for r in entry.reasons), REASONS)
+            ),
             run=meter.describe() if meter else {},
             **rest,
         )
 
     @property
     def code(self) -> int:
-        """Of a process that ends with it: 0, 2 if something is missing, 143 or 130 if told to."""
+        """Of a process that ends with it: 0; 2 if anything is missing; 143 or 130 if told to."""
         if not self.finished and self.signal is not None:
             return 128 + self.signal
-        return 0 if self.finished and not self.excessive else 2
+        return 0 if self.finished and self.items and not self.excessive else 2
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON types; what `summary.json` holds, without the folder's name."""
-        plain = dataclasses.asdict(self) | {"unreadable": list(self.unreadable)}
+        plain = dataclasses.asdict(self)
+        plain |= {name: list(plain[name]) for name in ("reasons", "unreadable")}
         del plain["folder"], plain["already"]
         return plain
+
+    def _bad(self) -> str:
+        """What could not be read, and why, for a sentence."""
+        if not self.items and self.finished:
+            return ": there is none in the source"
+        if not self.errors:
+            return ""
+        named = [
+            r["error"] if r["key"] in r["error"] else f"{r['key']}: {r['error']}"
+            for r in self.reasons
+        ]
+        more = "; ..." if self.errors > len(named) else ""
+        return f", {self.errors:,} of which could not be read ({'; '.join(named)}{more})"
 
     def sentence(self) -> str:
         """One line for a person."""
         items = f"{self.items:,} items in {self.done:,} shards"
         if self.already:
-            return f"{self.folder} is finished already: {items}; nothing to do"
-        bad = f", {self.errors:,} of which could not be read (see error)" if self.errors else ""
+            return f"{self.folder} is finished already: {items}{self._bad()}; nothing to do"
+        bad = self._bad()
         speed = ""
         if self.run.get("items"):
             busy = self.run["device_busy"]

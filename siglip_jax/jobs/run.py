@@ -45,6 +45,7 @@ class Options:
       threads: that decode; default: as many as there are cores.
       memory: bytes of files and images being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
+      retry: do the shards again in which something could not be read.
       program: a saved one to start from (`siglip_jax.programs.load_program`), with its batches.
       report: called with a `JobProgress` a few times a second.
     """
@@ -56,6 +57,7 @@ class Options:
     threads: int | None = None
     memory: int = 2**30
     label_memory: int | None = None
+    retry: bool = False
     program: Any = None
     report: Callable[[JobProgress], None] = lambda progress: None
 
@@ -71,6 +73,7 @@ def embed(
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
+    separator: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
 ) -> JobResult:
@@ -83,7 +86,7 @@ def embed(
       what: "images" or "texts".
       format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
       store: "float32" or "float16".
-      image_column, text_column, key_column: see `siglip_jax.data.open_items`.
+      image_column, text_column, key_column, separator: see `siglip_jax.data.open_items`.
       shard_size: items that are done whole or not at all, where the source has no shards.
       options: see `Options`.
 
@@ -100,6 +103,7 @@ def embed(
         image_column=image_column,
         text_column=text_column,
         key_column=key_column,
+        separator=separator,
     )
     return run(job, opened, out, model, Options(**options))
 
@@ -116,6 +120,7 @@ def score(
     image_column: str | None = None,
     text_column: str | None = None,
     key_column: str | None = None,
+    separator: str | None = None,
     shard_size: int = SHARD_SIZE,
     **options: Any,
 ) -> JobResult:
@@ -146,6 +151,7 @@ def score(
         image_column=image_column,
         text_column=text_column,
         key_column=key_column,
+        separator=separator,
     )
     return run(job, opened, out, model, Options(**options))
 
@@ -162,6 +168,8 @@ def run(
     errors = ErrorShare(options.max_error_share, kept=KEPT)
     check_folder(folder)
     shared = options.shared or jax.distributed.is_initialized()
+    if options.retry and shared:
+        raise ValueError("retry is for one process, which may not share the folder with others")
     with locked(folder, shared=shared), Stop() as stop:
         shards = source.shards()
         if not shards:
@@ -189,10 +197,18 @@ def run(
         if ledger.missing_files():
             (folder / SUMMARY).unlink(missing_ok=True)
         entries = ledger.entries()
+        if options.retry:
+            again = [shard for shard, entry in entries.items() if entry.errors]
+            for shard in again:
+                ledger.forget(shard)
+            if again:
+                (folder / SUMMARY).unlink(missing_ok=True)
+            entries = ledger.entries()
         errors.count = sum(entry.errors for entry in entries.values())
         todo = [shard for shard in range(len(shards)) if shard not in entries]
         if not todo and (folder / SUMMARY).exists():
-            return JobResult.of(folder, ledger, len(shards), already=True)
+            result = JobResult.of(folder, ledger, len(shards), already=True)
+            return dataclasses.replace(result, excessive=errors.exceeded(result.items))
         if not shared:
             _clean(folder.rglob(".*.tmp"))
         scorer = _scorer(model, job, source, options)
@@ -245,7 +261,7 @@ def _opened(
     return open_items(
         [os.fspath(spec) for spec in specs],
         **columns,
-        only=None if what == "pairs" else what,
+        only=what,
         shard_size=shard_size,
     )
 

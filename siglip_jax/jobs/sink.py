@@ -1,6 +1,7 @@
 """The files of a shard: Parquet, or the `.npy` layout of clip-retrieval."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from siglip_jax.jobs.durable import durable
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.manifest import Manifest
+from siglip_jax.messages import escaped
 from siglip_jax.scoring.rows import Rows
 
 _WORDS = ["key", "text", "error", "labels.list.element"]  # worth a dictionary; floats are not
@@ -39,15 +41,15 @@ class ParquetSink:
     def write(self, rows: Rows, computed: dict[str, np.ndarray]) -> list[Path]:
         """Writes a shard. `computed` has a row for every item without error."""
         items, good = rows.items, rows.good
-        columns: dict[str, pa.Array] = {"key": pa.array([i.key for i in items], pa.string())}
+        columns: dict[str, pa.Array] = {"key": _strings(i.key for i in items)}
         if self._job.what != "images":
-            columns["text"] = pa.array([i.text for i in items], pa.string())
+            columns["text"] = _strings(i.text for i in items)
         for name, values in computed.items():
             columns[name] = _column(values, good, len(items))
         if self._job.what != "texts":
             columns["width"] = pa.array([i.width for i in items], pa.int32())
             columns["height"] = pa.array([i.height for i in items], pa.int32())
-        columns["error"] = pa.array([i.error for i in items], pa.string())
+        columns["error"] = _strings(i.error for i in items)
         table = pa.table(columns).replace_schema_metadata(self._metadata)
         path = self._data / f"{rows.shard:05d}.parquet"
         with durable(path) as temporary:
@@ -73,14 +75,14 @@ class NpySink:
         good = [rows.items[place] for place in rows.good]
         if self._job.what == "images":
             columns = {
-                "image_path": pa.array([i.key for i in good], pa.string()),
+                "image_path": _strings(i.key for i in good),
                 "width": pa.array([i.width for i in good], pa.int32()),
                 "height": pa.array([i.height for i in good], pa.int32()),
             }
         else:
             columns = {
-                "key": pa.array([i.key for i in good], pa.string()),
-                "caption": pa.array([i.text for i in good], pa.string()),
+                "key": _strings(i.key for i in good),
+                "caption": _strings(i.text for i in good),
             }
         number = f"{rows.shard:04d}"
         numbers = self._folder / self._name / f"{self._name}_{number}.npy"
@@ -96,6 +98,10 @@ def make_sink(folder: Path, job: Job, manifest: Manifest) -> ParquetSink | NpySi
     if job.format == "npy":
         return NpySink(folder, job)
     return ParquetSink(folder, job, manifest)
+
+
+def _strings(values: Iterable[str | None]) -> pa.Array:
+    return pa.array([value and escaped(value) for value in values], pa.string())
 
 
 def _column(values: np.ndarray, good: np.ndarray, total: int) -> pa.Array:

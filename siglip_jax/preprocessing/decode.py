@@ -17,6 +17,12 @@ from PIL import Image, UnidentifiedImageError
 
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import ImageProfile, Profile
+from siglip_jax.preprocessing.signatures import (
+    HEAD,
+    image_format,
+    read_by_plugin,
+    unknown_format,
+)
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -97,9 +103,8 @@ def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> np.n
     except _Refused as error:
         raise ValueError(f"{name}: {error}") from None
     except UnidentifiedImageError as error:
-        jpeg = isinstance(source, bytes) and source.startswith(_JPEG)
-        problem = "a truncated or damaged JPEG" if jpeg else "not an image in a known format"
-        raise ValueError(f"{name}: {problem}") from error
+        known = image_format(source[:HEAD]) if isinstance(source, bytes) else None
+        raise ValueError(f"{name}: {unknown_format(known)}") from error
     # Pillow's readers raise whatever a damaged file makes them stumble over.
     except Exception as error:
         raise ValueError(f"{name}: cannot be decoded: {error}") from error
@@ -135,11 +140,20 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
             image = _decode_jpeg(data, least, cmyk=colours in ("CMYK", "YCCK"))
             return _rotate(image, _orientation_of_jpeg(data)) if profile.exif else image
     try:
-        opened = Image.open(io.BytesIO(data))
+        opened = _opened(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _Refused(f"more pixels than Pillow takes: {error}") from error
     with opened as image:
         return _from_pil(image, profile, name)
+
+
+def _opened(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        if not read_by_plugin(image_format(data[:HEAD])):
+            raise
+        return Image.open(io.BytesIO(data))
 
 
 def _draft_size(height: int, width: int, profile: ImageProfile) -> tuple[int, int]:

@@ -21,8 +21,8 @@ def range_of(
 
     >>> range_of([0.5] * 3, [0.5] * 3)
     (-1.0, 1.0)
-    >>> range_of([0.4, 0.5, 0.5], [0.2, 0.5, 0.5])
-    ((-2.0, -1.0, -1.0), (3.0, 1.0, 1.0))
+    >>> range_of([0.25, 0.5, 0.5], [0.25, 0.5, 0.5])
+    ((-1.0, -1.0, -1.0), (3.0, 1.0, 1.0))
     """
     white = 255 * scale if scale is not None else 255.0
     white = 1.0 if math.isclose(white, 1.0, rel_tol=1e-6) else white

@@ -21,6 +21,9 @@ in this, where 1 and 2 are SigLIP and SigLIP 2 at fixed resolution, N is NaFlex:
 | lower-casing | A-Z | 1, N: Unicode; 2: none | Unicode |
 | punctuation | kept | 1: deleted; 2, N: kept | deleted, `_` becomes a space |
 
+A folder may say other settings (see `converters.folder_images`); what it says is the profile
+`folder`.
+
 One deliberate difference from all three systems: they drop an alpha channel, which
 shows whatever colour transparent pixels happen to hold. Here an image with alpha is
 laid over `ImageProfile.background`, white unless changed; None drops alpha as they do.

@@ -53,7 +53,7 @@ def integer_weights(size: int, out: int, method: str) -> tuple[np.ndarray, Weigh
 
     >>> first, weights, bits = integer_weights(4, 2, "bilinear")
     >>> first.tolist(), (weights / 2**bits).round(3).tolist()
-    ([0, 1], [[0.429, 0.429, 0.143, 0.0], [0.143, 0.429, 0.429, 0.0]])
+    ([0, 1], [[0.429, 0.429, 0.143], [0.143, 0.429, 0.429]])
     """
     kernel, reach = _FILTERS[method]
     scale = size / out

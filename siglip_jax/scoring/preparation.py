@@ -103,7 +103,7 @@ def _read(path: Any) -> bytes:
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read: {reason(error)}") from error
+        raise ValueError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _size(data: Any) -> tuple[int, int]:

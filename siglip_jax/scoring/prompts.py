@@ -6,11 +6,31 @@ normalised embeddings, normalised again.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
 # The name alone, as everywhere in big_vision where no template is given.
 PLAIN = ("{}",)
+
+
+def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    """`labels` as a tuple.
+
+    Raises:
+      ValueError: if there is none, one string was given for a list, or one is empty or no
+        string.
+    """
+    if isinstance(labels, str):
+        raise ValueError(f"labels must be a list of strings, got the string {labels!r}")
+    if not len(labels):
+        raise ValueError("the list of labels is empty; give at least one")
+    for number, label in enumerate(cast(Sequence[object], labels)):
+        if not isinstance(label, str):
+            raise ValueError(f"labels must be strings; number {number} is {label!r:.40}")
+        if not label.strip():
+            raise ValueError(f"labels[{number}] is empty")
+    return tuple(labels)
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:

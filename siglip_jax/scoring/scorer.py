@@ -28,7 +28,7 @@ from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import batches, padded
 from siglip_jax.scoring.pipeline import MEMORY, Pipeline
 from siglip_jax.scoring.preparation import Preparer
-from siglip_jax.scoring.prompts import PLAIN, average, check_templates, expand
+from siglip_jax.scoring.prompts import PLAIN, average, check_labels, check_templates, expand
 from siglip_jax.scoring.reading import Unreadable
 from siglip_jax.scoring.ready import check_ready, check_ready_patches
 from siglip_jax.scoring.rows import Prepared, Rows
@@ -235,14 +235,10 @@ class Scorer:
         The last few sets of labels are remembered.
 
         Raises:
-          ValueError: if there are no labels, or a template has no `{}`.
+          ValueError: if there are no labels, one is empty or no string, or a template has no `{}`.
         """
-        if isinstance(labels, str):
-            raise ValueError(f"labels must be a list of strings, got the string {labels!r}")
-        if not len(labels):
-            raise ValueError("the list of labels is empty; give at least one")
-        templates = check_templates(templates)
-        key = (tuple(labels), templates)
+        labels, templates = check_labels(labels), check_templates(templates)
+        key = (labels, templates)
         if key not in self._label_sets:
             z = average(self.embed_texts(expand(labels, templates)), len(templates))
             z.flags.writeable = False

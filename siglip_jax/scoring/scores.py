@@ -1,9 +1,15 @@
 """What scoring returns: logits, probabilities, ranking."""
 
 import dataclasses
+import html
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from siglip_jax.messages import optional_package
+
+_SHOWN = 5  # images that a printed result shows
 
 
 def sigmoid(logits: np.ndarray | np.floating[Any]) -> np.ndarray:
@@ -24,7 +30,7 @@ class LabelScore(NamedTuple):
     logit: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Scores:
     """Scores of every image with every label.
 
@@ -48,6 +54,45 @@ class Scores:
         other labels are: rows do not sum to one.
         """
         return sigmoid(self.logits)
+
+    def to_pandas(self, images: Sequence[object] | None = None) -> Any:
+        """Probabilities as a `pandas.DataFrame`: a row an image, a column a label.
+
+        Args:
+          images: names of the rows; default: numbers from 0.
+
+        Raises:
+          ValueError: if pandas is not installed, or there are more or fewer names than images.
+        """
+        pandas = optional_package("pandas", "pandas")
+        if images is not None and len(images) != len(self.logits):
+            raise ValueError(f"{len(images)} images for {len(self.logits)} rows of scores")
+        return pandas.DataFrame(self.probabilities, index=images, columns=list(self.labels))
+
+    def __repr__(self) -> str:
+        images, labels = self.logits.shape
+        lines = [f"Scores of {images:,} images with {labels:,} labels; the best of each:"]
+        for number, best in enumerate(self._shown()):
+            hits = ", ".join(f"{hit.label} {hit.probability:.1%}" for hit in best)
+            lines.append(f"  {number}: {hits}")
+        return "\n".join([*lines, *(["  ..."] if images > _SHOWN else [])])
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{number}</td>"
+            + "".join(f"<td>{html.escape(h.label)} {h.probability:.1%}</td>" for h in best)
+            + "</tr>"
+            for number, best in enumerate(self._shown())
+        )
+        images, labels = self.logits.shape
+        return (
+            f"<p>Scores of {images:,} images with {labels:,} labels; the best of each</p>"
+            f"<table>{rows}</table>"
+        )
+
+    def _shown(self) -> list[list[LabelScore]]:
+        return Scores(self.logits[:_SHOWN], self.labels).top(3)
 
     def ranking(self, k: int | None = None) -> np.ndarray:
         """(images, k) indices of labels, best first; ties in the order of the labels."""

@@ -1,11 +1,14 @@
 """The images that rows are of, found again where the job read them."""
 
 import contextlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from siglip_jax.data.open import SHARD_SIZE, open_items
+from siglip_jax.data.storage import is_remote
+from siglip_jax.messages import escaped
 from siglip_jax.search.embeddings import Embeddings, Row
 
 
@@ -32,23 +35,50 @@ def pictures_of(
         with contextlib.ExitStack() as stack:
             if not specs:
                 stack.enter_context(contextlib.suppress(ValueError))
+                # Other files may have the same names here.
+                stack.enter_context(_inside(origin.get("folder")))
             columns = {f"{what}_column": origin.get(what) for what in ("image", "text", "key")}
-            source = open_items(
-                origin["specs"],
-                **columns,
-                only=origin.get("only", "images"),
-                shard_size=origin.get("shard_size", SHARD_SIZE),
-            )
+            columns["separator"] = origin.get("separator")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the job has said what it left out
+                source = open_items(
+                    origin["specs"],
+                    **columns,
+                    only=origin.get("only", "images"),
+                    shard_size=origin.get("shard_size", SHARD_SIZE),
+                )
             wanted: dict[str, Row] = {row.key: row for row in own}
             by_shard: dict[int, set[str]] = {}
             for row in own:
                 by_shard.setdefault(row.shard, set()).add(row.key)
             # With other options the shards are cut otherwise: then all are gone through.
             if source.identity() != manifest.source["identity"]:
+                warnings.warn(
+                    f"{', '.join(origin['specs'])}: not what the job read: files have changed, or "
+                    "these are others; the images shown may be others, too",
+                    stacklevel=2,
+                )
                 by_shard = {shard: set(wanted) for shard in range(len(source.shards()))}
             for shard, keys in by_shard.items():
+                # Names that are no Unicode have another spelling in the source.
+                asked = None if any("\\" in key for key in keys) else keys
                 with contextlib.suppress(ValueError):
-                    for item in source.read(shard, keys):
-                        if item.image is not None:
-                            found[wanted[item.key]] = item.image
+                    for item in source.read(shard, asked):
+                        row = wanted.get(escaped(item.key))
+                        if row is not None and item.image is not None:
+                            found[row] = _absolute(item.image)
     return found
+
+
+@contextlib.contextmanager
+def _inside(folder: str | None) -> Iterator[None]:
+    """The working folder, as the job had it, if it is still there."""
+    if folder is None or not Path(folder).is_dir():
+        yield
+    else:
+        with contextlib.chdir(folder):
+            yield
+
+
+def _absolute(image: bytes | str) -> bytes | str:
+    return image if isinstance(image, bytes) or is_remote(image) else str(Path(image).absolute())

@@ -34,7 +34,9 @@ def make_evaluator(
     if recipe.evaluate is None:
         return None
     e = recipe.evaluate
-    pairs = open_pairs(e.data, image_column=e.image_column, text_column=e.text_column)
+    pairs = open_pairs(
+        e.data, image_column=e.image_column, text_column=e.text_column, separator=e.separator
+    )
     towers = program(begin, mesh, recipe)
     batch = inference_batch(recipe, mesh)
 

@@ -75,7 +75,12 @@ def train(
         )
     begin = start(recipe)
     data = recipe.data
-    pairs = open_pairs(data.train, image_column=data.image_column, text_column=data.text_column)
+    pairs = open_pairs(
+        data.train,
+        image_column=data.image_column,
+        text_column=data.text_column,
+        separator=data.separator,
+    )
     evaluate = make_evaluator(recipe, begin, mesh)
     if hosts.first():
         claim_folder(folder, recipe)

@@ -88,6 +88,7 @@ class Data:
       train: what `siglip_jax.data.open_pairs` opens.
       image_column, text_column: names of columns or extensions, where they are not the usual
         ones.
+      separator: between the fields of a .csv or .tsv, where it is not the usual one.
       workers: processes that prepare batches; 0 uses threads only.
       max_error_share: the share of images that may be unreadable before the run stops.
       cache_images: embed every image once, before training, and never again. For a
@@ -97,6 +98,7 @@ class Data:
     train: str
     image_column: str | None = None
     text_column: str | None = None
+    separator: str | None = None
     workers: int = 0
     max_error_share: float = 0.01
     cache_images: bool = False
@@ -171,6 +173,7 @@ class Evaluate:
     every: int = 1000
     image_column: str | None = None
     text_column: str | None = None
+    separator: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

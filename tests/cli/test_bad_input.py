@@ -53,10 +53,13 @@ pytestmark = pytest.mark.usefixtures("surroundings")
             "notes.txt: not a sentencepiece model",
         ),
         ("score b.png --model M --labels cat --vocabulary no.model", "no.model: vocabulary cannot"),
-        ("score b.png --model M", "there is no label, or an empty one; give --labels or"),
+        ("score b.png --model M", "there is no label; give --labels or"),
         ("score b.png --model M --labels", "--labels: expected at least one argument"),
-        ("score b.png --model M --labels-file empty.txt", "there is no label"),
-        ("score b.png --model M --labels-file none.txt", "none.txt: No such file or directory"),
+        ("score b.png --model M --labels-file empty.txt", "empty.txt: expected one text a"),
+        ("score b.png --model M --labels cat ''", "--labels: text 2 of 2 is empty"),
+        ("embed --model M --texts '' --out z.npz", "--texts: the text is empty"),
+        ("search idx '' --model M", "QUERY: the text is empty"),
+        ("score b.png --model M --labels-file none.txt", "none.txt: no such file or folder"),
         ("score b.png --model M --labels-file b.png", "b.png: not UTF-8 text"),
         ("score b.png --model M --labels cat --template photo", "template 'photo' must hold {}"),
         ("score empty --model M --labels cat", "empty: no images in this folder"),
@@ -82,7 +85,8 @@ def test_bad_input_is_one_line(cli, model, tmp_path, argv, message):
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "folder.npz").mkdir()
-    code, out, err = cli(*(model if word == "M" else word for word in argv.split()))
+    words = {"M": model, "''": ""}
+    code, out, err = cli(*(words.get(word, word) for word in argv.split()))
     assert code == 2 and len(err) == 1, err
     assert message in err[0]
     assert err[0].startswith("siglip-jax") and ": error: " in err[0]

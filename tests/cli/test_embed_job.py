@@ -1,6 +1,7 @@
 """`siglip-jax embed` into a folder."""
 
 import json
+import tarfile
 
 import command_line
 import duckdb
@@ -70,7 +71,11 @@ def test_pictures_that_are_none(cli, model, tmp_path):
     for name, data in (("a.jpg", jpeg), ("b.jpg", b"hello"), ("c.jpg", jpeg[:700])):
         (folder / name).write_bytes(data)
     code, out, err = cli("embed", folder, "--model", model, "--out", "z")
-    assert (code, err) == (2, []) and "3 items in 1 shards, 2 of which could not be read" in out
+    assert (code, err) == (
+        2,
+        ["siglip-jax: 2 items are in error; --retry tries their shards again"],
+    )
+    assert "3 items in 1 shards, 2 of which could not be read (b.jpg: not an image in a" in out
     assert cli("embed", folder, "--model", model, "--out", "z", "--max-error-share", "0.7")[0] == 0
     for i in range(20):
         (folder / f"x{i}.jpg").write_bytes(b"hello")
@@ -145,3 +150,37 @@ def test_hugging_face_datasets(cli, model, pictures, tmp_path, monkeypatch):
         assert loaded["key"][:] == ["a.PNG", "b.png", "sub/c.png"]
         np.testing.assert_array_equal(np.array(loaded["embedding"][:]), np.array(expected))
         assert pq.read_schema(files[0]).names == loaded.column_names
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_left_out_of_a_folder_is_said(cli, model, pictures, tmp_path):
+    (pictures / "notes.txt").write_text("not an image, and not named like one")
+    (pictures / "._a.PNG").write_bytes(bytes(200))
+    said = f"siglip-jax: warning: {pictures}: what is no image is left out: 1 .txt, 1 hidden"
+    code, out, err = cli("embed", pictures, "--model", model, "--out", "z")
+    assert (code, err) == (0, [said]) and out.startswith("z: 3 items in 1 shards")
+    code, _, err = cli("score", pictures, "--model", model, "--labels", "a cat")
+    assert (code, err) == (0, [said])
+
+
+def test_texts_of_a_file_as_a_source(cli, model, tmp_path):
+    """What the error about a list of texts advises."""
+    (tmp_path / "texts.txt").write_text("a cat\na dog\n")
+    code, _, err = cli("embed", "texts.txt", "--model", model, "--out", "z")
+    assert code == 2 and err[0].endswith("(for texts to embed: texts:texts.txt)")
+    code, _, err = cli("embed", "texts:texts.txt", "--model", model, "--out", "z")
+    assert (code, err) == (0, []) and table(tmp_path / "z").column("text")[1].as_py() == "a dog"
+
+
+def test_an_empty_archive_is_no_success(cli, model, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w"):
+        pass
+    code, out, err = cli("embed", "a.tar", "--model", model, "--out", "z")
+    assert (code, err) == (2, [])
+    assert out.startswith("z: 0 items in 1 shards: there is none in the source")
+
+
+def test_a_bulk_job_has_no_default_model(cli, pictures):
+    for argv in (("embed", pictures), ("score", pictures, "--labels", "a cat")):
+        code, _, err = cli(*argv, "--out", "z")
+        assert code == 2 and len(err) == 1 and "--model is missing: a bulk job has no" in err[0]

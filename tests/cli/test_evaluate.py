@@ -212,7 +212,7 @@ def test_pictures_that_cannot_be_read_are_left_out(cli, model, data, monkeypatch
             "that is not there, such as 'A cat.'; did you mean that by 'A cat'?",
         ),
         ("data --task zeroshot --labels-file twice.txt", "twice.txt: the class 'a dog' is there"),
-        ("data --task zeroshot --labels-file none.txt", "none.txt: No such file or directory"),
+        ("data --task zeroshot --labels-file none.txt", "none.txt: no such file or folder"),
         ("bad --task retrieval", "bad: none of the 2 images can be read"),
     ],
 )

@@ -11,6 +11,9 @@ from pair_files import captions, png
 
 from siglip_jax.data import Source, TextStrings, captions_of, open_items, open_pairs
 
+# What is left out of a folder is a warning; the tests that are of it see it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*what is no image is left out")
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -21,7 +24,8 @@ def folder(tmp_path):
 
 
 def test_a_folder(folder):
-    source = open_items([str(folder)], shard_size=3)
+    with pytest.warns(UserWarning, match=r"p: what is no image is left out: 1 \.txt$"):
+        source = open_items([str(folder)], shard_size=3)
     assert isinstance(source, Source)
     assert [(shard.name, shard.items) for shard in source.shards()] == [
         ("images 1 to 3", 3),
@@ -166,7 +170,11 @@ def test_strings():
     [
         ([], {}, r"there is no input; name a folder"),
         (["p"], {"shard_size": 0}, "shard_size must be at least 1, got 0"),
-        (["p"], {"only": "videos"}, "only must be 'images', 'texts' or None, got 'videos'"),
+        (
+            ["p"],
+            {"only": "videos"},
+            "only must be .*'pairs' or None, got 'videos'",
+        ),
         (["p"], {"only": "texts"}, "p: images have no texts; texts:FILE is a text a line"),
         (["texts:p/notes.txt"], {"only": "images"}, "p/notes.txt: texts have no images"),
         (["p"], {"key_column": "id"}, "p: images have no column of keys; leave out key_column"),
@@ -200,3 +208,37 @@ def test_bad_input(folder, tmp_path, monkeypatch, specs, options, message):
     if len(specs) == 1 and not options:
         with pytest.raises(ValueError, match=message):
             open_pairs(*specs)
+
+
+def test_the_content_decides_and_what_is_left_out_is_counted(tmp_path):
+    for name, data in {
+        "a.HEIC": b"\0\0\0\x18ftypheic" + bytes(20),
+        "b": png(1),
+        "c.weird": png(2),
+        "d.mov": b"a film",
+        "e.dng": b"a negative",
+        "f.JPG": png(3),
+        "f.txt": b"beside an image",
+        "._f.JPG": b"\0\5\x16\7" + bytes(200),
+        ".Trashes/g.jpg": png(4),
+        "sub/.hidden/h.jpg": png(5),
+        "Thumbs.db": b"?",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    expected = "what is no image is left out: 1 .db, 1 .mov, 1 .dng, 3 hidden"
+    with pytest.warns(UserWarning) as told:
+        found = items(open_items([str(tmp_path)], only="images"))
+    assert [item.key for item in found] == ["a.HEIC", "b", "c.weird", "f.JPG"]
+    said = str(told[0].message).partition(": ")[2]
+    assert sorted(said.split(": ")[1].split(", ")) == sorted(expected.split(": ")[1].split(", "))
+
+
+def test_a_folder_of_nothing_to_read_says_what_is_there(tmp_path):
+    for name in ("a.dng", "b.dng", "._a.jpg"):
+        (tmp_path / name).write_bytes(b"?")
+    message = (
+        r"no images, \.tar or \.parquet in it; none of the 3 files is one \(2 \.dng, 1 hidden\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_items([str(tmp_path)])

@@ -17,6 +17,8 @@ from pair_files import png, samples, write_parquet, write_tar
 from siglip_jax.data import failures, open_items, open_pairs
 from siglip_jax.data.storage import open_binary
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*what is no image is left out")
+
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):

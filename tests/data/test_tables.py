@@ -9,6 +9,7 @@ from job_inputs import items
 from pair_files import png
 
 from siglip_jax.data import captions_of, open_items, open_pairs
+from siglip_jax.data.columns import Wanted
 
 ROWS = [
     ("a.jpg", 'a "dog", brown\nand small'),
@@ -212,7 +213,12 @@ def test_a_caption_may_hold_a_line_separator(tmp_path):
         ("t.csv", b"file_name,caption\n", {}, "there are no rows in it"),
         ("t.csv", b"", {}, "there are no rows in it"),
         ("t.csv", b"image\ncaf\xe9\n", {}, "not UTF-8 text at byte 6"),
-        ("t.csv", b'image\n"' + b"x" * 200_000, {}, "not a table, near byte .*: field larger"),
+        (
+            "t.csv",
+            b'image\n"' + b"x" * 200_000,
+            {},
+            "line 2 has no partner .seen at line 2: field larger",
+        ),
         ("t.jsonl", b'{"image": "a.jpg"}\n{"image":\n', {}, "the line before byte 29 is not JSON"),
         ("t.jsonl", b"[1, 2]\n", {}, r"expected an object a line, got '\[1, 2\]"),
     ],
@@ -224,3 +230,96 @@ def test_bad_tables(tmp_path, name, content, options, message):
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=f"^{name}: "):
         open_pairs(str(tmp_path / name), **options)
+
+
+STRAY = 'image,caption\na.jpg,a dog\nb.jpg,"6 inch nails\n' + "c.jpg,a cat\n" * 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (STRAY, 3),
+        (STRAY + 'd.jpg,"a quoted, one"\n', 3),
+        (STRAY + 'd.jpg,another 5" one\n', 3),
+        ('image,caption\n"a.jpg,a dog\n"b.jpg",a cat\n', 2),
+        ('"image,caption\na.jpg,a dog\n', 1),
+        ('image,caption\na.jpg,"two\nlines"\nb.jpg,"a" dog\n', 4),
+    ],
+)
+def test_a_stray_quotation_mark_swallows_no_row(tmp_path, content, line):
+    (tmp_path / "t.csv").write_text(content)
+    message = rf"^t\.csv: a quotation mark in the row that begins at line {line} has no partner"
+    for opens in (lambda path: open_items([path]), open_pairs):
+        with pytest.raises(ValueError, match=message):
+            opens(str(tmp_path / "t.csv"))
+
+
+def test_quotation_marks_that_match_are_read(tmp_path):
+    (tmp_path / "t.csv").write_text('image,text\na.jpg,"a 6"" nail,\nnew"\nb.jpg,5" wide\n')
+    assert [i.text for i in items(open_items([str(tmp_path / "t.csv")]))] == [
+        'a 6" nail,\nnew',
+        '5" wide',
+    ]
+
+
+def test_fields_beyond_the_header_are_an_error_of_their_row(tmp_path):
+    put(tmp_path, "a", "b")
+    path = tmp_path / "t.csv"
+    path.write_text("image,caption\na.png,a dog, running, on grass\nb.png,a cat,,\n")
+    bad, good = items(open_items([str(path)]))
+    assert bad.image is None and good.text == "a cat"
+    assert bad.error == (
+        "a.png: 4 fields in 2 columns, beyond them ' running'; "
+        'put a field that holds commas in quotation marks: "..."'
+    )
+    with pytest.raises(ValueError, match=r"^a\.png: 4 fields in 2 .*\(1 such row\)$"):
+        open_pairs(str(path))
+    path.write_text("url\nhttps://host/a.jpg?crop=2669,12,3\n")
+    assert items(open_items([str(path)]))[0].error.startswith(
+        "https://host/a.jpg?crop=2669: 3 fields in 1 columns"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "separator"),
+    [
+        ("t.csv", "filepath\ttitle\na.jpg\ta dog, brown; small\n", None),
+        ("t.csv", "filepath;title\na.jpg;a dog, brown; small\n".replace("; small", " small"), None),
+        ("t.csv", "filepath|title\na.jpg|a dog, brown small\n", None),
+        ("t.csv", 'filepath, title\na.jpg, "a dog, brown small"\n', None),
+        ("t.tsv", "filepath:title\na.jpg:a dog, brown small\n", ":"),
+        ("t.csv", "filepath,x:title\na.jpg,1:a dog, brown small\n", ":"),
+    ],
+)
+def test_separators(tmp_path, name, content, separator):
+    (tmp_path / name).write_text(content)
+    image = "filepath,x" if "filepath,x" in content else "filepath"
+    options = {"image_column": image, "text_column": "title", "separator": separator}
+    (item,) = items(open_items([str(tmp_path / name)], **options))
+    assert item.error is None
+    assert item.text.replace(";", "") == "a dog, brown small"
+
+
+def test_a_separator_is_one_character_and_of_tables_alone(tmp_path):
+    (tmp_path / "t.csv").write_text("image\na.jpg\n")
+    with pytest.raises(ValueError, match="separator must be one character, got 'ab'"):
+        open_items([str(tmp_path / "t.csv")], separator="ab")
+    put(tmp_path, "a")
+    with pytest.raises(ValueError, match="images have no fields to separate; leave out separator"):
+        open_items([str(tmp_path / "a.png")], separator=";")
+
+
+def test_pairs_need_a_column_of_texts_before_anything_is_read(tmp_path):
+    (tmp_path / "t.csv").write_text("image,title\na.jpg,a dog\n")
+    open_items([str(tmp_path / "t.csv")])
+    with pytest.raises(ValueError, match="no column caption or captions or text; the columns are"):
+        open_items([str(tmp_path / "t.csv")], only="pairs")
+
+
+def test_what_was_not_asked_for_is_not_in_an_identity(tmp_path):
+    """Jobs that began before there was a separator go on."""
+    path = write(tmp_path / "t.csv")
+    assert Wanted().identity() == [None, None, None, None]
+    assert Wanted(both=True).identity() == [None, None, None, None]
+    plain, given = (open_items([str(path)], separator=mark).identity() for mark in (None, ","))
+    assert plain != given

@@ -105,7 +105,14 @@ def test_a_picture_after_members_of_any_size(tmp_path, size):
         if packed != path:
             packed.write_bytes(gzip.compress(path.read_bytes()))
         found = items(open_items([str(packed)]))
-        assert [len(item.image) for item in found] == [size or 1, len(png(0)), len(png(1))]
+        assert [item.error and item.key for item in found] == [
+            f"{packed.name}/a",
+            None,
+            None,
+            None,
+            f"{packed.name}/z",
+        ]
+        assert [len(item.image) for item in found[1:4]] == [size or 1, len(png(0)), len(png(1))]
 
 
 def test_long_names_folders_other_endings_and_repeats(tmp_path):
@@ -129,10 +136,13 @@ def test_long_names_folders_other_endings_and_repeats(tmp_path):
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     found = items(open_items([str(path)], text_column="alt"))
-    names = [key, "again", "other", "again#2"]
+    names = [key, "README", "again", "other", "again#2"]
     assert [item.key for item in found] == [f"a.tar/{name}" for name in names]
     assert found[0][1:3] == (png(1), "ein Hund")
-    assert found[3].image == png(4)
+    assert found[4].image == png(4)
+    assert found[1].error == (
+        "a.tar/README: there is no image (.jpg, .jpeg, .png, .webp), but a name without ending"
+    )
     assert items(open_items([str(path)], image_column="seg.png"))[0].image == png(5)
     with pytest.raises(ValueError, match=r"a\.tar: again\.png is in it twice$"):
         open_pairs(str(path), text_column="alt")
@@ -163,7 +173,7 @@ def test_samples_that_lack_something(tmp_path):
     assert found[0] == ("a.tar/0", png(0), None, None)
     assert found[1] == ("a.tar/1", None, "a dog", None)
     assert [item.error for item in found[2:]] == [
-        "a.tar/2: there is no image (.jpg, .jpeg, .png, .webp)",
+        "a.tar/2: there is no image (.jpg, .jpeg, .png, .webp), but .png",
         "a.tar/3: its text cannot be read: Expecting property name enclosed in double quotes: "
         "line 1 column 2 (char 1)",
         "a.tar/4: its text cannot be read: the .json must hold an object, got list",
@@ -235,7 +245,9 @@ def test_key_is_no_option_of_tars(shards):
 def test_a_pair_after_members_of_any_size(tmp_path, size):
     first = ("a.cls", b"x" * size)
     write_tar(tmp_path / "a.tar", [first, *members(2), ("z.cls", b"y")])
-    assert open_pairs(str(tmp_path / "a.tar"))[1].image == png(1)
+    message = r"a\.tar: 2 of 4 samples are left out, .* nor text; the first is a\.cls$"
+    with pytest.warns(UserWarning, match=message):
+        assert open_pairs(str(tmp_path / "a.tar"))[1].image == png(1)
 
 
 def test_members_of_a_pair_need_not_follow_each_other(tmp_path):
@@ -354,4 +366,76 @@ def test_a_tar_that_shrank_after_it_was_opened(tmp_path):
 def test_bad_members(tmp_path, made, message):
     path = write_tar(tmp_path / "a.tar", made)
     with pytest.raises(ValueError, match=message):
+        open_pairs(str(path))
+
+
+def keyed(path, **options):
+    found = items(open_items([str(path)], **options))
+    return [(item.key, item.error or item.image or item.text) for item in found]
+
+
+def test_names_with_several_dots(tmp_path):
+    """webdataset ends the key at the first dot, which leaves such images without an ending."""
+    made = [(f"frame_0.{n:03d}.jpg", png(n)) for n in range(300)]
+    path = write_tar(tmp_path / "a.tar", made)
+    assert keyed(path) == [(f"a.tar/frame_0.{n:03d}", png(n)) for n in range(300)]
+    made = [
+        ("IMG.2021.06.01.jpg", png(1)),
+        ("IMG.2021.06.01.txt", b"a dog"),
+        ("IMG.2021.06.02.jpg", png(2)),
+        ("IMG.2021.06.02.txt", b"a cat"),
+        ("a.left.png", png(3)),
+        ("a.right.png", png(4)),
+        ("a.txt", b"two eyes"),
+        ("b.jpg", png(5)),
+        ("b.mask.png", png(6)),
+        ("b.txt", b"a car"),
+    ]
+    write_tar(path, made)
+    expected = [
+        ("a.tar/IMG.2021.06.01", png(1), "a dog"),
+        ("a.tar/IMG.2021.06.02", png(2), "a cat"),
+        ("a.tar/a.left", png(3), "two eyes"),
+        ("a.tar/a.right", png(4), "two eyes"),
+        ("a.tar/b", png(5), "a car"),
+    ]
+    assert [item[:3] for item in items(open_items([str(path)]))] == expected
+    pairs = open_pairs(str(path))
+    assert [(*pairs[n][:2], *pairs[n].captions) for n in range(5)] == expected
+    texts = [text for _, text in keyed(path, only="texts")]
+    assert texts == ["a dog", "a cat", "two eyes", "a car"]
+    assert keyed(path, image_column="left.png")[1] == ("a.tar/a", png(3))
+
+
+def test_the_content_decides_where_the_name_does_not(tmp_path):
+    made = [("a.img", png(1)), ("b", png(2)), ("c.dat", b"no image"), ("d.txt", b"a dog")]
+    path = write_tar(tmp_path / "a.tar", made)
+    found = keyed(path, only="images")
+    assert found[:2] == [("a.tar/a", png(1)), ("a.tar/b", png(2))]
+    expected = "there is no image (.jpg, .jpeg, .png, .webp), but"
+    assert found[2:] == [
+        ("a.tar/c", f"a.tar/c: {expected} .dat"),
+        ("a.tar/d", f"a.tar/d: {expected} .txt"),
+    ]
+    found = keyed(path, only="texts")
+    assert [key for key, _ in found] == ["a.tar/a", "a.tar/b", "a.tar/c", "a.tar/d"]
+    assert found[0][1] == "a.tar/a: there is no text (.txt, .json), but .img"
+    assert found[3][1] == "a dog"
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_are_named(tmp_path, kind):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.png", "b.png"):
+            member = tarfile.TarInfo(name)
+            if name == "b.png":
+                member.type, member.linkname = kind, "a.png"
+            else:
+                member.size = len(png(1))
+            tar.addfile(member, io.BytesIO(png(1)))
+    found = keyed(path)
+    assert found[0] == ("a.tar/a", png(1))
+    assert found[1][1].startswith("a.tar/b: b.png is a link, which")
+    with pytest.raises(ValueError, match=r"1 of 2 pairs have no image"):
         open_pairs(str(path))

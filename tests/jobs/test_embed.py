@@ -78,7 +78,7 @@ def test_bad_items_keep_their_rows_and_say_why(model, tmp_path):
     assert errors[1] == "not an image in a known format" and "truncated" in errors[2]
     assert errors[3:6] == [
         "the server said 404",
-        "cannot be read: No such file or directory",
+        f"{tmp_path / 'gone.png'}: cannot be read: No such file or directory",
         "there is no image",
     ]
     good = [0, 6]

@@ -104,8 +104,8 @@ def test_refused(model, tmp_path):
     many = [str(i) for i in range(4097)]
     for wrong, said in (
         ({"labels": many}, r"4,097 labels are as many numbers an image, more than 4,096; ask for"),
-        ({"labels": []}, "there is no label, or an empty one"),
-        ({"labels": ["a", " "]}, "there is no label, or an empty one"),
+        ({"labels": []}, "the list of labels is empty; give at least one"),
+        ({"labels": ["a", " "]}, r"labels\[1\] is empty"),
         ({"labels": "a cat"}, "labels must be a list of strings, got the string 'a cat'"),
         ({"labels": ["a"], "top": 2}, r"top must lie in 1\.\.1, the number of labels, got 2"),
         ({"labels": ["a"], "templates": ["x"]}, r"template 'x' must hold \{\} once"),

@@ -205,6 +205,12 @@ def test_compiles_ahead_of_time_without_weights():
     ("call", "message"),
     [
         (lambda s: s.score(pictures(1), []), r"the list of labels is empty"),
+        (lambda s: s.score(pictures(1), ["a", None]), r"labels must be strings; number 1 is None"),
+        (
+            lambda s: s.score(pictures(1), [float("nan")]),
+            r"labels must be strings; number 0 is nan",
+        ),
+        (lambda s: s.score(pictures(1), ["a", " "]), r"labels\[1\] is empty"),
         (lambda s: s.score(pictures(1), "a dog"), r"labels must be a list .* the string 'a dog'"),
         (lambda s: s.embed_texts("a dog"), r"texts must be a list of strings, got the string"),
         (

@@ -38,7 +38,6 @@ def pictures(tmp_path):
     (folder / "sub").mkdir(parents=True)
     for i, name in enumerate(("b.png", "a.PNG", "sub/c.png")):
         Image.fromarray(scene(40, 50 + i, seed=i)).save(folder / name, "PNG")
-    (folder / "notes.txt").write_text("not a picture, and not named like one")
     return folder
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from siglip_jax.cli.image_files import image_files
-from siglip_jax.cli.options.data import column_options
+from siglip_jax.cli.options.data import column_options, refuse_empty
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.job import (
     add_job_arguments,
@@ -44,7 +44,6 @@ from siglip_jax.cli.options.model import (
     batch_sizes,
     describe_run,
     load_model,
-    read_lines,
 )
 from siglip_jax.cli.options.program import add_program_argument, saved_program
 from siglip_jax.cli.output import add_json_argument
@@ -67,7 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     add_former(what, "--images", "SOURCE, without an option,", nargs="+", default=None)
     what.add_argument("--texts", nargs="+", metavar="TEXT", help="texts to embed, as they are")
-    what.add_argument("--texts-file", metavar="FILE", help="file of texts, one a line; - for stdin")
+    what.add_argument(
+        "--texts-file",
+        metavar="FILE",
+        help="file of texts: lines, JSON, YAML or a table; - for stdin",
+    )
     parser.add_argument(
         "--out", required=True, metavar="OUT", help="FILE.npz to write, or the folder of a job"
     )
@@ -102,14 +105,23 @@ def run(args: argparse.Namespace) -> int:
     return run_job(args, lambda **options: _into_folder(args, options))
 
 
+def _texts(args: argparse.Namespace) -> list[str]:
+    from siglip_jax.data.text_list import read_text_list
+
+    refuse_empty("--texts", args.texts or [])
+    return args.texts or (read_text_list(args.texts_file) if args.texts_file else [])
+
+
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     from siglip_jax.data import TextStrings, open_items
     from siglip_jax.jobs.job import Job
     from siglip_jax.jobs.run import Options
     from siglip_jax.jobs.run import run as run_in
 
-    texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
-    of_texts = bool(texts or args.texts_file or (args.text_column and not args.image_column))
+    texts = _texts(args)
+    named = any(source.startswith("texts:") for source in args.sources or ())
+    column = args.text_column and not args.image_column
+    of_texts = bool(texts or args.texts_file or named or column)
     what: Literal["images", "texts"] = "texts" if of_texts else "images"
     job = Job(
         kind="embed",
@@ -118,8 +130,6 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         store=args.store or "float32",
     )
     if args.texts or args.texts_file:
-        if not texts:
-            raise ValueError(f"{args.texts_file}: expected one text a line, got none")
         source = TextStrings(texts, shard_size(args))
     else:
         source = open_items(
@@ -155,10 +165,7 @@ def _into_file(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.out} exists already; --force replaces it")
     images = args.sources or args.images
     files = image_files(images) if images else []
-    texts = args.texts or (read_lines(args.texts_file) if args.texts_file else [])
-    if not files and not texts:
-        raise ValueError(f"{args.texts_file}: expected one text a line, got none")
-
+    texts = _texts(args)
     program = saved_program(args)
     model = load_model(
         args, images=bool(files), texts=bool(texts), execution=program and program.execution

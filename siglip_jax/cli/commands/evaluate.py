@@ -28,7 +28,6 @@ from siglip_jax.cli.options.model import (
     batch_sizes,
     describe_run,
     load_model,
-    read_lines,
 )
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.messages import suggestions
@@ -52,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--labels-file",
         metavar="FILE",
-        help="the classes, one a line, - for stdin (default: the different first captions)",
+        help="the classes: lines, JSON, YAML or a table, - for stdin (default: the different first "
+        "captions)",
     )
     which = group.add_mutually_exclusive_group()
     which.add_argument(
@@ -147,7 +147,9 @@ def _classes(labels_file: str | None, firsts: list[str]) -> tuple[list[str], lis
     if labels_file is None:
         classes = list(dict.fromkeys(firsts))
     else:
-        classes = read_lines(labels_file)
+        from siglip_jax.data.text_list import read_text_list
+
+        classes = read_text_list(labels_file)
         twice = [name for name, count in Counter(classes).items() if count > 1]
         if twice:
             raise ValueError(f"{labels_file}: the class {twice[0]!r} is there twice")

@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.image_files import image_files
-from siglip_jax.cli.options.data import column_options
+from siglip_jax.cli.options.data import column_options, refuse_empty
 from siglip_jax.cli.options.job import (
     add_job_arguments,
     refuse_job_arguments,
@@ -42,7 +42,6 @@ from siglip_jax.cli.options.model import (
     describe_run,
     load_model,
     positive,
-    read_lines,
     read_programs,
 )
 from siglip_jax.cli.options.program import add_program_argument, saved_program
@@ -72,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", nargs="+", default=[], metavar="LABEL", help="texts to score each image against"
     )
     parser.add_argument(
-        "--labels-file", metavar="FILE", help="file of labels, one a line; - for stdin"
+        "--labels-file",
+        metavar="FILE",
+        help="file of labels: lines, JSON, YAML or a table; - for stdin",
     )
     parser.add_argument(
         "--template",
@@ -102,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pairs:
         raise ValueError("--pairs is for bulk jobs; give a folder as --out")
     labels = _labels(args)
-    if not labels or not all(label.strip() for label in labels):
-        raise ValueError("there is no label, or an empty one; give --labels or --labels-file")
+    if not labels:
+        raise ValueError("there is no label; give --labels or --labels-file")
     files = image_files(args.images)
 
     quick_start = len(files) <= QUICK_START_LIMIT
@@ -153,7 +154,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _labels(args: argparse.Namespace) -> list[str]:
-    return [*args.labels, *(read_lines(args.labels_file) if args.labels_file else [])]
+    from siglip_jax.data.text_list import read_text_list
+
+    refuse_empty("--labels", args.labels)
+    return [*args.labels, *(read_text_list(args.labels_file) if args.labels_file else [])]
 
 
 def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
@@ -182,7 +186,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     source = open_items(
         args.images,
         **column_options(args),
-        only=None if args.pairs else "images",
+        only="pairs" if args.pairs else "images",
         shard_size=shard_size(args),
     )
     program = saved_program(args, local=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.advice import spoken
+from siglip_jax.cli.options.data import refuse_empty
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
     PROFILES,
@@ -76,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    refuse_empty("QUERY", args.queries)
     args.texts, images = _sorted_queries(args.queries)
     args.image = [*images, *args.image]
     if not args.texts and not args.image and not args.export:

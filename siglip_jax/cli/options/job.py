@@ -21,8 +21,10 @@ _OF_JOBS = (
     "image_column",
     "text_column",
     "key_column",
+    "separator",
     "shard_size",
     "max_error_share",
+    "retry",
     "shared",
     "distributed",
 )
@@ -38,6 +40,11 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"items a shard, done whole or not at all (default: {_SHARD_SIZE}; a tar is a shard)",
     )
     add_former_share(group)
+    group.add_argument(
+        "--retry",
+        action="store_true",
+        help="do the shards again in which something could not be read",
+    )
     group.add_argument(
         "--shared",
         action="store_true",
@@ -63,8 +70,17 @@ def shard_size(args: argparse.Namespace) -> int:
 
 def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     """Runs `call(report=..., ...)`, with a bar, and says how it ended; the exit code."""
+    if args.model is None:
+        raise ValueError(
+            "--model is missing: a bulk job has no default; give the name of a checkpoint, such as "
+            "ViT-B-16-SigLIP (see siglip-jax list), or siglip_emoji for the bundled one"
+        )
     join(args.distributed)
-    options: dict[str, Any] = {"shared": args.shared, "max_error_share": max_error_share(args)}
+    options: dict[str, Any] = {
+        "shared": args.shared,
+        "retry": args.retry,
+        "max_error_share": max_error_share(args),
+    }
     with Bar(log=_LOG) as bar:
         result = call(
             batch_size=args.batch_size,
@@ -75,6 +91,11 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
         print_json({"folder": str(result.folder), **result.describe()})
     else:
         print(result.sentence())
+    if result.finished and result.errors and not args.retry:
+        print(
+            f"siglip-jax: {result.errors:,} items are in error; --retry tries their shards again",
+            file=sys.stderr,
+        )
     for line in result.unreadable:
         print(f"siglip-jax: error: {line}", file=sys.stderr)
     return result.code

@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution, Tower
@@ -234,25 +233,6 @@ def batch_sizes(args: argparse.Namespace, images: int, texts: int) -> dict[str, 
         "batch_size": args.batch_size or fit(images, 32),
         "text_batch_size": fit(texts, 64),
     }
-
-
-def read_lines(path: str) -> list[str]:
-    """The non-empty lines of a text file, or of stdin for '-'.
-
-    Raises:
-      ValueError: if it cannot be read as UTF-8 text.
-    """
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{_spoken(path)}: not UTF-8 text") from error
-    except OSError as error:
-        raise ValueError(f"{_spoken(path)}: {reason(error)}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _spoken(path: str) -> str:
-    return "standard input" if path == "-" else path
 
 
 def describe_run(args: argparse.Namespace, model: Any) -> dict[str, Any]:
