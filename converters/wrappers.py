@@ -3,7 +3,7 @@
 `torch.compile`, DDP, FSDP, Lightning and averages of weights (EMA) save the model's own names
 behind prefixes of theirs, and beside the weights what only training needs. Prefixes of
 `_ANYWHERE` and `_SURE` belong to no model; those of `_LIKELY` are also the names of parts of
-other models, so they are taken off only where a SigLIP's own names come out.
+other models, so they are taken off only where nothing but a SigLIP's own names comes out.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ _LIKELY = {"model": "Lightning", "net": "Lightning", "network": "Lightning"}
 # What names of a SigLIP begin with, in any system.
 _PLAIN = {
     "vision_model", "text_model", "logit_scale", "logit_bias", "classifier", "visual", "text",
-    "blocks", "patch_embed", "embeds", "attn_pool", "img", "txt", "embeddings", "post_layernorm",
-    "final_layer_norm",
+    "blocks", "patch_embed", "pos_embed", "embeds", "norm", "fc_norm", "attn_pool", "head", "img",
+    "txt", "t", "b", "embeddings", "encoder", "post_layernorm", "final_layer_norm",
 }  # fmt: skip
 _TRAINING = {
     "optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "opt_state", "optim",
@@ -207,7 +207,8 @@ def _common(names: Iterable[str]) -> str | None:
     inner = [_PARTS.split(name)[1:] for name in names]
     if not all(inner):
         return None
-    sure = prefix in _SURE or any(_begins_plain(rest) for rest in inner)
+    # All of them: a model around the tower may keep it in a `model.`, beside its own parts.
+    sure = prefix in _SURE or all(_begins_plain(rest) for rest in inner)
     return prefix if sure else None
 
 

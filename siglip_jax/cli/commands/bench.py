@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="name, file or folder of a model (default: siglip_b16_224)",
     )
-    add_checkpoint_arguments(parser)
     parser.add_argument(
         "--batch-size",
         type=positive,
