@@ -1,4 +1,4 @@
-"""timm: the image tower alone, `VisionTransformer` with a MAP head, or `NaFlexVit`.
+"""timm: the image tower alone, `VisionTransformer` with its MAP head or without, or `NaFlexVit`.
 
 Names and defaults are those of timm 1.0.31. A registered architecture states all
 sizes, and `model_args` beside it what differs. Several of timm's SigLIP
