@@ -70,7 +70,22 @@ def check_patches(patches: Patches, config: NaFlexVision, *, bounded: bool = Tru
 
 
 def check_grid(patches: Patches, config: NaFlexVision, *, bounded: bool = True) -> Patches:
-    """Returns the `patches` of one image, if they lie on the canvas; see `check_patches`."""
+    """Returns the `patches` of one image, of shapes (n, ...), if they lie on the canvas.
+
+    Args:
+      bounded: as for `check_patches`.
+
+    Raises:
+      ValueError: if they do not.
+
+    >>> from siglip_jax.config import SIZES
+    >>> config = NaFlexVision(size=SIZES["B"], patch=16)
+    >>> column, zeros = np.arange(80, dtype=np.int32), np.zeros(80, np.int32)
+    >>> check_grid(Patches(np.zeros((80, 768), np.float32), zeros + 1, zeros, column), config)
+    Traceback (most recent call last):
+      ...
+    ValueError: it has 80 columns of patches, but the model takes at most 64 patches a side; ...
+    """
     for index, sides in ((patches.yidx, "rows"), (patches.xidx, "columns")):
         if (count := int(np.max(index)) + 1) > config.canvas:
             _beyond(f"it has {count} {sides} of patches", config, bounded=bounded)

@@ -101,6 +101,23 @@ def test_planted_settings_are_named(cli, model):
     assert text["best"]["setting"] == {"padding": "longest", "lower": "none"}
 
 
+def test_rounding_and_rows_that_do_not_fit_are_named(cli, model):
+    d = doctor("loop")
+    z = {tower: plant(d, tower, ()) for tower in ("image", "text")}
+    texts, images = z["text"].astype(np.float16).astype(np.float32), z["image"]
+    images[4] = images[0]
+    np.savez("t.npz", zimg=images, ztxt=texts)
+    code, out, err = cli("doctor", "--model", model, "--embeddings", "t.npz")
+    assert (code, err) == (0, [])
+    assert "image: the embeddings of m but for 1 of the rows (distance" in out
+    assert "these rows do not fit, and no setting or two explain them: 5 (strokes)" in out
+    assert ", within the rounding of float16, which moves rows by" in out
+    code, out, err = cli("doctor", "--model", model, "--embeddings", "t.npz", "--json")
+    image, text = json.loads(out)["diagnoses"]
+    assert (image["verdict"], image["misfits"], image["rounding"]) == ("rows", [4], None)
+    assert (text["verdict"], text["misfits"], text["rounding"]) == ("rounded", [], "float16")
+
+
 def test_unexplained_is_said(cli, model):
     d = doctor("loop")
     noise = np.random.default_rng(0).normal(size=d.embed(d.right["image"]).shape)

@@ -167,6 +167,12 @@ def test_cleaning(name, text, expected):
     assert clean_text(text, profile_for(V1, name).text) == expected
 
 
+def test_cleaning_that_keeps_punctuation():
+    profile = dataclasses.replace(profile_for(V1).text, lower="none", clean="whitespace")
+    text = " A_dog,  isn\u2019t\tit? salt &amp;amp; cafe\u0301 "
+    assert clean_text(text, profile) == "A_dog, isn't it? salt & caf\u00e9"
+
+
 @settings(deadline=None)
 @given(st.text(st.sampled_from(string.printable + "\u2581\u00dc\u732b\u3000"), max_size=30))
 def test_transformers_prefix_changes_nothing(text):
