@@ -131,6 +131,12 @@ def _of_folder(path: Path) -> str:
     for form in FORMATS.values():
         if form.recognises(path):
             return form.name
+    if any(path.glob("*.distcp")):
+        raise ValueError(
+            f"{path} is a sharded checkpoint of torch.distributed (FSDP), which is not read; make "
+            "one file of it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+            f"{path} weights.pt"
+        )
     # There may be a checkpoint that is damaged; else the error says what there is.
     try:
         open_big_vision(path).close()

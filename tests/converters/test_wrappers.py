@@ -176,6 +176,15 @@ def test_never_loosely(tmp_path, folder, change, message):
         open_checkpoint(tmp_path)
 
 
+def test_shards_of_fsdp_are_named(tmp_path):
+    (tmp_path / "__0_0.distcp").write_bytes(b"x")
+    (tmp_path / ".metadata").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"sharded checkpoint of torch\.distributed .*dcp_to_torch"
+    ):
+        open_checkpoint(tmp_path)
+
+
 def test_other_models_keep_their_prefix(tmp_path):
     """`model.` is a part of many models, and is left where no SigLIP comes out."""
     names = ["model.vision_tower.x.weight", "model.language_model.y.weight"]
