@@ -21,7 +21,9 @@ def open_file(path: str | Path, part: Part | None = None) -> FileReader:
       ValueError: if it is missing, none of these, or damaged.
     """
     whole = _open_as_stored(Path(path), part)
-    return unwrapped(whole, whole.keys if isinstance(whole, TorchReader) else ())
+    keys = whole.keys if isinstance(whole, TorchReader) else ()
+    # Of a part of a model it cannot be told whose its `model.` is: what finds it finds it there.
+    return unwrapped(whole, keys, likely=part is None)
 
 
 def _open_as_stored(

@@ -107,19 +107,20 @@ class Unwrapped:
         return self._whole.read(self._names[name])
 
 
-def unwrapped(whole: FileReader, keys: tuple[str, ...] = ()) -> FileReader:
+def unwrapped(whole: FileReader, keys: tuple[str, ...] = (), *, likely: bool = True) -> FileReader:
     """The file under the model's own names; itself where nothing is around them.
 
     Args:
       whole: closed if this fails.
       keys: of the dictionaries that its tensors were found under; the entries beside these
         are what it ignored.
+      likely: take off prefixes that may also be parts of another model.
 
     Raises:
       ValueError: if two tensors have one plain name, or FSDP's flat parameters are in it.
     """
     try:
-        wrapping = find_wrapping(whole.shapes, whole.path)
+        wrapping = find_wrapping(whole.shapes, whole.path, likely=likely)
     except ValueError:
         whole.close()
         raise
@@ -138,7 +139,7 @@ def left_out(reader: Reader) -> dict[str, str]:
     return reader.left_out if isinstance(reader, Unwrapped) else {}
 
 
-def find_wrapping(shapes: Mapping[str, Header], path: str) -> Wrapping:
+def find_wrapping(shapes: Mapping[str, Header], path: str, *, likely: bool = True) -> Wrapping:
     """What is around `shapes`' names, by the tables of this module.
 
     >>> header = Header((2,), np.dtype(np.float32))
@@ -165,7 +166,7 @@ def find_wrapping(shapes: Mapping[str, Header], path: str) -> Wrapping:
         if average := next((a for a in AVERAGES if _any_behind(a, plain.values())), None):
             plain = _keep_average(average, plain, left)
             prefixes[average] = "an average of weights"
-        elif outer := _common(plain.values()):
+        elif outer := _common(plain.values(), likely):
             plain = {stored: name[len(outer) + 1 :] for stored, name in plain.items()}
             prefixes[outer] = {**_SURE, **_LIKELY}[outer]
         else:
@@ -198,7 +199,7 @@ def _any_behind(prefix: str, names: Iterable[str]) -> bool:
     return any(name.startswith((f"{prefix}.", f"{prefix}/")) for name in names)
 
 
-def _common(names: Iterable[str]) -> str | None:
+def _common(names: Iterable[str], likely: bool) -> str | None:
     """The one prefix of all `names` that belongs to no model."""
     names = list(names)
     parts = {_PARTS.split(name)[0] for name in names}
@@ -208,7 +209,7 @@ def _common(names: Iterable[str]) -> str | None:
     if not all(inner):
         return None
     # All of them: a model around the tower may keep it in a `model.`, beside its own parts.
-    sure = prefix in _SURE or all(_begins_plain(rest) for rest in inner)
+    sure = prefix in _SURE or (likely and all(_begins_plain(rest) for rest in inner))
     return prefix if sure else None
 
 

@@ -25,7 +25,11 @@ from siglip_jax.weights.tensorstore_folder import FolderReader
 
 # pytest looks for fixtures among the names of a module.
 cli, surroundings = command_line.cli, command_line.surroundings
-pytestmark = pytest.mark.usefixtures("surroundings")
+pytestmark = [
+    pytest.mark.usefixtures("surroundings"),
+    # The bundled model prepares images as no release does, which its conversions say.
+    pytest.mark.filterwarnings("ignore:.* is followed, whose settings are not those of the rel"),
+]
 PICTURES = sorted((BUNDLED["siglip_emoji"] / "pictures").iterdir())[:3]
 
 
