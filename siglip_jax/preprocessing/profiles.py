@@ -73,7 +73,7 @@ class ImageProfile:
         Other formats decode alike in all.
       resize: "tf_bilinear" samples without antialias and truncates to uint8;
         "tf_antialias" works on normalised floats and does not round (NaFlex only);
-        "pil_..." and "torch_..." are Pillow's and torchvision's filters of that name,
+        `pil_...` and `torch_...` are Pillow's and torchvision's filters of that name,
         antialiased (but for "nearest") and rounded to uint8 after each axis:
         torchvision across first and with weights of 16 bits, Pillow (13 and later) in
         whichever order it finds cheaper, which can differ by 14 grey levels.
