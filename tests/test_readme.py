@@ -117,8 +117,12 @@ def test_the_recipe_is_one():
 
     from siglip_jax.training import recipe_from_dict
 
-    (recipe,) = blocks(REPO / "docs" / "training.md", "toml")
-    recipe = recipe_from_dict(tomllib.loads(recipe))
+    text, adapter = blocks(REPO / "docs" / "training.md", "toml")
+    recipe = recipe_from_dict(tomllib.loads(text))
+    # What a recipe of an adapter has beside these is in the first.
+    rest = {key: tomllib.loads(text)[key] for key in ("steps", "batch", "data")}
+    lora = recipe_from_dict(tomllib.loads(adapter) | rest).lora
+    assert lora is not None and lora.rank == 16
     assert recipe.parameters[0].frozen and recipe.optimizer.lr == 1e-4
 
 

@@ -65,7 +65,7 @@ class Pipeline:
         self.batch_size, self.meter = batch_size, meter or Meter()
         self._program, self._params, self._what = program, params, what
         self._prepare, self._memory = prepare, memory
-        self._of_images = of_images or program.images
+        self._of_images = of_images
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()
@@ -162,7 +162,7 @@ class Pipeline:
         if isinstance(program, ClassProgram):
             return (program.images(params, batch),)
         if self._what == "images":
-            return (self._of_images(params, batch),)
+            return ((self._of_images or program.images)(params, batch),)
         if self._what == "texts":
             return (program.texts(params, batch),)
         images, ids = batch

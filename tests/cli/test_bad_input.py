@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("surroundings")
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("", "siglip-jax: error: no command is given; there are demo, list, show, score"),
+        ("", "siglip-jax: error: no command is given; there are demo, list, show, fetch, score"),
         ("scroe", "error: no command is called 'scroe'; did you mean score?"),
-        ("frobnicate", "'frobnicate'; there are demo, list, show, score"),
+        ("frobnicate", "'frobnicate'; there are demo, list, show, fetch, score"),
         ("list --jsn", "siglip-jax list: error: there is no option --jsn; did you mean --json?"),
         ("--jsno list", "siglip-jax: error: there is no option --jsno"),
         (
@@ -44,7 +44,8 @@ pytestmark = pytest.mark.usefixtures("surroundings")
         ("score b.png --model siglip_b16_225 --labels cat", "'siglip_b16_225'; did you mean "),
         (
             "score b.png --model siglip_b16_224 --labels cat",
-            "cannot find the weight file of siglip_b16_224 on this machine, nor download it "
+            "cannot find the weight file of siglip_b16_224 and the vocabulary c4_en on this "
+            "machine, nor download them "
             "(HF_HUB_OFFLINE is set); fetch https://storage.googleapis.com/big_vision/siglip/"
             "webli_en_b16_224_63724782.npz and put it at ",
         ),

@@ -65,6 +65,7 @@ def test_stated_settings_alone_and_together(cli, model):
 
 
 @pytest.mark.filterwarnings("ignore:1 of 12 texts are longer")  # as it is meant to be
+@pytest.mark.filterwarnings("ignore:.*what is no image is left out")
 def test_our_own_embeddings_of_the_written_inputs_are_the_same(cli, model):
     assert cli("doctor", "--write-inputs", "in")[:2] == (0, "")
     assert cli("embed", "in", "--model", model, "--out", "i.npz")[0] == 0

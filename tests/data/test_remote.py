@@ -30,8 +30,9 @@ def files(tmp_path):
     """Every kind of source, in a folder."""
     folder = tmp_path / "served"
     (folder / "pictures" / "sub").mkdir(parents=True)
-    for number, name in enumerate(("a.png", "b.jpg", "sub/c.png", "notes.md")):
+    for number, name in enumerate(("a.png", "b.jpg", "sub/c.png")):
         (folder / "pictures" / name).write_bytes(png(number))
+    (folder / "pictures" / "notes.md").write_text("no image")
     for name in ("a.txt", "b.json", "sub/c.txt"):
         (folder / "pictures" / name).write_text('{"text": "a dog"}')
     (folder / "tars").mkdir()

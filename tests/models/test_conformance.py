@@ -167,7 +167,7 @@ def test_remat_changes_no_gradient(name, which):
             if which == "whole":
                 return (zimg @ ztxt.T).sum()
             z = zimg if zimg is not None else out["img/encoded"] if ztxt is None else ztxt
-            return (z * jnp.arange(z.shape[-1])).sum()
+            return (z @ jnp.arange(z.shape[-1], dtype=z.dtype)).sum()
 
         return jax.jit(jax.grad(loss))(tiny.params)
 

@@ -160,6 +160,7 @@ def test_another_class_of_model_keeps_nothing(folder):
 
 
 def test_reading_ahead(folder, monkeypatch):
+    monkeypatch.setattr(cache, "_ahead", {})  # what another test has read and not used
     expected = outputs(program())
     batches = {"images": len(IMAGES), "texts": len(TINY.texts)}
     monkeypatch.setattr(jax, "devices", lambda *backend: jax.local_devices()[:1])

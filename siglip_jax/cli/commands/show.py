@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NAME = "show"
 HELP = "show one checkpoint, by name or from a file"
-USAGE = "%(prog)s MODEL [--architecture LIKE] [--res PX] [--tower TOWER] [--tree] [--json]"
+USAGE = "%(prog)s MODEL [--architecture LIKE] [--res PX] [--tree] [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
