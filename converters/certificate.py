@@ -100,7 +100,7 @@ def _places(record: Record) -> tuple[Path, Path]:
 def without_folders(text: str, *places: Path) -> str:
     """`text` with files and folders called by their names alone.
 
-    >>> without_folders("/home/me/hf/config.json is odd", Path("/home/me/hf"))
+    >>> without_folders("/data/hf/config.json is odd", Path("/data/hf"))
     'hf/config.json is odd'
     """
     for place in places:

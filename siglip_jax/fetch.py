@@ -339,6 +339,8 @@ def fetch_files(
 
 
 def _checked(file: Fetched) -> Fetched:
+    if file.path.is_file() and not file.path.stat().st_size:
+        raise ValueError(f"{file.path} is empty; remove it, and fetch it again")
     try:
         return file._replace(digest=file.digest or check_cached(file.path))
     except OSError as error:

@@ -130,6 +130,10 @@ class TarShards(Dataset):
             if image is None or image.link:
                 faceless.append(key)
                 continue
+            linked = [own for own in sample.texts.values() if groups[stem][own].link]
+            if linked:
+                name = groups[stem][linked[0]].name
+                raise ValueError(f"{key}: {name} is a link; write the text itself into the tar")
             beside = {name: texts[stem][own] for name, own in sample.texts.items()}
             try:
                 captions = captions_beside(beside, self._wanted.text)

@@ -85,3 +85,9 @@ def test_a_family_is_no_name(cli):
     assert code == 2
     (line,) = err
     assert line.endswith("did you mean siglip2_b32_256, siglip2_b16_224, siglip2_b16_256?")
+
+
+def test_an_empty_file_is_no_model(cli, tmp_path):
+    (tmp_path / "empty.npz").touch()
+    code, out, err = cli("fetch", str(tmp_path / "empty.npz"))
+    assert (code, out) == (2, "") and err[0].endswith("is empty; remove it, and fetch it again")

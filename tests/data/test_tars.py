@@ -439,3 +439,17 @@ def test_links_are_named(tmp_path, kind):
     assert found[1][1].startswith("a.tar/b: b.png is a link, which")
     with pytest.raises(ValueError, match=r"1 of 2 pairs have no image"):
         open_pairs(str(path))
+
+
+def test_a_text_that_is_a_link_is_named(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("a.png")
+        member.size = len(png(1))
+        tar.addfile(member, io.BytesIO(png(1)))
+        member = tarfile.TarInfo("a.txt")
+        member.type, member.linkname = tarfile.SYMTYPE, "b.txt"
+        tar.addfile(member)
+    with pytest.raises(ValueError, match=r"^a\.tar/a: a\.txt is a link; write the text itself"):
+        open_pairs(str(path))
+    assert "a.txt is a link" in keyed(path)[0][1]
