@@ -10,7 +10,7 @@ from sizes import Case, config_for
 from weights import inputs, tensor
 
 from siglip_jax.config import Execution
-from siglip_jax.models import SiglipModel
+from siglip_jax.models import SiglipModel, vision
 from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import REPLICATED, Program, make_mesh
 from siglip_jax.programs.sharding import put
@@ -21,6 +21,8 @@ class Ours:
 
     def __init__(self, case: Case, options: dict[str, Any]) -> None:
         self.case, self.config = case, config_for(case)
+        if options.pop("convolved", False):
+            vision.platform = lambda: None
         self.program = Program(
             SiglipModel(self.config, Execution(**options)), make_mesh(jax.devices()[:1])
         )

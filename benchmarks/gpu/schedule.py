@@ -15,6 +15,7 @@ from declared import READY, TOGETHER, Part
 HERE = Path(__file__).parent
 # What writing the results and the table takes.
 RESERVED = 4.0
+QUICK = "--xla_gpu_autotune_level=0"
 
 
 class Running:
@@ -23,9 +24,14 @@ class Running:
     def __init__(self, part: Part, command: Sequence[str], log: Path, ends: float) -> None:
         self.part, self.ends, self.started = part, ends, time.time()
         self._log = log.open("w")
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICK * part.quick}".strip()
         # A session of its own: what it starts ends with it.
         self.process = subprocess.Popen(
-            command, stdout=self._log, stderr=self._log, start_new_session=True
+            command,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+            env=os.environ | {"XLA_FLAGS": flags},
         )
 
     def wait(self) -> str | None:

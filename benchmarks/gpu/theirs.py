@@ -51,7 +51,14 @@ def open_clip_model(config: Siglip, compute: torch.dtype) -> torch.nn.Module:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         open_clip_table.write_files(
-            path, config, None, destination=path, pad=None, vocabulary=None, tokenizer_name=""
+            path,
+            config,
+            None,
+            destination=path,
+            pad=None,
+            vocabulary=None,
+            tokenizer_name="",
+            exact=True,
         )
         cfg = json.loads((path / open_clip_table.CONFIG).read_text())["model_cfg"]
         cfg.pop("custom_text")
@@ -100,6 +107,9 @@ def batch_of(system: str, config: Siglip, tower: str, batch: int, dtype: Any) ->
     if tower == "texts":
         return torch.from_numpy(given).long().to(DEVICE)
     if not isinstance(given, dict):
+        if system != "transformers":  # timm's towers are made for whole patches, 378 of 384
+            side = config.vision.grid * config.vision.patch
+            given = np.ascontiguousarray(given[:, :side, :side])
         pixels = torch.from_numpy(given).to(DEVICE).permute(0, 3, 1, 2)
         return (pixels.float() / 127.5 - 1).to(dtype).contiguous()
     patches = torch.from_numpy(given["patches"]).to(DEVICE, dtype)

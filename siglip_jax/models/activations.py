@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 _layout: contextvars.ContextVar[tuple[NamedSharding, bool] | None] = contextvars.ContextVar(
     "batch_layout", default=None
 )
+_target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
 
 
 @contextlib.contextmanager
@@ -46,10 +47,29 @@ def split_over_batch(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
     return jax.lax.with_sharding_constraint(x, sharding) if hold else x
 
 
+@contextlib.contextmanager
+def traced_for(platform: str) -> Generator[None, None, None]:
+    """While a model is traced inside this, it is for a `platform`, and not for the devices here.
+
+    Args:
+      platform: as jax calls it, "cuda" and "rocm" included.
+    """
+    token = _target.set("gpu" if platform in ("cuda", "rocm") else platform)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
 def platform() -> str | None:
-    """What the devices of `batches_split_by` are, such as "tpu"; None outside of it."""
+    """What a model is traced for, such as "tpu"; None where nobody said."""
+    here = device()
+    return here.platform if here is not None else _target.get()
+
+
+def device() -> Any | None:
+    """One of the devices of `batches_split_by`; None outside of it and inside `traced_for`."""
     layout = _layout.get()
-    if layout is None:
+    if layout is None or _target.get() is not None:
         return None
-    devices = cast(set[Any], layout[0].device_set)
-    return next(iter(devices)).platform
+    return next(iter(cast(set[Any], layout[0].device_set)))

@@ -19,6 +19,7 @@ from jax import export
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, Siglip
 from siglip_jax.messages import from_extra
+from siglip_jax.models.activations import traced_for
 from siglip_jax.preprocessing import Patches
 from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs import Program, make_mesh
@@ -128,7 +129,8 @@ def save_program(
         for task, batch in batches.items():
             inputs = program_inputs(program, task, batch, labels=labels, patches=patches)
             function = program_function(program, task)
-            exported = export.export(function, platforms=[platform])(params, *inputs)
+            with traced_for(platform):
+                exported = export.export(function, platforms=[platform])(params, *inputs)
             file.writestr(f"{task}{SUFFIX}", bytes(exported.serialize()))
     return path
 

@@ -13,7 +13,7 @@ from towers import CASES, case, part
 
 from siglip_jax.config import ATTENTIONS, NaFlexVision
 from siglip_jax.models import SiglipModel
-from siglip_jax.models.attention import attention
+from siglip_jax.models.attention import attention, chosen_attention, cudnn_takes
 from siglip_jax.models.naflex import resample_posemb
 from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import FSDP, REPLICATED, make_mesh, sharding
@@ -103,6 +103,52 @@ def test_cudnn_attention_agrees_in_bfloat16():
     got = attention(q, k, v, implementation="cudnn")
     expected = attention(q, k, v, implementation="xla")
     np.testing.assert_allclose(np.float32(got), np.float32(expected), atol=2e-2)
+
+
+class Card:
+    """What jax says of a device, as far as `cudnn_takes` asks."""
+
+    def __init__(self, platform="gpu", capability="9.0"):
+        self.platform, self.compute_capability = platform, capability
+
+
+def arrays(dtype="bfloat16", n=196, head_dim=64):
+    return [jax.ShapeDtypeStruct((2, n, 12, head_dim), dtype)] * 2
+
+
+@pytest.mark.parametrize(
+    ("card", "given", "masked", "takes"),
+    [
+        (Card(), arrays(), False, True),
+        (Card(capability="8.0"), arrays("float16", head_dim=72), False, True),
+        (Card(), arrays(n=256), True, True),
+        (Card(), arrays(n=729), False, True),
+        (Card(), arrays(n=729), True, False),  # its gradient has no odd lengths
+        (Card(), arrays("float32"), False, False),
+        (Card(), arrays(n=1), False, False),
+        (Card(), arrays(head_dim=60), False, False),
+        (Card(), arrays(head_dim=160), False, False),
+        (Card(capability="7.5"), arrays(), False, False),
+        (Card(capability="gfx942"), arrays(), False, False),
+        (jax.devices("cpu")[0], arrays(), False, False),
+        (None, arrays(), False, False),
+    ],
+)
+def test_auto_is_cudnn_where_cudnn_has_it(card, given, masked, takes):
+    mask = jnp.ones((2, 1, given[1].shape[1]), bool) if masked else None
+    fused = cudnn_takes(card, *given, mask)
+    assert fused is takes
+    assert chosen_attention("gpu", fused=fused) == ("cudnn" if takes else "matmul")
+
+
+def test_patches_by_matmul_are_those_by_convolution(monkeypatch):
+    """On GPUs, where 384 pixels of patches of 14 leave six over too."""
+    tiny = case("scan_crop14")
+    by_convolution = embed(tiny)
+    monkeypatch.setattr("siglip_jax.models.vision.platform", lambda: "gpu")
+    by_matmul = embed(tiny)
+    assert any(a.tobytes() != b.tobytes() for a, b in zip(by_matmul, by_convolution, strict=True))
+    assert_same(by_matmul, by_convolution)
 
 
 @pytest.mark.parametrize(("kind", "chosen"), [("cpu", "matmul"), ("tpu", "einsum")])

@@ -8,21 +8,19 @@ from race import race
 from results import Results
 from sizes import FAST
 
+# An option of `ours.Ours`, and of no model: this choice is the device's.
+CONVOLVED = {"convolved": True}
 # Other sequence lengths and head widths than the first case's, and a mask.
-CASES = ("B/16 NaFlex", "So400m/14-384", "B/16-512")
+CASES = ("So400m/14-384", "B/16 texts", "B/16 NaFlex")
 
 
 def run(results: Results) -> None:
-    attentions = ["matmul", "xla"]
-    if results.platform == "gpu":
-        attentions.append("cudnn")
-    else:
-        results.skipped("attention cudnn", "it needs a GPU")
-    some = [way(f"attention {each}", attention=each) for each in attentions]
+    some = [way("as it is"), way("attention matmul", attention="matmul")]
+    if results.platform == "tpu":
+        some.append(way("attention xla", attention="xla"))
     every = [
         *some,
-        way("attention einsum", attention="einsum"),
-        way("scan", scan_image=True, scan_text=True),
+        Contestant("patches by convolution", "siglip_jax", dataclasses.asdict(FAST) | CONVOLVED),
         way("float32 weights", weights="float32"),
     ]
     first, *others = (
@@ -30,6 +28,7 @@ def run(results: Results) -> None:
     )
     if results.scale.rehearsal:
         every = every[-2:]
+    first = dataclasses.replace(first, latency=False)
     race(results, [(first, every), *((case, some) for case in others if case.name in CASES)])
 
 

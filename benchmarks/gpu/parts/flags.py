@@ -10,11 +10,11 @@ from sizes import FAST
 
 FLAGS = {
     "as it is": "",
-    "latency hiding": "--xla_gpu_enable_latency_hiding_scheduler=true",
-    "cuDNN fusion": "--xla_gpu_cudnn_gemm_fusion_level=2",
-    "no command buffers": "--xla_gpu_enable_command_buffer=",
-    "Triton for every matmul": "--xla_gpu_triton_gemm_any=true",
+    "cuBLASLt": "--xla_gpu_enable_cublaslt=true",
     "no Triton matmuls": "--xla_gpu_enable_triton_gemm=false",
+    "cuBLASLt, no Triton matmuls": (
+        "--xla_gpu_enable_cublaslt=true --xla_gpu_enable_triton_gemm=false"
+    ),
 }
 
 
@@ -31,5 +31,5 @@ def run(results: Results) -> None:
         )
         for name, flag in flags.items()
     ]
-    first = results.scale.cases[0]
-    race(results, [(dataclasses.replace(first, batches=first.batches[:1]), contestants)])
+    cases = results.scale.cases[: 1 if results.scale.rehearsal else 2]
+    race(results, [(dataclasses.replace(case, latency=False), contestants) for case in cases])

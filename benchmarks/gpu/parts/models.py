@@ -79,6 +79,23 @@ def attentions(results: Results, head_dim: int, gpu: bool) -> None:
                 limit = ACTIVATION_RELATIVE if dtype == "float32" else ATTENTION_BFLOAT16
                 # Relative to the largest: these are no unit vectors.
                 results.check(what, apart(got, want) / np.abs(want).max(), limit)
+                if implementation == "auto" and dtype == "bfloat16":
+                    gradients(results, what, given, masked)
+
+
+def gradients(results: Results, what: str, given: Any, masked: np.ndarray | None) -> None:
+    """Of `auto` in bfloat16, against those of the readable implementation in float32."""
+
+    def loss(arrays: Any, how: str) -> Any:
+        mask = None if masked is None else jnp.asarray(masked)
+        return jnp.square(attention(*arrays, mask, implementation=how).astype("float32")).sum()
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    got = gradient(given, "auto")
+    want = gradient([x.astype("float32") for x in given], "einsum")
+    for name, ours, theirs in zip(("query", "key", "value"), got, want, strict=True):
+        off = apart(ours, theirs) / np.abs(np.asarray(theirs)).max()
+        results.check(f"{what}, gradient of the {name}", off, ATTENTION_BFLOAT16)
 
 
 def ways(gpu: bool) -> Iterator[tuple[str, str]]:

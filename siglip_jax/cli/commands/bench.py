@@ -23,7 +23,7 @@ from siglip_jax.cli.options.checkpoint import (
 )
 from siglip_jax.cli.options.model import available_mesh, positive
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
-from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Tower
+from siglip_jax.config import ATTENTIONS, DTYPES, Execution, Siglip, Tower
 
 if TYPE_CHECKING:
     from siglip_jax.bench import TowerSpeed
@@ -97,7 +97,6 @@ def run(args: argparse.Namespace) -> int:
 
     from siglip_jax.bench import matrix_peak, measure_tower, random_weights
     from siglip_jax.models import SiglipModel
-    from siglip_jax.models.attention import chosen_attention
     from siglip_jax.programs import FSDP, REPLICATED, Program
     from siglip_jax.programs.memory import device_memory
 
@@ -126,9 +125,7 @@ def run(args: argparse.Namespace) -> int:
         "device": devices[0].device_kind,
         "jax": jax.__version__,
         "execution": dataclasses.asdict(execution) | {"fsdp": args.fsdp},
-        "attention": chosen_attention(devices[0].platform)
-        if args.attention == "auto"
-        else args.attention,
+        "attention": _attention(config, execution, devices[0]),
         "weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
         "matrix_peak": peak,
         "memory_peak": memory.peak,
@@ -140,6 +137,20 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(facts, dtype, speeds)
     return 0
+
+
+def _attention(config: Siglip, execution: Execution, device: Any) -> str:
+    """The implementation that runs, where "auto" was asked for too."""
+    import jax
+
+    from siglip_jax.models.attention import chosen_attention, cudnn_takes
+
+    if execution.attention != "auto":
+        return execution.attention
+    size = (config.vision or config.text_tower).size
+    shape = (1, 2, size.num_heads, size.width // size.num_heads)
+    array = jax.ShapeDtypeStruct(shape, execution.dtype)
+    return chosen_attention(device.platform, fused=cudnn_takes(device, array, array))
 
 
 def _check_batches(sizes: list[int], devices: int) -> None:
