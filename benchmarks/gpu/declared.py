@@ -116,6 +116,6 @@ PARTS = (
     ),
 )
 # Parts that run together end by then, so that the speed parts have their turn.
-TOGETHER = 115.0
+TOGETHER = 150.0
 # How long the speed parts wait for each other to have compiled what they began.
 READY = 35.0

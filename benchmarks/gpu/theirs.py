@@ -107,7 +107,7 @@ def batch_of(system: str, config: Siglip, tower: str, batch: int, dtype: Any) ->
     if tower == "texts":
         return torch.from_numpy(given).long().to(DEVICE)
     if not isinstance(given, dict):
-        if system != "transformers":  # timm's towers are made for whole patches, 378 of 384
+        if system == "timm":  # its towers are made for whole patches, 378 of 384
             side = config.vision.grid * config.vision.patch
             given = np.ascontiguousarray(given[:, :side, :side])
         pixels = torch.from_numpy(given).to(DEVICE).permute(0, 3, 1, 2)

@@ -40,10 +40,12 @@ def run(results: Results) -> None:
     gpu = results.platform == "gpu"
     each = functools.partial
     tasks = [
+        (f"head_dim {head_dim}", each(attentions, results, head_dim, gpu))
+        for head_dim in ((72,) if results.scale.rehearsal else (64, 72))
+    ]
+    tasks += [
         (f"golden {name}", each(golden, results, name)) for name in NAMES[: results.scale.goldens]
     ]
-    for head_dim in (72,) if results.scale.rehearsal else (64, 72):
-        tasks.append((f"head_dim {head_dim}", each(attentions, results, head_dim, gpu)))
     tasks += [(name, each(model, results, name, gpu)) for name in results.scale.conformance]
     attempted(results, tasks)
 
