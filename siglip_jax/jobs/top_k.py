@@ -116,10 +116,13 @@ class TopK:
         values: jax.Array,
         places: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
-        parts, size, _ = rows.shape
-        near = jnp.einsum(
-            "nd,pmd->npm", queries, rows.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
-        )
+        parts, size, d = rows.shape
+        # Of matrices: XLA on a CPU has no quick kernel for three dimensions.
+        near = jnp.matmul(
+            queries,
+            rows.reshape(-1, d).astype(jnp.float32).T,
+            precision=jax.lax.Precision.HIGHEST,
+        ).reshape(-1, parts, size)
         place = jnp.arange(parts * size, dtype=jnp.int32).reshape(1, parts, size)
         near = jnp.where((place < count) & ~jnp.isnan(near), near, -jnp.inf)
         few = min(self.k, size)

@@ -49,6 +49,7 @@ class Embeddings:
       folders, manifests: where they are, and what the jobs were.
       what: "images" or "texts".
       width: numbers in a row.
+      dtype: of the stored numbers; of several folders the wider one.
 
     See `search` for an example.
     """
@@ -57,6 +58,7 @@ class Embeddings:
         self.folders, self.manifests = folders, manifests
         self.what: str = manifests[0].job["what"]
         self.width: int = manifests[0].space["width"]
+        self.dtype = np.result_type(*(manifest.job["store"] for manifest in manifests))
         self._files = files
         self._starts = [0, *itertools.accumulate(file.rows for file in files)]
 
@@ -81,19 +83,35 @@ class Embeddings:
 
     def rows(self, places: Sequence[int]) -> list[Row]:
         """Whose the rows at `places` are; only their files are opened."""
+        found: dict[int, Row] = {}
+        for file, start, own in self._by_file(places):
+            names = _names(file.names, [place - start for place in own])
+            for place, (key, text) in zip(own, names, strict=True):
+                found[place] = Row(key, text, file.folder, file.shard)
+        return [found[place] for place in places]
+
+    def vectors(self, places: Sequence[int]) -> np.ndarray:
+        """Embeddings (m, width) at `places`, as stored; only their files are read."""
+        found: Any = np.empty((len(places), self.width), self.dtype)
+        index = np.asarray(places, np.int64)
+        for file, start, own in self._by_file(places):
+            first, wanted = start, set(own)
+            for part in self._parts(file):
+                if not wanted.isdisjoint(range(first, first + len(part))):
+                    here = (first <= index) & (index < first + len(part))
+                    found[here] = part[index[here] - first]
+                first += len(part)
+        return found
+
+    def _by_file(self, places: Sequence[int]) -> Iterator[tuple[_File, int, list[int]]]:
+        """Files, each with its first row and those of `places` that are in it."""
         by_file: dict[int, list[int]] = {}
         for place in places:
             if not 0 <= place < len(self):
                 raise ValueError(f"there is no row {place}; there are {len(self):,}")
             by_file.setdefault(bisect.bisect_right(self._starts, place) - 1, []).append(place)
-        found: dict[int, Row] = {}
         for number, own in by_file.items():
-            file = self._files[number]
-            offsets = [place - self._starts[number] for place in own]
-            names = _names(file.names, offsets)
-            for place, (key, text) in zip(own, names, strict=True):
-                found[place] = Row(key, text, file.folder, file.shard)
-        return [found[place] for place in places]
+            yield self._files[number], self._starts[number], own
 
     def _parts(self, file: _File) -> Iterator[np.ndarray]:
         """A file's embeddings, some rows at a time."""

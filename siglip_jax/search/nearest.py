@@ -11,8 +11,10 @@ from siglip_jax.jobs.top_k import Chunk, TopK
 from siglip_jax.programs import make_mesh
 from siglip_jax.programs.memory import device_memory
 from siglip_jax.search.embeddings import Embeddings, Row
+from siglip_jax.search.reranking import HalvedRows, nearest
 
-_CHUNK = 65536  # rows to multiply with at once
+# Rows to multiply with at once: on a CPU what its cache holds, elsewhere what hides the start.
+_CHUNK, _CPU_CHUNK = 65536, 8192
 
 
 class Hit(NamedTuple):
@@ -27,12 +29,14 @@ class Searcher:
     """Exact search in embeddings, on all devices of a mesh.
 
     Rows stay on the devices, split over them, after the first search if they fit into
-    `memory`; otherwise every search streams them from the files.
+    `memory`. If only half of them would, float32 rows stay as bfloat16, and the few that this
+    leaves open are read again from their files: the answers are the same. Otherwise every
+    search streams the rows from the files.
 
     Args:
       embeddings: from `open_embeddings`.
       mesh: the devices; default: the first.
-      chunk: rows to multiply with at once.
+      chunk: rows to multiply with at once; default: 8,192 on a CPU, 65,536 elsewhere.
       memory: bytes of rows that all devices together may keep; default: half of what is
         free on them, and 1 GiB where that is not known.
 
@@ -44,21 +48,23 @@ class Searcher:
         embeddings: Embeddings,
         *,
         mesh: Mesh | None = None,
-        chunk: int = _CHUNK,
+        chunk: int | None = None,
         memory: int | None = None,
     ) -> None:
         self.embeddings = embeddings
         self.mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
+        if chunk is None:
+            chunk = _CPU_CHUNK if self.mesh.devices.flat[0].platform == "cpu" else _CHUNK
         # Few rows must not cost a full chunk; powers of two bound the compilations.
         self._chunk = min(chunk, 1 << max(len(embeddings) - 1, 0).bit_length())
-        self._room = _free(self.mesh) if memory is None else memory
-        self._kept: list[Chunk] | None = None
+        self._keeps = _store(embeddings, _free(self.mesh) if memory is None else memory)
+        self._kept: list[Chunk] | HalvedRows | None = None
         self._top: dict[int, TopK] = {}
 
     @property
-    def resident(self) -> bool:
-        """Whether the rows lie on the devices by now."""
-        return self._kept is not None
+    def resident(self) -> str | None:
+        """The type of the rows on the devices, such as "bfloat16"; None if there are none."""
+        return None if self._kept is None else self._keeps
 
     def __call__(self, queries: np.ndarray, k: int) -> list[list[Hit]]:
         """For each of `queries` (n, width) the `k` nearest rows, best first.
@@ -78,9 +84,7 @@ class Searcher:
         if not len(queries) or not len(self.embeddings):
             return [[] for _ in queries]
         k = min(k, len(self.embeddings))
-        if k not in self._top:
-            self._top[k] = TopK(k, chunk=self._chunk, mesh=self.mesh)
-        values, places = self._top[k](queries, self._rows(self._top[k]))
+        values, places = self._nearest(queries, k)
         good = places >= 0
         rows = iter(self.embeddings.rows(places[good].tolist()))
         return [
@@ -92,19 +96,35 @@ class Searcher:
             for line in zip(values, places, strict=True)
         ]
 
+    def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(self._kept, HalvedRows):
+            found = nearest(self.embeddings, self._kept, queries, k, self._ranked)
+            if found is not None:
+                return found
+        return self._ranked(k)(queries, self._rows(self._ranked(k)))
+
+    def _ranked(self, k: int) -> TopK:
+        if k not in self._top:
+            self._top[k] = TopK(k, chunk=self._chunk, mesh=self.mesh)
+        return self._top[k]
+
     def _rows(self, top: TopK) -> Iterator[Chunk]:
-        if self._kept is not None:
+        if isinstance(self._kept, list):
             yield from self._kept
             return
-        kept: list[Chunk] | None = []
-        left = self._room
+        keeps = self._keeps if self._kept is None else None
+        whole: list[Chunk] = []
+        halved = HalvedRows()
         for rows in self.embeddings.chunks(self._chunk):
             chunk = top.put(rows)
-            left -= chunk.rows.nbytes
-            # All or nothing: some kept chunks would not spare the reading of the files.
-            kept = [*kept, chunk] if kept is not None and left >= 0 else None
+            if keeps == "bfloat16":
+                halved.add(chunk)
+            elif keeps is not None:
+                whole.append(chunk)
             yield chunk
-        self._kept = kept
+        # All or nothing: some kept chunks would not spare the reading of the files.
+        if keeps is not None:
+            self._kept = halved if keeps == "bfloat16" else whole
 
 
 def search(embeddings: Embeddings, queries: np.ndarray, k: int, **options: Any) -> list[list[Hit]]:
@@ -132,6 +152,14 @@ def search(embeddings: Embeddings, queries: np.ndarray, k: int, **options: Any) 
     ('1f7e4.webp', 0.44)
     """
     return Searcher(embeddings, **options)(queries, k)
+
+
+def _store(embeddings: Embeddings, memory: int) -> str | None:
+    """As what all rows fit into so many bytes."""
+    numbers = len(embeddings) * embeddings.width
+    if embeddings.dtype.itemsize * numbers <= memory:
+        return str(embeddings.dtype)
+    return "bfloat16" if embeddings.dtype == np.float32 and 2 * numbers <= memory else None
 
 
 def _free(mesh: Mesh) -> int:
