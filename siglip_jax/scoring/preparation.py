@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.data.failures import PassingError, retrying
 from siglip_jax.data.item import Item
+from siglip_jax.data.stamps import item_stamp
 from siglip_jax.messages import reason
 from siglip_jax.models import check_grid
 from siglip_jax.preprocessing import (
@@ -51,17 +53,21 @@ class Preparer:
         self._image = profile.image
 
     def __call__(self, item: Item) -> Prepared:
-        done = Prepared(item.key, item.text, error=item.error)
+        done = Prepared(item.key, item.text, error=item.error, passing=item.passing)
         if item.error is not None:
             return done
         try:
             image, ids = None, None
+            if self.what != "texts" and isinstance(item.image, str | os.PathLike):
+                item = Item(item.key, _read(item.image), item.text, stamp=item.stamp)
+            done = done._replace(stamp=item_stamp(item))
             if self.what != "images":
                 ids = self._ids(item)
             if self.what != "texts":
-                done, image = self._decoded(item, done)
+                done, image = self._decoded(item.image, done)
         except ValueError as error:
-            return done._replace(error=" ".join(str(error).split()), cause=error)
+            passing = isinstance(error, PassingError)
+            return done._replace(error=" ".join(str(error).split()), cause=error, passing=passing)
         example = (image, ids) if self.what == "pairs" else image if ids is None else ids
         return done._replace(example=example)
 
@@ -78,12 +84,9 @@ class Preparer:
             raise ValueError("there is no text" if item.text is None else "there is no tokenizer")
         return self._tokenizer.encode([item.text], warn=False)[0]
 
-    def _decoded(self, item: Item, done: Prepared) -> tuple[Prepared, Any]:
-        if item.image is None:
+    def _decoded(self, data: Any, done: Prepared) -> tuple[Prepared, Any]:
+        if data is None:
             raise ValueError("there is no image")
-        data = item.image
-        if isinstance(data, str | os.PathLike):
-            data = _read(data)
         whole = _size(data)
         amount = _BYTES_PER_PIXEL * whole[0] * whole[1]
         self.decoding.take(amount)
@@ -103,9 +106,9 @@ class Preparer:
 
 def _read(path: Any) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read: {reason(error)}") from error
+        return retrying("", Path(path).read_bytes)
+    except ValueError as error:
+        raise type(error)(f"{path}: cannot be read: {reason(error.__cause__ or error)}") from error
 
 
 def _size(data: Any) -> tuple[int, int]:
