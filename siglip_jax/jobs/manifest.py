@@ -17,7 +17,7 @@ from typing import Any
 
 from siglip_jax.data.failures import SettingError
 from siglip_jax.jobs.durable import write_json
-from siglip_jax.preprocessing.profiles import ADDED
+from siglip_jax.preprocessing.profiles import ADDED, MAX_PIXELS
 from siglip_jax.run_folder import Difference, claim_record, differences, make_run_folder
 
 FORMAT = 1
@@ -70,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest:
             found = Manifest(**plain)
             if isinstance(image := found.space.get("profile", {}).get("image"), dict):
                 # Written before an image profile had these fields, it means what they default to.
-                found.space["profile"]["image"] = ADDED | image
+                found.space["profile"]["image"] = ADDED | image | {"max_pixels": MAX_PIXELS}
             return found
     except NotADirectoryError:
         raise ValueError(

@@ -32,6 +32,7 @@ from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs import make_mesh
 from siglip_jax.run_folder import locked
 from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.prompts import PLAIN
 
 SHARD_SIZE = 2048
@@ -255,7 +256,10 @@ def run(
             memory=options.memory,
             report=options.report,
         )
-        worker.run()
+        try:
+            worker.run()
+        finally:
+            warn_of_rotation(worker.rotated)
         result = JobResult.of(
             folder,
             ledger,

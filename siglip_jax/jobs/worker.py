@@ -43,6 +43,7 @@ class Worker:
     """Does shards until there is none left, or it is told to stop.
 
     Attributes:
+      rotated: images of this run that carry an EXIF rotation, which is not applied.
       unreadable: what shards could not be opened, and why. They are not done.
     """
 
@@ -64,7 +65,7 @@ class Worker:
         memory: int,
         report: Callable[[JobProgress], None],
     ) -> None:
-        self.meter, self.unreadable = Meter(), list[str]()
+        self.meter, self.unreadable, self.rotated = Meter(), list[str](), 0
         self._source, self._scorer, self._what, self._store = source, scorer, what, store
         self._layer = layer
         self._labels, self._ledger, self._sink, self._claims = labels, ledger, sink, claims
@@ -133,6 +134,7 @@ class Worker:
         def seen(item: Prepared) -> None:
             self._in_hand[rows.shard] = len(rows.items)
             self._tell()
+            self.rotated += item.rotated
             if item.error is not None:
                 self._errors.add(item.key, item.error)
                 self._errors.check(self._done())

@@ -19,6 +19,7 @@ class Prepared(NamedTuple):
       cause: the exception behind `error`, where there was one.
       stamp: of the item's contents (`siglip_jax.data.stamps`).
       passing: the error may pass.
+      rotated: the image carries an EXIF rotation, which is not applied.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Prepared(NamedTuple):
     cause: ValueError | None = None
     stamp: str | None = None
     passing: bool = False
+    rotated: bool = False
 
 
 class Rows:
