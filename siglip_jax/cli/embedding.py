@@ -11,6 +11,7 @@ from siglip_jax.cli.progress import Bar
 from siglip_jax.data.item import Item
 from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.rows import Prepared
 
 _TEXTS = 1024  # between two steps of the progress bar
@@ -26,16 +27,20 @@ def embed_images(
     of the model's classifier (n, classes).
     """
     errors: list[dict[str, str]] = []
+    turned = 0
     with Bar("embedding images", total=total) as bar:
 
         def seen(item: Prepared) -> None:
+            nonlocal turned
             bar.advance()
+            turned += item.rotated
             if item.error is not None:
                 message = item.error if item.key in item.error else f"{item.key}: {item.error}"
                 errors.append({"image": item.key, "error": message})
                 print(f"siglip-jax: error: {message}", file=sys.stderr)
 
         z, rows = scorer.embed_items(items, seen, **options)
+    warn_of_rotation(turned)
     return z, rows.good, errors
 
 

@@ -1,5 +1,7 @@
 """What can go wrong between here and a bucket: tried again, or said in one line."""
 
+import errno
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,9 +10,21 @@ _Result = TypeVar("_Result")
 
 # Seconds before the second, third and fourth try.
 PAUSES = (0.5, 2.0, 5.0)
-# What no second try changes; anything else that a protocol's package raises may pass.
+# Seconds after the first try in which others are begun; a try itself takes `remote.WHOLE` at most.
+PATIENCE = 60.0
+# What may pass, and what no other try changes. Of a file here: these system errors, no other.
+_PASSING = {
+    *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOMEM, errno.ENOBUFS),
+    *(errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ESTALE, errno.ENOTCONN, errno.EPIPE),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED),
+    *(errno.ECONNRESET, errno.ECONNABORTED, errno.EREMOTEIO),
+}
+# Of a bucket or a server: whatever a protocol's package raises, but for these,
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 _LASTING += (ImportError, NotImplementedError, TypeError)
+# a host that does not exist, an answer from 400 to 499 but for these, and a missing login.
+_NO_HOST = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+_PASSING_ANSWERS = (408, 425, 429)
 _PACKAGES = {
     "gs": "gcsfs",
     "gcs": "gcsfs",
@@ -76,20 +90,28 @@ def protocol_of(where: str) -> str:
     return before.lower() if separator else ""
 
 
+class PassingError(ValueError):
+    """What could not be read may be readable later: `embed --retry` tries it again."""
+
+
 def retrying(where: str, action: Callable[[], _Result]) -> _Result:
-    """What `action` returns; what looks transient is tried four times, some seconds apart.
+    """What `action` returns; what may pass is tried four times, some seconds apart.
 
     Raises:
+      PassingError: one line that begins with `where`; four tries have not helped.
       ValueError: one line that begins with `where` and says what to do.
     """
+    begun = time.monotonic()
     for pause in (*PAUSES, None):
         try:
             return action()
         # The packages behind fsspec each have errors of their own.
         except Exception as raised:
             error = _reason(where, raised)
-            if pause is None or not _transient(where, error):
-                raise ValueError(f"{where}: {explained(where, error)}") from error
+            passing = is_passing(where, error)
+            if pause is None or not passing or time.monotonic() - begun > PATIENCE:
+                kind = PassingError if passing else ValueError
+                raise kind(f"{where}: {explained(where, error)}") from error
         time.sleep(pause)
     raise AssertionError("unreachable")
 
@@ -125,10 +147,23 @@ def _reason(where: str, error: BaseException) -> BaseException:
     return _reason(where, cause)
 
 
-def _transient(where: str, error: BaseException) -> bool:
-    if not protocol_of(where) or isinstance(error, _LASTING):
+def is_passing(where: str, error: BaseException) -> bool:
+    """Whether reading `where` again may succeed, after it failed with `error`.
+
+    >>> is_passing("a.jpg", OSError(errno.EIO, "")), is_passing("a.jpg", FileNotFoundError())
+    (True, False)
+    >>> is_passing("http://host/a.jpg", TimeoutError())
+    True
+    """
+    if not protocol_of(where):
+        number = error.errno if isinstance(error, OSError) else None
+        return number in _PASSING or isinstance(error, TimeoutError)
+    if isinstance(error, _LASTING):
+        return False
+    unresolved = getattr(error, "os_error", error)  # as aiohttp wraps it
+    if isinstance(unresolved, socket.gaierror) and unresolved.errno in _NO_HOST:
         return False
     status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+    if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING_ANSWERS:
         return False
     return "credential" not in f"{type(error).__name__} {error}".lower()

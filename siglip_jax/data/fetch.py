@@ -4,6 +4,7 @@ import collections
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from siglip_jax.data.failures import PassingError
 from siglip_jax.data.item import Item
 from siglip_jax.data.storage import is_remote, local, read_bytes
 
@@ -54,4 +55,4 @@ def _fetch(item: Item, finish: Callable[[Item], Item]) -> Item:
         where = item.image
         return item._replace(image=read_bytes(where)) if isinstance(where, str) else item
     except ValueError as error:
-        return Item(item.key, error=str(error))
+        return Item(item.key, error=str(error), passing=isinstance(error, PassingError))

@@ -1,12 +1,15 @@
 """Images that are files of their own, with captions in files beside them."""
 
 import functools
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from siglip_jax.data.columns import Wanted, captions_beside, text_endings
+from siglip_jax.data.failures import PassingError
 from siglip_jax.data.fetch import AHEAD, fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint
+from siglip_jax.data.stamps import contents_of, item_stamps, remote_stamp
 from siglip_jax.data.storage import Stored, is_remote, local, read_bytes, read_if_there, size
 
 
@@ -37,8 +40,19 @@ class ImageFiles(Dataset):
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
         part = slice(shard * self._size, (shard + 1) * self._size)
         named = zip(self._keys[part], self._files[part], strict=True)
-        items = (Item(k, image=f.where) for k, f in named if keys is None or k in keys)
+        items = (_item(k, f) for k, f in named if keys is None or k in keys)
         return fetched(items, self._with_text) if text_endings(self._wanted) else fetched(items)
+
+    def stamp(self, shard: int) -> None:
+        """Files have their own."""
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        part = slice(shard * self._size, (shard + 1) * self._size)
+        items = itertools.starmap(_item, zip(self._keys[part], self._files[part], strict=True))
+        return item_stamps(map(self._with_text, items) if text_endings(self._wanted) else items)
+
+    def contents(self) -> str:
+        return contents_of([file.where for file in self._files])
 
     def identity(self) -> str:
         contents = [(key, f.size, f.stamp) for key, f in zip(self._keys, self._files, strict=True)]
@@ -87,7 +101,8 @@ class ImageFiles(Dataset):
         try:
             texts = self._read_texts(str(item.image))
         except ValueError as error:
-            return Item(item.key, error=f"{item.key}: {error}")
+            passing = isinstance(error, PassingError)
+            return Item(item.key, error=f"{item.key}: {error}", passing=passing)
         return item._replace(text=texts[0]) if texts else item
 
     def _read_texts(self, where: str) -> tuple[str, ...]:
@@ -96,6 +111,10 @@ class ImageFiles(Dataset):
             if content is not None:
                 return captions_beside({ending: content}, self._wanted.text)
         return ()
+
+
+def _item(key: str, file: Stored) -> Item:
+    return Item(key, file.where, stamp=remote_stamp(file) if is_remote(file.where) else None)
 
 
 def _stem(where: str) -> str:

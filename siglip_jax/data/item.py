@@ -6,23 +6,51 @@ A format's class offers both where the format can, over one reading of its files
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 
-class Item(NamedTuple):
-    """An image, a text, or an image with its text.
+class _Fields(NamedTuple):
+    key: str
+    image: bytes | str | None = None
+    text: str | None = None
+    error: str | None = None
+
+
+class Item(_Fields):
+    """An image, a text, or an image with its text: a tuple of `key`, `image`, `text`, `error`.
 
     Attributes:
       key: names the item in what a job writes; the same in every run, unique in a source.
       image: the bytes of an image file, or the path of a local one; None for a text.
       text: None for an image alone.
       error: why the item could not be read; image and text are None then.
+      stamp: of a remote image, what its bucket tells contents apart by; empty for nothing.
+      passing: the error may pass (`failures.PassingError`).
+
+    >>> item = Item("a.jpg", error="the server does not answer", passing=True)
+    >>> item, item._replace(key="b.jpg").passing
+    (Item(key='a.jpg', image=None, text=None, error='the server does not answer'), True)
     """
 
-    key: str
-    image: bytes | str | None = None
-    text: str | None = None
-    error: str | None = None
+    stamp: str | None
+    passing: bool
+
+    def __new__(
+        cls,
+        key: str,
+        image: bytes | str | None = None,
+        text: str | None = None,
+        error: str | None = None,
+        *,
+        stamp: str | None = None,
+        passing: bool = False,
+    ) -> Self:
+        self = super().__new__(cls, key, image, text, error)
+        self.stamp, self.passing = stamp, passing
+        return self
+
+    def _replace(self, **changes: Any) -> Self:
+        return type(self)(**(self._asdict() | self.__dict__ | changes))
 
 
 class Shard(NamedTuple):
@@ -80,6 +108,27 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Stamped(Source, Protocol):
+    """A source that knows its items apart, so that an index of it can be brought up to date."""
+
+    def stamp(self, shard: int) -> str | None:
+        """Of a shard that is one file; None where its items have stamps of their own."""
+        ...
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        """Key and stamp of the items of a shard that has none; see `stamps.item_stamp`.
+
+        Raises:
+          ValueError: if what changed cannot be known.
+        """
+        ...
+
+    def contents(self) -> str:
+        """A digest that changes if a file is replaced. It changes, too, if one is copied."""
+        ...
+
+
+@runtime_checkable
 class Pairs(Protocol):
     """A dataset of pairs with random access.
 
@@ -110,7 +159,7 @@ class Pairs(Protocol):
         ...
 
 
-class Dataset(Source, Pairs, Protocol):
+class Dataset(Stamped, Pairs, Protocol):
     """What the class of a format is.
 
     Attributes:

@@ -180,6 +180,17 @@ class Joined(Dataset):
         number, own = self._places[shard]
         return self._parts[number].read(own, keys)
 
+    def stamp(self, shard: int) -> str | None:
+        number, own = self._places[shard]
+        return self._parts[number].stamp(own)
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        number, own = self._places[shard]
+        return self._parts[number].stamps(own)
+
+    def contents(self) -> str:
+        return fingerprint("joined", [part.contents() for part in self._parts])
+
     def identity(self) -> str:
         return fingerprint("joined", [part.identity() for part in self._parts])
 

@@ -23,6 +23,7 @@ from siglip_jax.data.parquet_file import (
     read_rows,
     refuse_repeated_keys,
 )
+from siglip_jax.data.stamps import contents_of, file_stamp
 from siglip_jax.data.storage import Stored, joined, parent, read_bytes
 
 _CACHE_BYTES = 1 << 30  # of images in row groups, for random access
@@ -83,6 +84,15 @@ class ParquetRows(Dataset):
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
         items = self._items(self._pieces[shard])
         return fetched(item for item in items if keys is None or item.key in keys)
+
+    def stamp(self, shard: int) -> str:
+        return file_stamp(self._files[self._pieces[shard].file])
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        raise NotImplementedError  # a file has one
+
+    def contents(self) -> str:
+        return contents_of([file.where for file in self._files])
 
     def identity(self) -> str:
         files = [(f.name, f.size, f.stamp) for f in self._files]

@@ -9,6 +9,7 @@ from siglip_jax.data.columns import Columns, Wanted, text_captions
 from siglip_jax.data.fetch import fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
 from siglip_jax.data.separated import Lines, Style, header_of, separated, spoken
+from siglip_jax.data.stamps import contents_of, item_stamps
 from siglip_jax.data.storage import (
     Stored,
     is_remote,
@@ -83,11 +84,26 @@ class TableRows(Dataset):
         ]
 
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
-        piece = self._pieces[shard]
-        items = (
+        items = self._items(self._pieces[shard])
+        return fetched(item for item in items if keys is None or item.key in keys)
+
+    def stamp(self, shard: int) -> None:
+        """Rows have their own."""
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        return item_stamps(self._items(self._pieces[shard]))
+
+    def contents(self) -> str:
+        places = [file.where for file in self._files]
+        for piece in self._pieces if any(columns.image for columns in self._columns) else ():
+            rows = (self._image(piece.file, values) for _, values in self._rows(piece))
+            places += [where for where in rows if where]
+        return contents_of(places)
+
+    def _items(self, piece: _Piece) -> Iterator[Item]:
+        return (
             item for key, values in self._rows(piece) for item in self._item(key, piece, values)
         )
-        return fetched(item for item in items if keys is None or item.key in keys)
 
     def identity(self) -> str:
         files = [(f.name, f.size, f.stamp) for f in self._files]
@@ -181,7 +197,9 @@ class TableRows(Dataset):
                 several = self._wanted.only == "texts"
                 yield from several_texts(key, texts if several else texts[:1])
         elif where := self._image(piece.file, values):
-            yield Item(key, where, texts[0] if texts else None)
+            # All that is known of a URL in a table is its address.
+            stamp = "" if is_remote(where) else None
+            yield Item(key, where, texts[0] if texts else None, stamp=stamp)
         else:
             yield Item(key, error=f"{key}: no image in column {columns.image}")
 
@@ -242,6 +260,15 @@ class TextStrings:
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
         part = self._items[shard * self._size : (shard + 1) * self._size]
         return (item for item in part if keys is None or item.key in keys)
+
+    def stamp(self, shard: int) -> None:
+        """Texts have their own."""
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        return item_stamps(self.read(shard))
+
+    def contents(self) -> str:
+        return self.identity()
 
     def identity(self) -> str:
         return fingerprint("texts", [item.text for item in self._items], self._size)

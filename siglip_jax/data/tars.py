@@ -14,6 +14,7 @@ from siglip_jax.data.columns import (
     text_endings,
 )
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
+from siglip_jax.data.stamps import contents_of, file_stamp
 from siglip_jax.data.storage import Stored, read_range
 from siglip_jax.data.tar_stream import LARGEST, Damaged, Member, members
 from siglip_jax.preprocessing.signatures import image_format
@@ -57,6 +58,15 @@ class TarShards(Dataset):
             item = item._replace(key=unique(item.key))
             if keys is None or item.key in keys:
                 yield item
+
+    def stamp(self, shard: int) -> str:
+        return file_stamp(self._files[shard])
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        raise NotImplementedError  # a tar has one
+
+    def contents(self) -> str:
+        return contents_of([file.where for file in self._files])
 
     def identity(self) -> str:
         files = [(f.name, f.size, f.stamp) for f in self._files]

@@ -60,6 +60,18 @@ class TfdsRecords(Dataset):
             if keys is None or any(k == key or k.startswith(f"{key}/") for k in keys):
                 yield from (item for item in self._items(index) if keys is None or item.key in keys)
 
+    def stamp(self, shard: int) -> None:
+        """A dataset of TensorFlow Datasets does not change under its name."""
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        raise ValueError(
+            f"{self._name}:{self._split}: an index of TensorFlow Datasets cannot be updated; embed "
+            "into a new folder"
+        )
+
+    def contents(self) -> str:
+        return self.identity()
+
     def identity(self) -> str:
         spec, wanted, size = self._arguments
         arguments = (spec, wanted.image, wanted.text, wanted.only, size)

@@ -19,6 +19,9 @@ class Entry(NamedTuple):
       errors: how many could not be read.
       reasons: `{"key": ..., "error": ...}` of the first 1,000 of them.
       files: `{"path": ..., "bytes": ..., "sha256": ...}`, relative to the folder.
+      stamp: of the file that is the shard (`siglip_jax.data.stamps`); None where the items
+        have stamps of their own.
+      passing: how many of the errors may pass; None in entries of earlier versions.
     """
 
     shard: int
@@ -27,6 +30,8 @@ class Entry(NamedTuple):
     errors: int
     reasons: list[dict[str, str]]
     files: list[dict[str, Any]]
+    stamp: str | None = None
+    passing: int | None = None
 
 
 class Ledger:
@@ -44,6 +49,8 @@ class Ledger:
         rows: int,
         errors: list[tuple[str, str]],
         files: list[Path],
+        stamp: str | None = None,
+        passing: int = 0,
     ) -> Entry:
         """Says that a shard is done; its files are on the disk already."""
         entry = Entry(
@@ -60,6 +67,8 @@ class Ledger:
                 }
                 for file in files
             ],
+            stamp,
+            passing,
         )
         write_json(self._entry(shard), entry._asdict())
         self._known[shard] = entry

@@ -15,15 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.data.failures import SettingError
 from siglip_jax.jobs.durable import write_json
-from siglip_jax.preprocessing.profiles import ADDED
+from siglip_jax.preprocessing.profiles import ADDED, MAX_PIXELS
 from siglip_jax.run_folder import Difference, claim_record, differences, make_run_folder
 
 FORMAT = 1
 NAME = "manifest.json"
 # Not what is computed: the same weights may have two names, any version may go on, and the
 # same data may lie elsewhere by then.
-_FREE = ("model", "code", "source.origin")
+_FREE = ("model", "code", "source.origin", "source.contents", "source.updates")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class Manifest:
         "parquet" or "npy"; `store` "float32" or "float16"; for labels `count`, `digest`,
         `templates`, `top`, and `labels` themselves where there are few.
       source: `identity` of the data, number of `shards`, and what `open_items` was given
-        (`origin`; None for a source of one's own).
+        (`origin`; None for a source of one's own). `contents` changes if a file is replaced or
+        copied (None if unknown); after `updates` shards are the folder's own, not the source's.
       code: version of this package that began the job.
       format: of the folder.
     """
@@ -68,7 +70,7 @@ def read_manifest(folder: Path) -> Manifest:
             found = Manifest(**plain)
             if isinstance(image := found.space.get("profile", {}).get("image"), dict):
                 # Written before an image profile had these fields, it means what they default to.
-                found.space["profile"]["image"] = ADDED | image
+                found.space["profile"]["image"] = ADDED | image | {"max_pixels": MAX_PIXELS}
             return found
     except NotADirectoryError:
         raise ValueError(
@@ -96,27 +98,36 @@ def check_folder(folder: Path) -> None:
         read_manifest(folder)
 
 
-def claim_folder(folder: Path, ours: Manifest) -> None:
-    """Makes `folder` the output of a job, or finds that it is already.
+def claim_folder(folder: Path, ours: Manifest, *, update: bool = False) -> Manifest:
+    """Makes `folder` the output of a job, or finds that it is already; the manifest there.
+
+    Args:
+      update: the data may have changed.
 
     Raises:
       ValueError: if it is another job's; what differs is named, and nothing is touched.
     """
     plain = dataclasses.asdict(ours)
     if not claim_record(folder / NAME, lambda: write_json(folder / NAME, plain)):
-        return
+        return ours
     theirs = read_manifest(folder)
-    changed = list(_spoken(differences(dataclasses.asdict(theirs), plain, _FREE)))
+    free = set(_FREE)
+    if update or theirs.source.get("updates"):
+        free |= {"source.shards"}
+    if update:
+        free |= {"source.identity"}
+    found = differences(dataclasses.asdict(theirs), plain, free)
+    changed = list(_spoken(found))
     if not changed:
-        return
+        return theirs
     if theirs.space["weights"] != ours.space["weights"]:
         # Weights say it all: all else that differs with a model would only hide it.
         changed = [f"the model is {theirs.model} there and {ours.model} here (other weights)"]
     more = f"; and {len(changed) - 4} more" if len(changed) > 4 else ""
-    raise ValueError(
-        f"{folder} holds another job: {'; '.join(changed[:4])}{more}; "
-        "choose another folder, or what it began with"
-    )
+    problem = f"{folder} holds another job: {'; '.join(changed[:4])}{more}"
+    if all(one.name.startswith("source.") for one in found):
+        raise SettingError(problem, "update", "choose another folder, or embed what is new with {}")
+    raise ValueError(f"{problem}; choose another folder, or what it began with")
 
 
 def _spoken(changed: list[Difference]) -> Iterator[str]:

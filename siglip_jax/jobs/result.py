@@ -7,6 +7,7 @@ import signal as signals
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.scoring.meter import Meter
 
@@ -20,13 +21,16 @@ class JobResult:
 
     Attributes:
       folder: of the output.
-      finished: whether all shards are done, by whatever processes.
+      finished: whether all shards are done, by whatever processes. Not, where the errors are
+        more than allowed and some of them may pass: the next run tries these again.
       already: it was finished before, and nothing was done.
       shards, done: how many there are, and how many are done.
       items, errors: in the shards that are done; errors could not be read.
       excessive: more of them than allowed, which a short job ends with and a long one stops at.
       signal: that told it to stop, None if it was not told.
       reasons: `{"key": ..., "error": ...}` of the first few in error.
+      passing: errors that may pass, such as of a server that did not answer.
+      removed: rows that an update took out, whose items went or changed; None for no update.
       unreadable: shards that could not be opened; the next run tries them again.
       run: of this process: `items`, `seconds`, `rate` (items a second), `device_busy` (share of
         the time), `bottleneck` and the seconds that each side was `waited_for`.
@@ -42,21 +46,35 @@ class JobResult:
     excessive: bool = False
     signal: int | None = None
     reasons: tuple[dict[str, str], ...] = ()
+    passing: int = 0
+    removed: int | None = None
     unreadable: tuple[str, ...] = ()
     run: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, folder: Path, ledger: Ledger, shards: int, *, meter: Meter | None = None, **rest: Any
+        cls,
+        folder: Path,
+        ledger: Ledger,
+        shards: int,
+        *,
+        share: ErrorShare,
+        meter: Meter | None = None,
+        **rest: Any,
     ) -> "JobResult":
         entries = ledger.entries().values()
+        items = sum(entry.rows for entry in entries)
+        passing = sum(entry.passing or 0 for entry in entries)
+        excessive = share.exceeded(items)
         return cls(
             folder=folder,
-            finished=len(entries) == shards,
+            finished=len(entries) == shards and not (excessive and passing),
             shards=shards,
             done=len(entries),
-            items=sum(entry.rows for entry in entries),
+            items=items,
             errors=sum(entry.errors for entry in entries),
+            excessive=excessive,
+            passing=passing,
             reasons=tuple(
                 itertools.islice((r for entry in entries for r in entry.reasons), REASONS)
             ),
@@ -95,8 +113,12 @@ class JobResult:
         """One line for a person."""
         items = f"{self.items:,} items in {self.done:,} shards"
         if self.already:
-            return f"{self.folder} is finished already: {items}{self._bad()}; nothing to do"
+            ended = "finished already" if self.removed is None else "up to date"
+            return f"{self.folder} is {ended}: {items}{self._bad()}; nothing to do"
         bad = self._bad()
+        if self.removed is not None:
+            embedded = self.run.get("items", 0)
+            bad += f"; updated: {embedded:,} embedded, {self.removed:,} rows taken out"
         speed = ""
         if self.run.get("items"):
             busy = self.run["device_busy"]
@@ -111,6 +133,8 @@ class JobResult:
             why = f"stopped by {signals.Signals(self.signal).name}: "
         elif self.unreadable:
             why = f"{len(self.unreadable)} shards could not be opened ({self.unreadable[0]}): "
+        elif self.done == self.shards:
+            why = f"{self.passing:,} items may be readable later: "
         return (
             f"{self.folder}: {why}{self.done:,} of {self.shards:,} shards are done "
             f"({items}{bad}); the same command goes on{speed}"

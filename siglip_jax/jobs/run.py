@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
+from siglip_jax.data.item import Stamped
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
 from siglip_jax.jobs.classes import Classes
 from siglip_jax.jobs.durable import write_json
@@ -24,12 +25,14 @@ from siglip_jax.jobs.result import SUMMARY, JobResult
 from siglip_jax.jobs.sink import make_sink
 from siglip_jax.jobs.space import space_of
 from siglip_jax.jobs.stop import Stop
+from siglip_jax.jobs.update import brought_up_to_date
 from siglip_jax.jobs.worker import Worker
 from siglip_jax.model_files import open_model
 from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs import make_mesh
 from siglip_jax.run_folder import locked
 from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.prompts import PLAIN
 
 SHARD_SIZE = 2048
@@ -49,7 +52,11 @@ class Options:
       threads: that decode; default: as many as there are cores.
       memory: bytes of files and images being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
-      retry: do the shards again in which something could not be read.
+      retry: do the shards again in which something failed for a reason that may pass (a server
+        or a disk that did not answer: `siglip_jax.data.failures`); "all" for whatever failed.
+        A job that is not finished does the former anyway.
+      update: the source may have changed: what went is taken out of the folder, what is new or
+        other is embedded. Not with `shared`.
       program: a saved one to start from (`siglip_jax.programs.load_program`), with its batches.
       report: called with a `JobProgress` a few times a second.
     """
@@ -61,7 +68,8 @@ class Options:
     threads: int | None = None
     memory: int = 2**30
     label_memory: int | None = None
-    retry: bool = False
+    retry: bool | Literal["all"] = False
+    update: bool = False
     program: Any = None
     report: Callable[[JobProgress], None] = lambda progress: None
 
@@ -177,8 +185,11 @@ def run(
     errors = ErrorShare(options.max_error_share, kept=KEPT)
     check_folder(folder)
     shared = options.shared or jax.distributed.is_initialized()
-    if options.retry and shared:
-        raise ValueError("retry is for one process, which may not share the folder with others")
+    for name in ("retry", "update"):
+        if getattr(options, name) and shared:
+            raise ValueError(
+                f"{name} is for one process, which may not share the folder with others"
+            )
     with locked(folder, shared=shared), Stop() as stop:
         shards = source.shards()
         if not shards:
@@ -196,27 +207,30 @@ def run(
             source={
                 "identity": source.identity(),
                 "shards": len(shards),
+                "contents": source.contents() if isinstance(source, Stamped) else None,
                 # Where `siglip_jax.search` finds the images again.
                 "origin": getattr(source, "origin", None),
             },
         )
-        claim_folder(folder, manifest)
+        there = claim_folder(folder, manifest, update=options.update)
+        if shared and there.source.get("updates"):
+            raise ValueError(f"{folder} has been updated, which is for one process at a time")
         ledger = Ledger(folder)
         if ledger.missing_files():
             (folder / SUMMARY).unlink(missing_ok=True)
+        if not shared:
+            _forget_errors(folder, ledger, options)
+        changes = brought_up_to_date(folder, ledger, source, there, manifest, update=options.update)
         entries = ledger.entries()
-        if options.retry:
-            again = [shard for shard, entry in entries.items() if entry.errors]
-            for shard in again:
-                ledger.forget(shard)
-            if again:
-                (folder / SUMMARY).unlink(missing_ok=True)
-            entries = ledger.entries()
-        errors.count = sum(entry.errors for entry in entries.values())
         todo = [shard for shard in range(len(shards)) if shard not in entries]
+        count, removed = len(shards), None
+        if changes:
+            source, removed = changes
+            todo = source.todo()
+            count = len(entries) + len(todo)
+        errors.count = sum(entry.errors for entry in entries.values())
         if not todo and (folder / SUMMARY).exists():
-            result = JobResult.of(folder, ledger, len(shards), already=True)
-            return dataclasses.replace(result, excessive=errors.exceeded(result.items))
+            return JobResult.of(folder, ledger, count, share=errors, already=True, removed=removed)
         if not shared:
             _clean(folder.rglob(".*.tmp"))
         scorer = _scorer(model, job, source, options)
@@ -242,20 +256,35 @@ def run(
             memory=options.memory,
             report=options.report,
         )
-        worker.run()
+        try:
+            worker.run()
+        finally:
+            warn_of_rotation(worker.rotated)
         result = JobResult.of(
             folder,
             ledger,
-            len(shards),
+            count,
+            share=errors,
+            removed=removed,
             signal=stop.signal,
             unreadable=tuple(worker.unreadable),
             meter=worker.meter,
         )
-        result = dataclasses.replace(result, excessive=errors.exceeded(result.items))
         if result.finished:
             _clean(_left_behind(folder))
             write_json(folder / SUMMARY, result.describe())
         return result
+
+
+def _forget_errors(folder: Path, ledger: Ledger, options: Options) -> None:
+    """Makes shards ones to be done in which something failed that is to be tried again."""
+    finished = (folder / SUMMARY).exists()
+    for shard, entry in ledger.entries().items():
+        # An earlier version did not say which errors may pass.
+        passing = entry.errors if entry.passing is None and options.retry else entry.passing
+        if entry.errors if options.retry == "all" else passing and (options.retry or not finished):
+            ledger.forget(shard)
+            (folder / SUMMARY).unlink(missing_ok=True)
 
 
 def _opened(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from siglip_jax.jobs.durable import durable
 from siglip_jax.jobs.job import Job
+from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest
 from siglip_jax.messages import escaped
 from siglip_jax.scoring.rows import Rows
@@ -22,8 +23,9 @@ class ParquetSink:
     """`data/00012.parquet`, one row an item, in order.
 
     Columns: `key`; `text` of texts and pairs; what was computed, null for an item in error;
-    `width`, `height` of images, in pixels; `error`, null where all is well. The schema's
-    metadata hold under `siglip_jax` what a file needs to be understood alone.
+    `width`, `height` of images, in pixels; `error`, null where all is well; `stamp`, by which
+    an update tells contents apart (`siglip_jax.data.stamps`). The schema's metadata hold under
+    `siglip_jax` what a file needs to be understood alone.
     """
 
     def __init__(self, folder: Path, job: Job, manifest: Manifest) -> None:
@@ -50,12 +52,10 @@ class ParquetSink:
             columns["width"] = pa.array([i.width for i in items], pa.int32())
             columns["height"] = pa.array([i.height for i in items], pa.int32())
         columns["error"] = _strings(i.error for i in items)
+        columns["stamp"] = _strings(i.stamp for i in items)
         table = pa.table(columns).replace_schema_metadata(self._metadata)
         path = self._data / f"{rows.shard:05d}.parquet"
-        with durable(path) as temporary:
-            words: Any = _WORDS  # pyarrow's annotation knows the bool only
-            pq.write_table(table, temporary, use_dictionary=words)
-        return [path]
+        return [_write_table(path, table)]
 
 
 class NpySink:
@@ -84,20 +84,57 @@ class NpySink:
                 "key": _strings(i.key for i in good),
                 "caption": _strings(i.text for i in good),
             }
+        columns["stamp"] = _strings(i.stamp for i in good)
         number = f"{rows.shard:04d}"
         numbers = self._folder / self._name / f"{self._name}_{number}.npy"
         metadata = self._folder / "metadata" / f"metadata_{number}.parquet"
         with durable(numbers) as temporary, temporary.open("wb") as file:
             np.save(file, computed["embedding" if self._job.layer is None else "features"])
-        with durable(metadata) as temporary:
-            pq.write_table(pa.table(columns), temporary)
-        return [numbers, metadata]
+        return [numbers, _write_table(metadata, pa.table(columns))]
+
+
+def read_names(folder: Path, entry: Entry) -> pa.Table:
+    """Columns `key`, `stamp` and `error` of the rows of a shard, in either layout.
+
+    A shard that an earlier version wrote has no stamps. In the `.npy` layout no row is in error.
+    """
+    path = folder / entry.files[-1]["path"]
+    with pq.ParquetFile(path) as opened:
+        there = opened.schema_arrow.names
+        wanted = [name for name in ("key", "image_path", "stamp", "error") if name in there]
+        table = opened.read(wanted).select(wanted)
+    names = ["key" if name == "image_path" else name for name in wanted]
+    table = table.rename_columns(names)
+    for name in ("stamp", "error"):
+        if name not in names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    return table
+
+
+def write_kept(folder: Path, entry: Entry, kept: np.ndarray) -> list[Path]:
+    """Writes the files of a shard again, with the rows where `kept` (rows,) holds."""
+    paths = [folder / file["path"] for file in entry.files]
+    if len(paths) > 1:
+        numbers = np.load(paths[0])[kept]
+        with durable(paths[0]) as temporary, temporary.open("wb") as file:
+            np.save(file, numbers)
+    with pq.ParquetFile(paths[-1]) as opened:
+        table = opened.read().filter(pa.array(kept))
+    _write_table(paths[-1], table)
+    return paths
 
 
 def make_sink(folder: Path, job: Job, manifest: Manifest) -> ParquetSink | NpySink:
     if job.format == "npy":
         return NpySink(folder, job)
     return ParquetSink(folder, job, manifest)
+
+
+def _write_table(path: Path, table: pa.Table) -> Path:
+    words: Any = [name for name in _WORDS if name.partition(".")[0] in table.column_names]
+    with durable(path) as temporary:
+        pq.write_table(table, temporary, use_dictionary=words)  # its annotation knows the bool only
+    return path
 
 
 def _strings(values: Iterable[str | None]) -> pa.Array:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from siglip_jax.config import to_dict
+from siglip_jax.preprocessing.profiles import MAX_PIXELS
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.weights.digest import weights_digest
 from siglip_jax.weights.save import on_host
@@ -22,10 +23,13 @@ def space_of(model: Pretrained, recorded: dict[str, Any] | None = None) -> dict[
         be of the kind that was recorded before (`weights_digest`).
     """
     like = recorded["weights"] if recorded else ""
+    profile = model.profile.to_dict()
+    # Which images are refused says nothing of the others.
+    profile["image"]["max_pixels"] = MAX_PIXELS
     return {
         "weights": weights_digest(flatten(model.params), on_host, like),
         "architecture": to_dict(model.config),
-        "profile": model.profile.to_dict(),
+        "profile": profile,
         "execution": dataclasses.asdict(model.model.execution),
         "width": model.config.embed_dim,
     }

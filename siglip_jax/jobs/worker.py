@@ -14,12 +14,13 @@ import numpy as np
 
 from siglip_jax.config import Layer, Vision
 from siglip_jax.data.error_share import ErrorShare
-from siglip_jax.data.item import Item, Shard, Source
+from siglip_jax.data.item import Item, Shard, Source, Stamped
 from siglip_jax.jobs.claims import AllMine, Claims
 from siglip_jax.jobs.classes import Classes
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.progress import JobProgress
+from siglip_jax.jobs.update import Rest
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.meter import SIDES, Meter
 from siglip_jax.scoring.reading import Feed, Unreadable
@@ -28,6 +29,8 @@ from siglip_jax.scoring.scores import sigmoid
 
 _WRITES = 2  # shards that wait to be written
 _UNREADABLE = 3  # shards that cannot be opened, after which the trouble is not theirs alone
+# Seconds after which the items of a shard whose errors may pass are read a second time.
+AGAIN = 15.0
 _REPORTS = 0.2  # seconds between two
 _LOOKS = 10.0  # seconds between two looks at what other processes have done
 
@@ -40,6 +43,7 @@ class Worker:
     """Does shards until there is none left, or it is told to stop.
 
     Attributes:
+      rotated: images of this run that carry an EXIF rotation, which is not applied.
       unreadable: what shards could not be opened, and why. They are not done.
     """
 
@@ -61,12 +65,16 @@ class Worker:
         memory: int,
         report: Callable[[JobProgress], None],
     ) -> None:
-        self.meter, self.unreadable = Meter(), list[str]()
+        self.meter, self.unreadable, self.rotated = Meter(), list[str](), 0
         self._source, self._scorer, self._what, self._store = source, scorer, what, store
         self._layer = layer
         self._labels, self._ledger, self._sink, self._claims = labels, ledger, sink, claims
         self._stop, self._errors, self._report = stop, errors, report
         self._shards: Sequence[Shard] = source.shards()
+        self._stamped = isinstance(source, Stamped | Rest)
+        self._stamp: Callable[[int], str | None] = (
+            source.stamp if isinstance(source, Stamped | Rest) else lambda shard: None
+        )
         sizes = [shard.items for shard in self._shards]
         self._total = 0 if None in sizes else sum(size or 0 for size in sizes)
         # Half for images being decoded, a quarter for the files of each of two shards.
@@ -83,6 +91,7 @@ class Worker:
         self._writer = ThreadPoolExecutor(1, "write")
         self._writes: collections.deque[Future[None]] = collections.deque()
         self._in_hand: dict[int, int] = {}
+        self._stamps: dict[int, str | None] = {}
         self._reported, self._looked = 0.0, time.monotonic()
 
     def run(self) -> None:
@@ -114,6 +123,8 @@ class Worker:
         if shard is None:
             return None
         rows = Rows(shard, self._shards[shard].name)
+        # Before it is read: what is replaced meanwhile has another one then.
+        self._stamps[shard] = self._stamp(shard)
         return rows, self._pipeline.read(self._items(shard))
 
     def _items(self, shard: int) -> Iterator[Item]:
@@ -123,12 +134,19 @@ class Worker:
         def seen(item: Prepared) -> None:
             self._in_hand[rows.shard] = len(rows.items)
             self._tell()
+            self.rotated += item.rotated
             if item.error is not None:
                 self._errors.add(item.key, item.error)
                 self._errors.check(self._done())
 
         try:
             self._pipeline.embed(feed, rows, seen)
+            # A source of one's own may not read items by their keys.
+            if self._stamped and rows.passing and self._waited(AGAIN):
+                again = rows.again()
+                self._errors.count -= len(again)
+                feed = self._pipeline.read(self._source.read(rows.shard, again))
+                self._pipeline.embed(feed, rows, seen)
         except Unreadable as error:
             self._give_up(feed, rows, str(error))
             return
@@ -136,6 +154,13 @@ class Worker:
         while len(self._writes) > _WRITES:
             with self.meter.waiting(SIDES[2]):
                 self._writes.popleft().result()
+
+    def _waited(self, seconds: float) -> bool:
+        """Whether that time has passed without a word to stop."""
+        until = time.monotonic() + seconds
+        while not self._stop() and time.monotonic() < until:
+            time.sleep(min(seconds, 0.1))
+        return not self._stop()
 
     def _give_up(self, feed: Feed, rows: Rows, reason: str) -> None:
         feed.close()
@@ -177,7 +202,9 @@ class Worker:
         if not self._ledger.done(rows.shard):
             try:
                 files = self._sink.write(rows, computed)
-                self._ledger.write(rows.shard, rows.name, len(rows.items), rows.errors, files)
+                stamp = self._stamps.pop(rows.shard, None)
+                name, count, passing = rows.name, len(rows.items), rows.passing
+                self._ledger.write(rows.shard, name, count, rows.errors, files, stamp, passing)
             except FileNotFoundError:
                 # It was, while we wrote, and has cleared away what was half written.
                 if not self._ledger.done(rows.shard):

@@ -96,6 +96,44 @@ def drafted(profile: Profile) -> Profile:
     return dataclasses.replace(profile, name=f"{profile.name}+draft", image=image)
 
 
+def rotated(profile: Profile) -> Profile:
+    """`profile` with EXIF rotation applied, and a name that says so if it was not.
+
+    >>> from siglip_jax.checkpoints import find
+    >>> from siglip_jax.preprocessing.profiles import profile_for
+    >>> rotated(profile_for(find("siglip_b16_224"))).name
+    'big_vision+exif'
+    """
+    if profile.image.exif:
+        return profile
+    image = dataclasses.replace(profile.image, exif=True)
+    return dataclasses.replace(profile, name=f"{profile.name}+exif", image=image)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an open image, 1 to 8; 1 where there is none, or a damaged one.
+
+    >>> orientation_of(Image.new("RGB", (4, 4)))
+    1
+    """
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+    # Damaged metadata is no reason to refuse an image whose pixels are fine.
+    except Exception:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def allow_pixels(count: int) -> None:
+    """Has Pillow open images of `count` pixels: it has a limit for the whole process.
+
+    It is only raised. Ours, of each profile, is checked before pixels are decoded.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and limit < count:
+        Image.MAX_IMAGE_PIXELS = count
+
+
 def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> np.ndarray:
     """Calls a decoder and gives every failure one line that starts with `name`."""
     try:
@@ -121,7 +159,8 @@ def _check_size(height: int, width: int, profile: ImageProfile) -> None:
     if height * width > profile.max_pixels:
         raise _Refused(
             f"{width}x{height} is {height * width:,} pixels, more than the limit of "
-            f"{profile.max_pixels:,}; raise max_pixels in the profile if you trust it"
+            f"{profile.max_pixels:,}; raise max_pixels in the profile (--max-pixels) if you trust "
+            "it"
         )
 
 
@@ -139,10 +178,14 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
             least = _draft_size(height, width, profile) if profile.decode == "draft" else (0, 0)
             image = _decode_jpeg(data, least, cmyk=colours in ("CMYK", "YCCK"))
             return _rotate(image, _orientation_of_jpeg(data)) if profile.exif else image
+    allow_pixels(profile.max_pixels)
     try:
         opened = _opened(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _Refused(f"more pixels than Pillow takes: {error}") from error
+        raise _Refused(
+            f"more pixels than Pillow takes: {error} Raise max_pixels in the profile (--max-pixels) "
+            "if you trust it"
+        ) from error
     with opened as image:
         return _from_pil(image, profile, name)
 

@@ -54,6 +54,7 @@ Lower = Literal["ascii", "unicode", "none"]
 Clean = Literal["none", "delete_punctuation", "canonicalize", "whitespace"]
 ProfileName = Literal["big_vision", "transformers", "open_clip"]
 PROFILES: tuple[str, ...] = get_args(ProfileName)
+MAX_PIXELS = 89_478_485  # Pillow's own limit
 # The name of a profile that the files of a model state, which is no system's.
 FOLDER = "folder"
 # The fields of an image profile that files written before they existed have not, and what
@@ -106,7 +107,7 @@ class ImageProfile:
     fill: tuple[int, int, int] = (0, 0, 0)
     background: tuple[int, int, int] | None = (255, 255, 255)
     exif: bool = False
-    max_pixels: int = 89_478_485
+    max_pixels: int = MAX_PIXELS
 
     @property
     def bounded(self) -> bool:

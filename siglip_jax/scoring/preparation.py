@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,7 +10,9 @@ import numpy as np
 from PIL import Image
 
 from siglip_jax.config import NaFlexVision, Siglip
+from siglip_jax.data.failures import PassingError, retrying
 from siglip_jax.data.item import Item
+from siglip_jax.data.stamps import item_stamp
 from siglip_jax.messages import reason
 from siglip_jax.models import check_grid
 from siglip_jax.preprocessing import (
@@ -19,6 +22,7 @@ from siglip_jax.preprocessing import (
     naflex_patches,
     preprocess_image,
 )
+from siglip_jax.preprocessing.decode import allow_pixels, orientation_of
 from siglip_jax.scoring.budget import Budget
 from siglip_jax.scoring.rows import Prepared
 
@@ -49,19 +53,24 @@ class Preparer:
         self.what, self.decoding = what, Budget(memory)
         self.profile, self._vision, self._tokenizer = profile, config.vision, tokenizer
         self._image = profile.image
+        allow_pixels(self._image.max_pixels)
 
     def __call__(self, item: Item) -> Prepared:
-        done = Prepared(item.key, item.text, error=item.error)
+        done = Prepared(item.key, item.text, error=item.error, passing=item.passing)
         if item.error is not None:
             return done
         try:
             image, ids = None, None
+            if self.what != "texts" and isinstance(item.image, str | os.PathLike):
+                item = Item(item.key, _read(item.image), item.text, stamp=item.stamp)
+            done = done._replace(stamp=item_stamp(item))
             if self.what != "images":
                 ids = self._ids(item)
             if self.what != "texts":
-                done, image = self._decoded(item, done)
+                done, image = self._decoded(item.image, done)
         except ValueError as error:
-            return done._replace(error=" ".join(str(error).split()), cause=error)
+            passing = isinstance(error, PassingError)
+            return done._replace(error=" ".join(str(error).split()), cause=error, passing=passing)
         example = (image, ids) if self.what == "pairs" else image if ids is None else ids
         return done._replace(example=example)
 
@@ -78,20 +87,19 @@ class Preparer:
             raise ValueError("there is no text" if item.text is None else "there is no tokenizer")
         return self._tokenizer.encode([item.text], warn=False)[0]
 
-    def _decoded(self, item: Item, done: Prepared) -> tuple[Prepared, Any]:
-        if item.image is None:
+    def _decoded(self, data: Any, done: Prepared) -> tuple[Prepared, Any]:
+        if data is None:
             raise ValueError("there is no image")
-        data = item.image
-        if isinstance(data, str | os.PathLike):
-            data = _read(data)
-        whole = _size(data)
+        *whole, turned = _header(data, looks=not self._image.exif)
+        done = done._replace(rotated=turned)
         amount = _BYTES_PER_PIXEL * whole[0] * whole[1]
         self.decoding.take(amount)
         try:
             pixels = decode_image(data, self._image)
             height, width = pixels.shape[:2]
             if height * width < whole[0] * whole[1]:  # a draft, perhaps rotated
-                height, width = whole if (height < width) == (whole[0] < whole[1]) else whole[::-1]
+                same = (height < width) == (whole[0] < whole[1])
+                height, width = whole if same else whole[::-1]
             return done._replace(width=width, height=height), self.image(pixels)
         except ValueError as error:
             name = getattr(data, "filename", "") or "Pillow image"
@@ -103,20 +111,34 @@ class Preparer:
 
 def _read(path: Any) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read: {reason(error)}") from error
+        return retrying("", Path(path).read_bytes)
+    except ValueError as error:
+        raise type(error)(f"{path}: cannot be read: {reason(error.__cause__ or error)}") from error
 
 
-def _size(data: Any) -> tuple[int, int]:
-    """(height, width) that a header states; zeros where there is none: decoding says why."""
+def _header(data: Any, *, looks: bool) -> tuple[int, int, bool]:
+    """(height, width, EXIF rotation) as a header states them; zeros where there is none.
+
+    Then decoding says why. The rotation is only looked for where it `looks`.
+    """
     if isinstance(data, Image.Image):
-        return data.height, data.width
+        return data.height, data.width, looks and orientation_of(data) != 1
     if isinstance(data, np.ndarray):
         sides = cast(tuple[int, ...], data.shape)
-        return (sides[0], sides[1]) if len(sides) > 1 else (0, 0)
+        return (sides[0], sides[1], False) if len(sides) > 1 else (0, 0, False)
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
+            return image.height, image.width, looks and orientation_of(image) != 1
     except Exception:
-        return 0, 0
+        return 0, 0, False
+
+
+def warn_of_rotation(count: int) -> None:
+    """A warning of `count` images that are shown as they lie in their files; none of none."""
+    if count:
+        carry = "image carries" if count == 1 else "images carry"
+        warnings.warn(
+            f"{count:,} {carry} an EXIF rotation that is not applied, as in big_vision; --exif "
+            "(exif of the image profile) applies it",
+            stacklevel=2,
+        )

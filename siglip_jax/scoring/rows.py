@@ -17,6 +17,9 @@ class Prepared(NamedTuple):
         in for the item where batches must not depend on errors.
       error: why there is nothing to embed.
       cause: the exception behind `error`, where there was one.
+      stamp: of the item's contents (`siglip_jax.data.stamps`).
+      passing: the error may pass.
+      rotated: the image carries an EXIF rotation, which is not applied.
     """
 
     key: str
@@ -26,6 +29,9 @@ class Prepared(NamedTuple):
     example: Any = None
     error: str | None = None
     cause: ValueError | None = None
+    stamp: str | None = None
+    passing: bool = False
+    rotated: bool = False
 
 
 class Rows:
@@ -46,11 +52,26 @@ class Rows:
         self.shard, self.name = shard, name
         self.items: list[Prepared] = []
         self._parts: list[tuple[np.ndarray, ...]] = []
+        self._places: list[int] = []  # of the items whose embeddings come, in that order
+        self._again: dict[str, int] = {}
         self.fill = filled or self._parts.append
 
     def add(self, item: Prepared) -> None:
-        """Takes an item, but not its example."""
-        self.items.append(item._replace(example=None))
+        """Takes an item, but not its example; in the place of one that is tried again."""
+        place = self._again.pop(item.key, len(self.items))
+        if item.example is not None:
+            self._places.append(place)
+        self.items[place : place + 1] = [item._replace(example=None)]
+
+    def again(self) -> set[str]:
+        """The keys of the items whose error may pass; if they are added again, they are mended."""
+        self._again = {item.key: n for n, item in enumerate(self.items) if item.passing}
+        return set(self._again)
+
+    @property
+    def passing(self) -> int:
+        """How many errors may pass."""
+        return sum(item.passing for item in self.items)
 
     @property
     def errors(self) -> list[tuple[str, str]]:
@@ -66,4 +87,8 @@ class Rows:
         """Embeddings (n, width) float32 of the items without error, for each tower."""
         if not self._parts:
             return (np.zeros((0, width), np.float32),) * 2
-        return tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        whole = tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        if self._places == sorted(self._places):
+            return whole
+        order = np.argsort(self._places)
+        return tuple(part[order] for part in whole)

@@ -51,13 +51,16 @@ def pictures_of(
             by_shard: dict[int, set[str]] = {}
             for row in own:
                 by_shard.setdefault(row.shard, set()).add(row.key)
-            # With other options the shards are cut otherwise: then all are gone through.
-            if source.identity() != manifest.source["identity"]:
+            # With other options, or after an update, the shards are cut otherwise: then all are
+            # gone through.
+            other = source.identity() != manifest.source["identity"]
+            if other:
                 warnings.warn(
                     f"{', '.join(origin['specs'])}: not what the job read: files have changed, or "
                     "these are others; the images shown may be others, too",
                     stacklevel=2,
                 )
+            if other or manifest.source.get("updates"):
                 by_shard = {shard: set(wanted) for shard in range(len(source.shards()))}
             for shard, keys in by_shard.items():
                 # Names that are no Unicode have another spelling in the source.

@@ -73,7 +73,7 @@ def test_pictures_that_are_none(cli, model, tmp_path):
     code, out, err = cli("embed", folder, "--model", model, "--out", "z")
     assert (code, err) == (
         2,
-        ["siglip-jax: 2 items are in error; --retry tries their shards again"],
+        ["siglip-jax: 2 items are in error; --retry-all tries their shards again"],
     )
     assert "3 items in 1 shards, 2 of which could not be read (b.jpg: not an image in a" in out
     assert cli("embed", folder, "--model", model, "--out", "z", "--max-error-share", "0.7")[0] == 0

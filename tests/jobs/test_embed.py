@@ -53,7 +53,7 @@ def test_texts(model, tmp_path):
     source = Told([Item(str(i), text=text) for i, text in enumerate(texts)], 2)
     assert embed(source, tmp_path / "out", model=model, what="texts").finished
     rows = table(tmp_path / "out")
-    assert rows.column_names == ["key", "text", "embedding", "error"]
+    assert rows.column_names == ["key", "text", "embedding", "error", "stamp"]
     assert column(rows, "text") == texts
     expected = model.scorer().embed_texts(texts)
     np.testing.assert_allclose(

@@ -44,7 +44,7 @@ def test_retry_does_the_shards_with_errors_again(model, tmp_path):
     embed(source, tmp_path / "out", model=model, max_error_share=0.5)
     path.write_bytes(picture(5))
     assert embed(source, tmp_path / "out", model=model, max_error_share=0.5).already
-    mended = embed(source, tmp_path / "out", model=model, retry=True)
+    mended = embed(source, tmp_path / "out", model=model, retry="all")
     assert (mended.errors, mended.code, mended.run["items"]) == (0, 0, 4)
     assert table(tmp_path / "out").column("error").to_pylist() == [None] * 9
     with pytest.raises(ValueError, match="retry is for one process"):

@@ -5,10 +5,13 @@ import random
 import signal
 import socket
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
-from job_inputs import contents, picture, started
+from job_inputs import contents, picture, started, table
 from saved_model import saved
+from tolerances import EMBEDDING
 
 SHARDS, SIZE = 7, 3
 KILLED = -signal.SIGKILL
@@ -27,7 +30,7 @@ def work(tmp_path_factory):
     return folder
 
 
-def start(folder, out, *more, **env):
+def start(folder, out, *more, source="in", **env):
     environment = os.environ | {
         "XLA_FLAGS": "",
         "JAX_PLATFORMS": "cpu",
@@ -36,7 +39,7 @@ def start(folder, out, *more, **env):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return started(
-        *("job_worker.py", "embed", "in", "--out", out, "--model", "model"),
+        *("job_worker.py", "embed", source, "--out", out, "--model", "model"),
         *("--shard-size", str(SIZE), "--max-error-share", "0.5", *more),
         cwd=folder,
         env=environment | {name: str(value) for name, value in env.items()},
@@ -134,3 +137,33 @@ def test_a_second_signal_ends_it_at_once(work):
     assert finish(process)[0] == -signal.SIGTERM
     assert finish(start(work, "twice"))[0] == 0
     same(work, "twice")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_update_killed_at_any_point(work, seed, tmp_path):
+    """Rows that stayed, went, changed and came: those of a job on the new source, once each."""
+    rng = random.Random(seed)
+    photos = tmp_path / "in"
+    photos.mkdir()
+    for number in range(12):
+        (photos / f"{number:02d}.png").write_bytes(picture(number))
+    names = [str(photos), str(tmp_path / "out"), str(tmp_path / "anew")]
+    assert finish(start(work, names[1], source=names[0]))[0] == 0
+    for number in (0, 4, 5, 7):
+        (photos / f"{number:02d}.png").unlink()
+    for number in (1, 20, 21, 22, 23):
+        (photos / f"{number:02d}.png").write_bytes(picture(100 + number))
+    deaths = 0
+    for kill_at in [rng.randint(1, 6) for _ in range(3)] + [rng.randint(4, 16) for _ in range(3)]:
+        code, _, _ = finish(start(work, names[1], "--update", source=names[0], KILL_AT=kill_at))
+        deaths += code == KILLED
+    assert deaths >= 3
+    # After its manifest is written, the same command without the option goes on as well.
+    assert finish(start(work, names[1], "--update", source=names[0]))[0] == 0
+    assert finish(start(work, names[1], source=names[0]))[0] == 0
+    assert finish(start(work, names[2], source=names[0]))[0] == 0
+    ours, anew = (table(Path(name)).sort_by("key").to_pydict() for name in names[1:])
+    assert ours["key"] == anew["key"] and len(ours["key"]) == 12
+    np.testing.assert_allclose(
+        np.array(ours["embedding"]), np.array(anew["embedding"]), rtol=0, atol=EMBEDDING
+    )

@@ -15,7 +15,9 @@ Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a li
 .csv, .tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It
 holds data/00000.parquet ... (key, embedding, width, height, error), a ledger of what
 is done and manifest.json. However it ends, the same command goes on where it was, and
-writes what it would have written; another model, profile or source is refused.
+writes what it would have written; another model, profile or source is refused. With
+--update a source may have grown or changed: what is new is embedded, what went is
+taken out.
 SIGTERM and Ctrl-C finish the shard in hand (a second one ends it at once), with exit
 code 143 or 130. With --shared the same command may run on many hosts with the folder
 in common, each on its own devices; they may be killed, replaced, and come later.

@@ -143,12 +143,16 @@ def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
     asked = args.model
     args.model = asked or manifest.model
     made = manifest.space["profile"]["name"]
+    # What the job was asked for beside a profile is part of its name.
+    args.exif = args.exif or "+exif" in made
+    args.fast_decode = args.fast_decode or "+draft" in made
     try:
         # What is chosen unasked may have that name too, and other settings than a system's.
-        if args.profile is None and made in PROFILES:
+        base = made.partition("+")[0]
+        if args.profile is None and base in PROFILES:
             opened = opened_model(args)
-            if opened.profile_named().name != made:
-                args.profile = opened.profile_named(made)
+            if opened.profile_named().name != base:
+                args.profile = opened.profile_named(base)
         model = load_model(
             args, images=bool(args.image), texts=bool(args.texts), what="these queries"
         )

@@ -25,6 +25,7 @@ _OF_JOBS = (
     "shard_size",
     "max_error_share",
     "retry",
+    "update",
     "shared",
     "distributed",
 )
@@ -40,10 +41,25 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"items a shard, done whole or not at all (default: {_SHARD_SIZE}; a tar is a shard)",
     )
     add_former_share(group)
-    group.add_argument(
+    retry = group.add_mutually_exclusive_group()
+    retry.add_argument(
         "--retry",
         action="store_true",
-        help="do the shards again in which something could not be read",
+        default=False,
+        help="of a finished job, try again what failed for a reason that may pass, such as a "
+        "server that did not answer",
+    )
+    retry.add_argument(
+        "--retry-all",
+        action="store_const",
+        const="all",
+        dest="retry",
+        help="try again whatever could not be read",
+    )
+    group.add_argument(
+        "--update",
+        action="store_true",
+        help="the source may have changed: embed what is new or replaced, take out what went",
     )
     group.add_argument(
         "--shared",
@@ -79,6 +95,7 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     options: dict[str, Any] = {
         "shared": args.shared,
         "retry": args.retry,
+        "update": args.update,
         "max_error_share": max_error_share(args),
     }
     with Bar(log=_LOG) as bar:
@@ -92,10 +109,10 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     else:
         print(result.sentence())
     if result.finished and result.errors and not args.retry:
-        print(
-            f"siglip-jax: {result.errors:,} items are in error; --retry tries their shards again",
-            file=sys.stderr,
-        )
+        what = "--retry-all tries their shards again"
+        if result.passing:
+            what = f"{result.passing:,} of them may be readable later, which --retry tries"
+        print(f"siglip-jax: {result.errors:,} items are in error; {what}", file=sys.stderr)
     for line in result.unreadable:
         print(f"siglip-jax: error: {line}", file=sys.stderr)
     return result.code

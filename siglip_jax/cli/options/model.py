@@ -89,6 +89,18 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="decode large JPEG files at a reduced size: faster, with slightly different scores",
     )
     group.add_argument(
+        "--exif",
+        action="store_true",
+        help="apply the EXIF rotation of images, which big_vision ignores: other scores of these",
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="read images of up to N pixels (default: 89,478,485, for small files can claim to be "
+        "huge)",
+    )
+    group.add_argument(
         "--attention",
         choices=ATTENTIONS,
         help="implementation of attention; all agree (default: auto)",
@@ -138,11 +150,14 @@ def load_model(
       what: is to be made of these; "scores" of both, unless given.
       execution: that of a saved program, in the place of the arguments'.
     """
+    from PIL import Image
+
     from siglip_jax.allocator import keep_freed_memory
     from siglip_jax.checkpoints import VOCABULARIES
     from siglip_jax.cli.progress import Bar
     from siglip_jax.fetch import fetch_vocabulary
-    from siglip_jax.preprocessing import Tokenizer, drafted
+    from siglip_jax.preprocessing import Tokenizer
+    from siglip_jax.preprocessing.decode import drafted, rotated
     from siglip_jax.pretrained import load
     from siglip_jax.programs import FSDP, REPLICATED
 
@@ -161,6 +176,13 @@ def load_model(
         profile = opened.profile_named(args.profile, res=args.res)
         if getattr(args, "fast_decode", False):
             profile = drafted(profile)  # before the weights are read: some profiles have no draft
+        if getattr(args, "exif", False):
+            profile = rotated(profile)
+        if getattr(args, "max_pixels", None):
+            image = dataclasses.replace(profile.image, max_pixels=args.max_pixels)
+            profile = dataclasses.replace(profile, image=image)
+        # Pillow's own word of large images: the profile's limit says more, and what to do.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         vocabulary, known = opened.vocabulary, profile.text.vocabulary
         if texts and vocabulary is None and known:
             vocabulary = fetch_vocabulary(VOCABULARIES[known])
