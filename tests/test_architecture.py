@@ -56,6 +56,8 @@ MODULES = {
                       "checkpoints config"),
     "classifier": Row("the last layer of a fine-tune that tells classes apart"),
     "allocator": Row("glibc's malloc, told to keep what is freed"),
+    "activity": Row("what the process is busy with, for a command to show"),
+    "recent_rate": Row("items a second of the last seconds, and how long the rest takes"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
@@ -120,6 +122,8 @@ MODULES = {
                              jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
                           "config preprocessing.profiles weights.layout weights.staging"),
+    "programs.compile_times": Row("what is being compiled, and how long it took last time",
+                                  "weights.staging"),
     "programs.memory": Row("what devices say of their memory"),
     "programs.tasks": Row("the tasks of a model, and the inputs of each", "models preprocessing",
                           jax=True),
@@ -263,7 +267,7 @@ MODULES = {
                            "data.specs data.text_list"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
-    "cli.progress": Row("a bar on stderr for a person, lines for a log"),
+    "cli.progress": Row("a spinner on stderr for a person, lines for a log"),
     "cli.commands.verify": Row("siglip-jax verify", "verify cli"),
     "cli.commands.doctor": Row("siglip-jax doctor", "config doctor verify cli"),
     "cli.conversion_output": Row("the plan and the certificate of a conversion", "converters"),
@@ -283,8 +287,8 @@ MODULES = {
                         "preprocessing.tokenizer_json"),
 }
 # fmt: on
-# What every module may import: it imports nothing of this project itself.
-ANYWHERE = ("messages", "weights.tree")
+# What every module may import: these import nothing of this project but each other.
+ANYWHERE = ("activity", "messages", "recent_rate", "weights.tree")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
 NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
 

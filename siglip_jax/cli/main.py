@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.advice import spoken
 from siglip_jax.cli.commands import (
     bench,
@@ -28,6 +29,7 @@ from siglip_jax.cli.commands import (
 )
 from siglip_jax.cli.commands import list as list_checkpoints
 from siglip_jax.cli.options.former import FormerOption
+from siglip_jax.cli.progress import Progress
 from siglip_jax.data.failures import SettingError
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import home
@@ -116,6 +118,7 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_arguments(sub)
+        sub.add_argument("--quiet", action="store_true", help="show no progress on stderr")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.set_defaults(run=command.run, options=frozenset(sub._option_string_actions))
     return parser
@@ -131,7 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # File names need not be valid Unicode; an escape in the output beats losing all of it.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings():
+        silent = args.quiet or getattr(args, "json", False)
+        shown = Progress(silent=silent)
+        with warnings.catch_warnings(), activity(f"siglip-jax {args.command}"), shown:
             warnings.showwarning = _warn
             try:
                 code = args.run(args)

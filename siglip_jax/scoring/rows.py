@@ -1,5 +1,6 @@
 """The rows that items become: prepared, embedded, or in error."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +36,9 @@ class Rows:
       shard, name: of the items' shard in a bulk job.
       filled: called with the embeddings of each batch when they are back, in the thread
         that waits for them, instead of keeping them.
+
+    Attributes:
+      returned: how many items are back: embedded, or given up.
     """
 
     def __init__(
@@ -45,8 +49,15 @@ class Rows:
     ) -> None:
         self.shard, self.name = shard, name
         self.items: list[Prepared] = []
+        self.returned = 0
+        self._lock = threading.Lock()
         self._parts: list[tuple[np.ndarray, ...]] = []
         self.fill = filled or self._parts.append
+
+    def back(self, count: int) -> None:
+        """So many more are back; from any thread."""
+        with self._lock:
+            self.returned += count
 
     def add(self, item: Prepared) -> None:
         """Takes an item, but not its example."""

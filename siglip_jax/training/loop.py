@@ -12,6 +12,7 @@ Starting the same recipe in the same folder goes on where the last checkpoint is
 very next example, and gives the same losses as a run that was never interrupted.
 """
 
+import contextlib
 import math
 import signal
 import threading
@@ -28,6 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from siglip_jax.data import Batches, Pairs, open_pairs
 from siglip_jax.messages import reason
 from siglip_jax.pretrained import save
+from siglip_jax.programs.compile_times import compiling
 from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
@@ -203,11 +205,13 @@ class _Run:
     def to_the_end(self, evaluate: Callable[[Any], dict[str, float]] | None) -> TrainingResult:
         recipe = self.recipe
         pending: tuple[int, Any] | None = None
-        self._last = time.monotonic()
+        self._last, self._first = time.monotonic(), True
         for batch, data in self._fed():
             if self.done >= recipe.steps or self._told_to_stop():
                 break
-            self.state, metrics = self.step(self.state, batch)
+            with self._compiling() if self._first else contextlib.nullcontext():
+                self.state, metrics = self.step(self.state, batch)
+            self._first = False
             # Numbers of the step before are asked for while the device computes this one.
             self._tell(pending)
             self.done, self.data, pending = self.done + 1, data, (self.done + 1, metrics)
@@ -229,6 +233,11 @@ class _Run:
         ):
             self._evaluated(evaluate)
         return TrainingResult(self.done, True, params, self._export(params), self.metrics)
+
+    def _compiling(self) -> contextlib.AbstractContextManager[None]:
+        mesh = self.mesh.devices
+        step = f"the training step, batches of {self.recipe.batch:,}"
+        return compiling(step, self.recipe.to_dict(), mesh.shape, mesh.flat[0].device_kind)
 
     def _fed(self) -> Iterator[tuple[TrainBatch, dict[str, Any]]]:
         """Batches on the devices, one ahead of the step, each with where the data is after it."""
