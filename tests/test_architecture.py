@@ -59,6 +59,7 @@ MODULES = {
     "activity": Row("what the process is busy with, for a command to show"),
     "recent_rate": Row("items a second of the last seconds, and how long the rest takes"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
+    "stop": Row("told to stop once, what is in hand is finished; twice, at once"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
     "fetch": Row("from a name to files on this machine; downloads",
@@ -178,12 +179,12 @@ MODULES = {
                          "config converters.adapters programs weights", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "
-                      "programs run_folder scoring weights", jax=True),
+                      "programs run_folder scoring stop weights", jax=True),
 
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
                   "classifier config data evaluation model_files models preprocessing pretrained "
-                  "programs run_folder scoring weights", jax=True),
+                  "programs run_folder scoring stop weights", jax=True),
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
@@ -234,7 +235,9 @@ MODULES = {
 
     "cli": Row("empty"),
     "__main__": Row("python -m siglip_jax", "cli.main"),
-    "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch"),
+    "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch cli"),
+    "cli.ending": Row("Ctrl-C once and twice, and threads that outlive a command",
+                      "stop weights.staging"),
     "cli.advice": Row("what an error about a model asks for, in options", "errors"),
     "cli.description": Row("a checkpoint's facts as plain JSON types",
                            "checkpoints config fine_tunes"),

@@ -28,6 +28,7 @@ from siglip_jax.cli.commands import (
     verify,
 )
 from siglip_jax.cli.commands import list as list_checkpoints
+from siglip_jax.cli.ending import INTERRUPTED, Interrupts, leave
 from siglip_jax.cli.options.former import FormerOption
 from siglip_jax.cli.progress import Progress
 from siglip_jax.data.failures import SettingError
@@ -133,10 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be valid Unicode; an escape in the output beats losing all of it.
         sys.stdout.reconfigure(errors="backslashreplace")
+    shown = Progress(silent=args.quiet or getattr(args, "json", False))
+    interrupts = Interrupts(shown.close)
     try:
-        silent = args.quiet or getattr(args, "json", False)
-        shown = Progress(silent=silent)
-        with warnings.catch_warnings(), activity(f"siglip-jax {args.command}"), shown:
+        with warnings.catch_warnings(), activity(f"siglip-jax {args.command}"), interrupts, shown:
             warnings.showwarning = _warn
             try:
                 code = args.run(args)
@@ -153,8 +154,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if args.debug:
             raise
-        fail("interrupted")
-        return 130
+        if not interrupts.said:
+            fail("interrupted")
+        return INTERRUPTED
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         if args.debug or not (message := _explained(error, args)):
             raise
@@ -180,5 +182,10 @@ def _warn(message, category, filename, lineno, file=None, line=None) -> None:
     print(f"siglip-jax: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def run() -> NoReturn:
+    """The command as a process."""
+    sys.exit(leave(main()))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -92,7 +92,7 @@ class Worker:
         self._rate.begin(self._done())
         self._tell(now=True)
         try:
-            begun = self._begin(wait=True)
+            begun = None if self._stop() else self._begin(wait=True)
             while begun is not None:
                 following = None if self._stop() else self._begin(wait=False)
                 self._process(*begun)

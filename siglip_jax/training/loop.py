@@ -14,8 +14,6 @@ very next example, and gives the same losses as a run that was never interrupted
 
 import contextlib
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,6 +29,7 @@ from siglip_jax.messages import reason
 from siglip_jax.pretrained import save
 from siglip_jax.programs.compile_times import compiling
 from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
+from siglip_jax.stop import Stop
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
 from siglip_jax.training.claim import claim_folder
@@ -44,6 +43,8 @@ from siglip_jax.training.recipe import Recipe
 from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step, split
 from siglip_jax.weights.tree import flatten
+
+_PROMISE = "the step in hand is finished and saved, and the same command goes on behind it"
 
 
 def train(
@@ -183,24 +184,21 @@ class _Run:
             self.batches.restore(self.data)
         self.done = int(self.state.step)
         self.journal = Journal(folder, self.done) if hosts.first() else None
-        self._stop = threading.Event()
+        self._stop = Stop(_PROMISE)
+        self._left = contextlib.ExitStack()
 
     def __enter__(self) -> "_Run":
-        self._handlers = {}
         # In a job of several processes jax itself listens, and tells all of them.
-        alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
+        if jax.process_count() == 1:
+            self._left.enter_context(self._stop)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self.batches.close()
-        if self.journal is not None:
-            self.journal.close()
-        self.checkpoints.close()
+        with self._left:
+            self.batches.close()
+            if self.journal is not None:
+                self.journal.close()
+            self.checkpoints.close()
 
     def to_the_end(self, evaluate: Callable[[Any], dict[str, float]] | None) -> TrainingResult:
         recipe = self.recipe
@@ -227,7 +225,8 @@ class _Run:
         self._warn_of_unreadable()
         params = self._whole(self.state.params)
         if self.done < recipe.steps:
-            return TrainingResult(self.done, False, params, None, self.metrics)
+            number = self._stop.signal
+            return TrainingResult(self.done, False, params, None, self.metrics, number)
         if evaluate and not (
             recipe.evaluate and self.done % recipe.evaluate.every == 0 and self.metrics
         ):
@@ -257,7 +256,7 @@ class _Run:
     def _told_to_stop(self) -> bool:
         if jax.process_count() > 1:
             return self.checkpoints.preempted(self.done)
-        return self._stop.is_set()
+        return self._stop()
 
     def _tell(self, pending: tuple[int, Any] | None) -> None:
         """Reports a step's numbers, once the device has them."""

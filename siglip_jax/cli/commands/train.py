@@ -8,6 +8,7 @@ score, embed and convert take as a model; runs/emoji/metrics.jsonl has a line a 
 """
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 NAME = "train"
 HELP = "train with the sigmoid loss, from scratch or from any checkpoint"
 USAGE = "%(prog)s RECIPE --out FOLDER [options]"
-STOPPED = 143  # what a shell reports of a command that SIGTERM ended
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
             f"siglip-jax: stopped after step {result.step} and saved; the same command goes on",
             file=sys.stderr,
         )
-        return STOPPED
+        # What a shell reports of a command that a signal ended.
+        return 128 + (result.signal or signal.SIGTERM)
     return 0
 
 
