@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from siglip_jax.errors import ModelError
-from siglip_jax.weights.staging import move_all
+from siglip_jax.weights.staging import move_all, unfinished
 
 from .certificate import certificate_beside
 
@@ -48,7 +48,9 @@ def replacing(destination: Path, *, source: Path, force: bool) -> Generator[Path
         new, aside = work / "new", work / "old"
         new.mkdir()
         aside.mkdir()
-        yield new / destination.name
+        # `work` also holds what was there before while the two change places.
+        with unfinished(new if old else work):
+            yield new / destination.name
         pairs = [(entry, aside / entry.name) for entry in old]
         move_all(pairs + [(entry, parent / entry.name) for entry in sorted(new.iterdir())])
     finally:

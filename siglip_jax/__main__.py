@@ -1,8 +1,6 @@
 """`python -m siglip_jax`: the command."""
 
-import sys
-
-from siglip_jax.cli.main import main
+from siglip_jax.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -56,7 +56,10 @@ MODULES = {
                       "checkpoints config"),
     "classifier": Row("the last layer of a fine-tune that tells classes apart"),
     "allocator": Row("glibc's malloc, told to keep what is freed"),
+    "activity": Row("what the process is busy with, for a command to show"),
+    "recent_rate": Row("items a second of the last seconds, and how long the rest takes"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
+    "stop": Row("told to stop once, what is in hand is finished; twice, at once"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
     "fetch": Row("from a name to files on this machine; downloads",
@@ -120,6 +123,8 @@ MODULES = {
                              jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
                           "config preprocessing.profiles weights.layout weights.staging"),
+    "programs.compile_times": Row("what is being compiled, and how long it took last time",
+                                  "weights.staging"),
     "programs.memory": Row("what devices say of their memory"),
     "programs.tasks": Row("the tasks of a model, and the inputs of each", "models preprocessing",
                           jax=True),
@@ -176,12 +181,12 @@ MODULES = {
                          "config converters.adapters programs weights", jax=True),
     "training.*": Row("the loop, its folder, what it keeps and tells",
                       "config data evaluation models preprocessing pretrained "
-                      "programs run_folder scoring weights", jax=True),
+                      "programs run_folder scoring stop weights", jax=True),
 
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
                   "classifier config data evaluation model_files models preprocessing pretrained "
-                  "programs run_folder scoring weights", jax=True),
+                  "programs run_folder scoring stop weights", jax=True),
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
@@ -232,7 +237,9 @@ MODULES = {
 
     "cli": Row("empty"),
     "__main__": Row("python -m siglip_jax", "cli.main"),
-    "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch"),
+    "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch cli"),
+    "cli.ending": Row("Ctrl-C once and twice, and threads that outlive a command",
+                      "stop weights.staging"),
     "cli.advice": Row("what an error about a model asks for, in options", "errors"),
     "cli.description": Row("a checkpoint's facts as plain JSON types",
                            "checkpoints config fine_tunes"),
@@ -265,7 +272,7 @@ MODULES = {
                            "data.specs data.text_list"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
                          jax=True),
-    "cli.progress": Row("a bar on stderr for a person, lines for a log"),
+    "cli.progress": Row("a spinner on stderr for a person, lines for a log"),
     "cli.commands.verify": Row("siglip-jax verify", "verify cli"),
     "cli.commands.doctor": Row("siglip-jax doctor", "config doctor verify cli"),
     "cli.conversion_output": Row("the plan and the certificate of a conversion", "converters"),
@@ -285,8 +292,8 @@ MODULES = {
                         "preprocessing.tokenizer_json"),
 }
 # fmt: on
-# What every module may import: it imports nothing of this project itself.
-ANYWHERE = ("messages", "weights.tree")
+# What every module may import: these import nothing of this project but each other.
+ANYWHERE = ("activity", "messages", "recent_rate", "weights.tree")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
 NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
 

@@ -15,6 +15,7 @@ from siglip_jax.models import abstract_inputs
 from siglip_jax.plan.flops import image_flops, text_flops
 from siglip_jax.preprocessing import Patches
 from siglip_jax.programs import Program
+from siglip_jax.programs.compile_times import compiling_tower
 from siglip_jax.programs.sharding import put
 from siglip_jax.weights.tree import flatten, nested
 
@@ -134,7 +135,8 @@ def measure_tower(
     given = random_batch(program, tower, batch)
     function = program.images if tower == "images" else program.texts
     start = time.perf_counter()
-    compiled = function.lower(params, given).compile()
+    with compiling_tower(program, tower, batch):
+        compiled = function.lower(params, given).compile()
     compile_seconds = time.perf_counter() - start
     step = functools.partial(compiled, params, given)
     jax.block_until_ready(step())

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from siglip_jax.cli.progress import Bar
+from siglip_jax.activity import activity
 from siglip_jax.data.item import Item
 from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.rows import Prepared
-
-_TEXTS = 1024  # between two steps of the progress bar
 
 
 def embed_images(
@@ -28,18 +26,18 @@ def embed_images(
     """
     errors: list[dict[str, str]] = []
     turned = 0
-    with Bar("embedding images", total=total) as bar:
+    with activity("embedding images", total=total, unit="images") as step:
 
         def seen(item: Prepared) -> None:
             nonlocal turned
-            bar.advance()
             turned += item.rotated
             if item.error is not None:
+                step.advance()
                 message = item.error if item.key in item.error else f"{item.key}: {item.error}"
                 errors.append({"image": item.key, "error": message})
                 print(f"siglip-jax: error: {message}", file=sys.stderr)
 
-        z, rows = scorer.embed_items(items, seen, **options)
+        z, rows = scorer.embed_items(items, seen, returned=step.advance, **options)
     warn_of_rotation(turned)
     return z, rows.good, errors
 
@@ -61,13 +59,9 @@ def embed_files(
 
 
 def embed_texts(scorer: Scorer, texts: list[str]) -> np.ndarray:
-    """Embeddings (n, d) of strings, with a progress bar."""
+    """Embeddings (n, d) of strings."""
     # All at once, so that there is one warning of texts that are too long.
     assert scorer.tokenizer is not None  # commands that embed texts ask for it
     ids = scorer.tokenizer.encode(texts)
-    rows = []
-    with Bar("embedding texts", total=len(ids), unit="texts") as bar:
-        for start in range(0, len(ids), _TEXTS):
-            rows.append(scorer.embed_texts(ids[start : start + _TEXTS]))
-            bar.update(start + len(rows[-1]), len(ids))
-    return np.concatenate(rows)
+    with activity("embedding texts", total=len(ids), unit="texts") as step:
+        return scorer.embed_texts(ids, returned=step.advance)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.advice import spoken
 from siglip_jax.cli.commands import (
     bench,
@@ -27,7 +28,9 @@ from siglip_jax.cli.commands import (
     verify,
 )
 from siglip_jax.cli.commands import list as list_checkpoints
+from siglip_jax.cli.ending import INTERRUPTED, Interrupts, leave
 from siglip_jax.cli.options.former import FormerOption
+from siglip_jax.cli.progress import Progress
 from siglip_jax.data.failures import SettingError
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import home
@@ -116,6 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_arguments(sub)
+        sub.add_argument("--quiet", action="store_true", help="show no progress on stderr")
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.set_defaults(run=command.run, options=frozenset(sub._option_string_actions))
     return parser
@@ -130,8 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be valid Unicode; an escape in the output beats losing all of it.
         sys.stdout.reconfigure(errors="backslashreplace")
+    shown = Progress(silent=args.quiet or getattr(args, "json", False))
+    interrupts = Interrupts(shown.close)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), activity(f"siglip-jax {args.command}"), interrupts, shown:
             warnings.showwarning = _warn
             try:
                 code = args.run(args)
@@ -148,8 +154,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if args.debug:
             raise
-        fail("interrupted")
-        return 130
+        if not interrupts.said:
+            fail("interrupted")
+        return INTERRUPTED
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         if args.debug or not (message := _explained(error, args)):
             raise
@@ -175,5 +182,10 @@ def _warn(message, category, filename, lineno, file=None, line=None) -> None:
     print(f"siglip-jax: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def run() -> NoReturn:
+    """The command as a process."""
+    sys.exit(leave(main()))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,105 +1,191 @@
-"""Progress on stderr: a bar for a person, and of long runs a line now and then for a log."""
+"""The progress of a command on stderr: one line with a spinner, or in a log a line now and then.
 
+What is shown is the latest `siglip_jax.activity`.
+"""
+
+import contextlib
+import io
 import sys
-import time
+import threading
 from typing import Any, Self
 
-_PATIENCE = 1.0  # seconds without a bar
+from siglip_jax.activity import Activity, latest
+
+_PATIENCE = 0.1  # seconds until something is shown
+_FRAMES = 10  # a second
+INTERVAL = 30.0  # seconds between two lines of a log
+_BAR = 24  # columns of a bar, at most
+_LEAST = 12  # columns for what is done
 
 
-class Bar:
-    """`with Bar("embedding", total=9) as bar: bar.advance()`.
+class Progress:
+    """Shows what the process is busy with while the block runs.
+
+    On a terminal a line with a spinner appears after a tenth of a second, and is gone once the
+    block ends or the command writes its result. Elsewhere a plain line comes every 30 seconds.
 
     Args:
-      what: is being done.
-      total: of how many; 0 if unknown.
-      unit: what is counted, for sizes "bytes".
-      log: seconds between two lines where stderr is no terminal; default: no lines.
-      keep: leave the bar on the screen once it is full.
+      silent: show nothing.
     """
 
-    def __init__(
-        self,
-        what: str = "",
-        *,
-        total: int = 0,
-        unit: str = "images",
-        log: float | None = None,
-        keep: bool = False,
-    ) -> None:
-        self.what, self.total, self.unit = what, total, unit
-        self.done = 0
-        self._log, self._keep = log, keep
-        self._start = self._logged = time.monotonic()
-        self._shown: Any = None
-        self._task: Any = None
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent, self._live, self._spinner = silent, None, None
+        self._closed, self._lock = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stdout: Any = None
 
     def __enter__(self) -> Self:
+        if self._silent:
+            return self
+        terminal = sys.stderr.isatty()
+        if terminal and sys.stdout.isatty():
+            self._stdout, sys.stdout = sys.stdout, _Result(sys.stdout, self)
+        self._thread = threading.Thread(
+            target=self._draw if terminal else self._log, name="progress", daemon=True
+        )
+        self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._shown is not None:
-            self._shown.stop()
+        self.close()
+        if self._stdout is not None:
+            sys.stdout = self._stdout
+        if self._thread is not None:
+            self._thread.join()
 
-    def advance(self) -> None:
-        self.update(self.done + 1, self.total)
+    def close(self) -> None:
+        """Removes the line, for good; from any thread."""
+        self._closed.set()
+        with self._lock:
+            live, self._live = self._live, None
+            if live is not None:
+                live.stop()
 
-    def update(self, done: int, total: int, said: str = "", *, what: str | None = None) -> None:
-        """`done` of `total`, 0 if unknown; `said` stands beside it; `what` is done from now on."""
-        self.done, self.total = done, total
-        self.what = self.what if what is None else what
-        if self._terminal:
-            self._draw(said)
-        elif self._log is not None and time.monotonic() - self._logged > self._log:
-            self.say(self._line(said))
+    def _log(self) -> None:
+        # Not every 30 s from the start: a short command says nothing.
+        while not self._closed.wait(INTERVAL):
+            step = latest()
+            if step is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"siglip-jax: {line(step)}", file=sys.stderr)
 
-    def say(self, line: str) -> None:
-        """A line that stays, above the bar; where there is no terminal, only in a log."""
-        if self._terminal:
-            self._show().console.print(line)
-        elif self._log is not None:
-            self._logged = time.monotonic()
-            print(f"siglip-jax: {line}", file=sys.stderr)
-
-    def _line(self, said: str) -> str:
-        of = f" of {self.total:,}" if self.total else ""
-        return " ".join(filter(None, (self.what, f"{self.done:,}{of}", said)))
-
-    def _draw(self, said: str) -> None:
-        if self._shown is None and time.monotonic() - self._start < _PATIENCE:
+    def _draw(self) -> None:
+        if self._closed.wait(_PATIENCE):
             return
-        self._show().update(
-            self._task,
-            description=self.what,
-            completed=self.done,
-            total=self.total or None,
-            said=said,
+        from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        console = Console(stderr=True, highlight=False)
+        self._spinner = Spinner("dots")
+        live = Live(
+            get_renderable=lambda: self._drawn(console.width),
+            console=console,
+            refresh_per_second=_FRAMES,
+            transient=True,
+            redirect_stdout=False,
         )
+        with self._lock:
+            if not self._closed.is_set():
+                self._live = live
+                live.start(refresh=True)
 
-    def _show(self) -> Any:
-        if self._shown is None:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
+    def _drawn(self, width: int) -> Any:
+        """One line of at most `width` columns."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
 
-            self._shown = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                DownloadColumn() if self.unit == "bytes" else MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[said]}"),
-                console=Console(stderr=True, highlight=False),
-                transient=not self._keep,
-            )
-            self._shown.start()
-            self._task = self._shown.add_task(
-                self.what, total=self.total or None, completed=self.done, said=""
-            )
-        return self._shown
+        step = latest()
+        if step is None:
+            return Text("")
+        what, counted = map(Text, parts(step))
+        cells: list[Any] = [self._spinner, what]
+        room = width - len("x ") - 1
+        if step.total:
+            bar = min(_BAR, width // 5)
+            cells.append(ProgressBar(step.total, min(step.done, step.total), width=bar))
+            room -= bar + 1
+        # The counts matter most, and change all the time.
+        counted.truncate(max(room - _LEAST, 0), overflow="ellipsis")
+        what.truncate(max(room - counted.cell_len, 0), overflow="ellipsis")
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(*cells, counted)
+        return grid
+
+
+class _Result(io.TextIOBase):
+    """A terminal's stdout, which first has the progress removed from that terminal."""
+
+    def __init__(self, stream: Any, progress: Progress) -> None:
+        self._stream, self._progress = stream, progress
+
+    def write(self, text: str) -> int:
+        self._progress.close()
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> Any:
+        return self._stream.errors
+
+
+def line(step: Activity) -> str:
+    """An activity in one plain line.
+
+    >>> step = Activity("embedding images", total=2000, unit="images")
+    >>> step.advance(500)
+    >>> line(step)
+    'embedding images: 500 of 2,000'
+    """
+    return ": ".join(filter(None, parts(step)))
+
+
+def parts(step: Activity) -> tuple[str, str]:
+    """What is done, and how far it is."""
+    said = [_counted(step)]
+    rate = step.rate.value
+    if rate and step.unit == "bytes":
+        said.append(f"{rate / 1e6:.3g} MB/s")
+    elif rate:
+        said.append(f"{rate:.3g}/s")
+    left = step.rate.seconds_left(step.total - step.done) if step.total > step.done else None
+    if left is not None:
+        said.append(f"{clock(left)} left")
+    elif not step.total and step.seconds >= 1:
+        said.append(clock(step.seconds))
+    if step.last is not None:
+        said.append(f"{clock(step.last)} last time")
+    return step.what, ", ".join(filter(None, [*said, step.said]))
+
+
+def _counted(step: Activity) -> str:
+    if not step.done and not step.total:
+        return ""
+    if step.unit == "bytes":
+        of = f" of {step.total / 1e6:,.1f}" if step.total else ""
+        return f"{step.done / 1e6:,.1f}{of} MB"
+    of = f" of {step.total:,}" if step.total else ""
+    return f"{step.done:,}{of}"
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(31.2), clock(3725)
+    ('0:31', '1:02:05')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from siglip_jax.activity import activity
 from siglip_jax.jobs.durable import durable
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.top_k import Chunk, TopK
@@ -77,12 +78,18 @@ class Labels:
     def _embedded(self, folder: Path) -> list[np.ndarray]:
         folder.mkdir(exist_ok=True)
         files = []
-        for start in range(0, len(self.names), CHUNK):
-            path = folder / f"{start // CHUNK:05d}.npy"
-            if not path.exists():
-                part = self.job.labels[start : start + CHUNK]
-                z = self.scorer.embed_texts(expand(part, self.job.templates))
-                with durable(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, average(z, len(self.job.templates)))
-            files.append(np.load(path, mmap_mode="r"))
+        templates = len(self.job.templates)
+        total = templates * len(self.names)
+        with activity("embedding labels", total=total, unit="texts") as step:
+            for start in range(0, len(self.names), CHUNK):
+                path = folder / f"{start // CHUNK:05d}.npy"
+                part = expand(self.job.labels[start : start + CHUNK], self.job.templates)
+                if path.exists():
+                    step.update(step.done + len(part), total)
+                    step.rate.begin(step.done)
+                else:
+                    z = self.scorer.embed_texts(part, returned=step.advance)
+                    with durable(path) as temporary, temporary.open("wb") as file:
+                        np.save(file, average(z, templates))
+                files.append(np.load(path, mmap_mode="r"))
         return files

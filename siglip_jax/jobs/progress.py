@@ -7,10 +7,11 @@ class JobProgress(NamedTuple):
     """What a job reports while it runs.
 
     Attributes:
-      done: items finished, by earlier runs and other processes as well.
+      done: items whose results are back, by earlier runs and other processes as well.
       total: 0 if only reading tells.
       errors: items that could not be read.
-      rate: items a second, of this process and run.
+      rate: items a second, of this process in the last 30 seconds; None before its first batches
+        are back.
       busy: share of the time that the device computed.
       remaining: seconds, None if unknown.
     """
@@ -18,6 +19,6 @@ class JobProgress(NamedTuple):
     done: int
     total: int
     errors: int
-    rate: float
+    rate: float | None
     busy: float
     remaining: float | None

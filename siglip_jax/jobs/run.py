@@ -24,7 +24,6 @@ from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.result import SUMMARY, JobResult
 from siglip_jax.jobs.sink import make_sink
 from siglip_jax.jobs.space import space_of
-from siglip_jax.jobs.stop import Stop
 from siglip_jax.jobs.update import brought_up_to_date
 from siglip_jax.jobs.worker import Worker
 from siglip_jax.model_files import open_model
@@ -34,8 +33,10 @@ from siglip_jax.run_folder import locked
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.prompts import PLAIN
+from siglip_jax.stop import Stop
 
 SHARD_SIZE = 2048
+_PROMISE = "what is in hand is finished, and the same command goes on behind it"
 KEPT = "what is finished is kept, and "
 
 
@@ -190,7 +191,7 @@ def run(
             raise ValueError(
                 f"{name} is for one process, which may not share the folder with others"
             )
-    with locked(folder, shared=shared), Stop() as stop:
+    with locked(folder, shared=shared), Stop(_PROMISE) as stop:
         shards = source.shards()
         if not shards:
             raise ValueError("there is nothing to do: no shard of the source has an item")

@@ -21,6 +21,7 @@ from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.update import Rest
+from siglip_jax.recent_rate import RecentRate
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.meter import SIDES, Meter
 from siglip_jax.scoring.reading import Feed, Unreadable
@@ -90,14 +91,17 @@ class Worker:
         )
         self._writer = ThreadPoolExecutor(1, "write")
         self._writes: collections.deque[Future[None]] = collections.deque()
-        self._in_hand: dict[int, int] = {}
+        self._in_hand: dict[int, Rows] = {}
         self._stamps: dict[int, str | None] = {}
+        self._rate = RecentRate()
         self._reported, self._looked = 0.0, time.monotonic()
 
     def run(self) -> None:
         """Raises what any thread met with; what is finished by then is kept."""
+        self._rate.begin(self._done())
+        self._tell(now=True)
         try:
-            begun = self._begin(wait=True)
+            begun = None if self._stop() else self._begin(wait=True)
             while begun is not None:
                 following = None if self._stop() else self._begin(wait=False)
                 self._process(*begun)
@@ -131,13 +135,15 @@ class Worker:
         yield from self._source.read(shard)  # opened by the thread that reads
 
     def _process(self, rows: Rows, feed: Feed) -> None:
+        self._in_hand[rows.shard] = rows
+
         def seen(item: Prepared) -> None:
-            self._in_hand[rows.shard] = len(rows.items)
             self._tell()
             self.rotated += item.rotated
             if item.error is not None:
+                rows.back(1)  # nothing else will come back of it
                 self._errors.add(item.key, item.error)
-                self._errors.check(self._done())
+                self._errors.check(self._seen())
 
         try:
             self._pipeline.embed(feed, rows, seen)
@@ -220,8 +226,12 @@ class Worker:
                 self._writes.popleft().result()
         self._tell(now=True)
 
+    def _seen(self) -> int:
+        """Items that were read, whether their results are back or not."""
+        return self._ledger.rows + sum(len(rows.items) for rows in list(self._in_hand.values()))
+
     def _done(self) -> int:
-        return self._ledger.rows + sum(list(self._in_hand.values()))
+        return self._ledger.rows + sum(rows.returned for rows in list(self._in_hand.values()))
 
     def _tell(self, *, now: bool = False) -> None:
         moment = time.monotonic()
@@ -231,8 +241,8 @@ class Worker:
         if moment - self._looked > _LOOKS:
             self._looked = moment
             self._ledger.entries()
-        done, meter = self._done(), self.meter
-        left = (self._total - done) / meter.rate if self._total and meter.rate else None
-        self._report(
-            JobProgress(done, self._total, self._errors.count, meter.rate, meter.busy, left)
-        )
+        done, rate = self._done(), self._rate
+        rate.count(done)
+        left = rate.seconds_left(self._total - done) if self._total else None
+        errors, busy = self._errors.count, self.meter.busy
+        self._report(JobProgress(done, self._total, errors, rate.value, busy, left))

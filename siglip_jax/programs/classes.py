@@ -39,6 +39,7 @@ class ClassProgram:
 
     def __init__(self, program: Program, classifier: Classifier) -> None:
         self.mesh, self.batch_sharding = program.mesh, program.batch_sharding
+        self.model = program.model
         model, everywhere = program.model, program.everywhere
         apply: Any = model.apply
 

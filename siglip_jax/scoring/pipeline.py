@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from siglip_jax.programs.classes import ClassProgram
+from siglip_jax.programs.compile_times import compiling_tower
 from siglip_jax.programs.sharding import put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import padded, stacked
@@ -47,6 +48,7 @@ class Pipeline:
       memory: bytes of files to hold that are read and not yet decoded, by all feeds.
       meter: told how long each side waits.
       of_images: what to run on images, as (params, images); the program's embedding unless given.
+      returned: called with how many more examples are back, in the thread that waits for them.
     """
 
     def __init__(
@@ -61,11 +63,12 @@ class Pipeline:
         memory: int = MEMORY // 2,
         meter: Meter | None = None,
         of_images: Callable[[Any, Any], jax.Array] | None = None,
+        returned: Callable[[int], None] = lambda count: None,
     ) -> None:
         self.batch_size, self.meter = batch_size, meter or Meter()
         self._program, self._params, self._what = program, params, what
         self._prepare, self._memory = prepare, memory
-        self._of_images = of_images
+        self._of_images, self._returned = of_images, returned
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()
@@ -127,8 +130,11 @@ class Pipeline:
           Exception: whatever an earlier batch met with.
         """
         asked = time.monotonic()
-        z = self._embed(batch)
-        if not self._compiled:
+        if self._compiled:
+            z = self._embed(batch)
+        else:
+            with compiling_tower(self._program, self._what, self.batch_size):
+                z = self._embed(batch)
             self.meter.compiled(time.monotonic() - asked)
             self._compiled, asked = True, time.monotonic()
         self._running.append(self._collector.submit(self._collect, rows, z, count, asked))
@@ -172,3 +178,5 @@ class Pipeline:
         jax.block_until_ready(z)
         self.meter.computed(asked)
         rows.fill(tuple(np.array(tower[:count]) for tower in map(np.asarray, z)))
+        rows.back(count)
+        self._returned(count)

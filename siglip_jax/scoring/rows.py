@@ -1,5 +1,6 @@
 """The rows that items become: prepared, embedded, or in error."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,6 +42,9 @@ class Rows:
       shard, name: of the items' shard in a bulk job.
       filled: called with the embeddings of each batch when they are back, in the thread
         that waits for them, instead of keeping them.
+
+    Attributes:
+      returned: how many items are back: embedded, or given up.
     """
 
     def __init__(
@@ -51,10 +55,17 @@ class Rows:
     ) -> None:
         self.shard, self.name = shard, name
         self.items: list[Prepared] = []
+        self.returned = 0
+        self._lock = threading.Lock()
         self._parts: list[tuple[np.ndarray, ...]] = []
         self._places: list[int] = []  # of the items whose embeddings come, in that order
         self._again: dict[str, int] = {}
         self.fill = filled or self._parts.append
+
+    def back(self, count: int) -> None:
+        """So many more are back; from any thread."""
+        with self._lock:
+            self.returned += count
 
     def add(self, item: Prepared) -> None:
         """Takes an item, but not its example; in the place of one that is tried again."""
@@ -66,6 +77,7 @@ class Rows:
     def again(self) -> set[str]:
         """The keys of the items whose error may pass; if they are added again, they are mended."""
         self._again = {item.key: n for n, item in enumerate(self.items) if item.passing}
+        self.back(-len(self._again))
         return set(self._again)
 
     @property

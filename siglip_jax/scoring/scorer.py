@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
+from siglip_jax.activity import activity
 from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer, NaFlexVision, Tower, check_layer
 from siglip_jax.data.item import Item
@@ -314,14 +315,22 @@ class Scorer:
         every[rows.good] = z
         return every
 
-    def embed_texts(self, texts: Sequence[str] | np.ndarray) -> np.ndarray:
+    def embed_texts(
+        self,
+        texts: Sequence[str] | np.ndarray,
+        *,
+        returned: Callable[[int], None] = lambda count: None,
+    ) -> np.ndarray:
         """Embeddings (n, d) float32 of unit length, of strings or of token ids (n, length).
+
+        Args:
+          returned: called with how many more are back, for progress.
 
         Raises:
           ValueError: for strings without a tokenizer, or ids outside the vocabulary.
         """
         self.model.config.needs("text", what="texts")
-        return self._run("texts", self._ids(texts))
+        return self._run("texts", self._ids(texts), returned=returned)
 
     def embed_labels(self, labels: Sequence[str], templates: Sequence[str] = PLAIN) -> np.ndarray:
         """Embeddings (n, d) of labels, averaged over prompt templates.
@@ -334,7 +343,9 @@ class Scorer:
         labels, templates = check_labels(labels), check_templates(templates)
         key = (labels, templates)
         if key not in self._label_sets:
-            z = average(self.embed_texts(expand(labels, templates)), len(templates))
+            texts = expand(labels, templates)
+            with activity("embedding labels", total=len(texts), unit="texts") as step:
+                z = average(self.embed_texts(texts, returned=step.advance), len(templates))
             z.flags.writeable = False
             self._label_sets[key] = z
             while len(self._label_sets) > _CACHED_LABEL_SETS:

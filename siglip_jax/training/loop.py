@@ -12,9 +12,8 @@ Starting the same recipe in the same folder goes on where the last checkpoint is
 very next example, and gives the same losses as a run that was never interrupted.
 """
 
+import contextlib
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,7 +27,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from siglip_jax.data import Batches, Pairs, open_pairs
 from siglip_jax.messages import reason
 from siglip_jax.pretrained import save
+from siglip_jax.programs.compile_times import compiling
 from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
+from siglip_jax.stop import Stop
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
 from siglip_jax.training.claim import claim_folder
@@ -42,6 +43,8 @@ from siglip_jax.training.recipe import Recipe
 from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step, split
 from siglip_jax.weights.tree import flatten
+
+_PROMISE = "the step in hand is finished and saved, and the same command goes on behind it"
 
 
 def train(
@@ -181,33 +184,32 @@ class _Run:
             self.batches.restore(self.data)
         self.done = int(self.state.step)
         self.journal = Journal(folder, self.done) if hosts.first() else None
-        self._stop = threading.Event()
+        self._stop = Stop(_PROMISE)
+        self._left = contextlib.ExitStack()
 
     def __enter__(self) -> "_Run":
-        self._handlers = {}
         # In a job of several processes jax itself listens, and tells all of them.
-        alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[number] = signal.signal(number, lambda *_: self._stop.set())
+        if jax.process_count() == 1:
+            self._left.enter_context(self._stop)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self.batches.close()
-        if self.journal is not None:
-            self.journal.close()
-        self.checkpoints.close()
+        with self._left:
+            self.batches.close()
+            if self.journal is not None:
+                self.journal.close()
+            self.checkpoints.close()
 
     def to_the_end(self, evaluate: Callable[[Any], dict[str, float]] | None) -> TrainingResult:
         recipe = self.recipe
         pending: tuple[int, Any] | None = None
-        self._last = time.monotonic()
+        self._last, self._first = time.monotonic(), True
         for batch, data in self._fed():
             if self.done >= recipe.steps or self._told_to_stop():
                 break
-            self.state, metrics = self.step(self.state, batch)
+            with self._compiling() if self._first else contextlib.nullcontext():
+                self.state, metrics = self.step(self.state, batch)
+            self._first = False
             # Numbers of the step before are asked for while the device computes this one.
             self._tell(pending)
             self.done, self.data, pending = self.done + 1, data, (self.done + 1, metrics)
@@ -223,12 +225,18 @@ class _Run:
         self._warn_of_unreadable()
         params = self._whole(self.state.params)
         if self.done < recipe.steps:
-            return TrainingResult(self.done, False, params, None, self.metrics)
+            number = self._stop.signal
+            return TrainingResult(self.done, False, params, None, self.metrics, number)
         if evaluate and not (
             recipe.evaluate and self.done % recipe.evaluate.every == 0 and self.metrics
         ):
             self._evaluated(evaluate)
         return TrainingResult(self.done, True, params, self._export(params), self.metrics)
+
+    def _compiling(self) -> contextlib.AbstractContextManager[None]:
+        mesh = self.mesh.devices
+        step = f"the training step, batches of {self.recipe.batch:,}"
+        return compiling(step, self.recipe.to_dict(), mesh.shape, mesh.flat[0].device_kind)
 
     def _fed(self) -> Iterator[tuple[TrainBatch, dict[str, Any]]]:
         """Batches on the devices, one ahead of the step, each with where the data is after it."""
@@ -248,7 +256,7 @@ class _Run:
     def _told_to_stop(self) -> bool:
         if jax.process_count() > 1:
             return self.checkpoints.preempted(self.done)
-        return self._stop.is_set()
+        return self._stop()
 
     def _tell(self, pending: tuple[int, Any] | None) -> None:
         """Reports a step's numbers, once the device has them."""

@@ -26,6 +26,7 @@ class TrainingResult(NamedTuple):
       params: the weights.
       model: folder of the saved model; None unless finished.
       metrics: the last evaluation.
+      signal: that told this process to stop; None if none did.
     """
 
     step: int
@@ -33,3 +34,4 @@ class TrainingResult(NamedTuple):
     params: Any
     model: Path | None
     metrics: dict[str, float]
+    signal: int | None = None

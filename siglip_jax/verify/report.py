@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from siglip_jax.activity import activity
 from siglip_jax.checkpoints import Checkpoint
 from siglip_jax.preprocessing import Profile
 from siglip_jax.pretrained import Pretrained
@@ -86,9 +87,11 @@ def verify(model: Pretrained, folder: Path | None = None) -> Report:
     """
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of pictures")
-    checks = check_weights(model)
+    with activity("checking weights"):
+        checks = check_weights(model)
     scorer = model.scorer(tokenizer=False, batch_size=8, text_batch_size=16)
-    checks += check_images(scorer) if model.config.vision else []
+    with activity("checking embeddings"):
+        checks += check_images(scorer) if model.config.vision else []
     without = ()
     try:
         if model.config.text:
@@ -97,8 +100,11 @@ def verify(model: Pretrained, folder: Path | None = None) -> Report:
     except ValueError as error:
         checks.append(Check("texts", None, str(error)))
         without = (f"a vocabulary: {error}",)
-    tables = published_for(model.checkpoint)
-    return Report(checks, [_repeat(table, model, scorer, folder, without) for table in tables])
+    outcomes = []
+    for table in published_for(model.checkpoint):
+        with activity(f"repeating {table.name}"):
+            outcomes.append(_repeat(table, model, scorer, folder, without))
+    return Report(checks, outcomes)
 
 
 def _repeat(

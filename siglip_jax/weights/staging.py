@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
+_unfinished: set[Path] = set()
+
 
 @contextlib.contextmanager
 def staged(
@@ -32,7 +34,8 @@ def staged(
         raise ValueError(f"{path} exists already; choose another name or remove it")
     temporary = _beside(path)
     try:
-        yield temporary
+        with unfinished(temporary):
+            yield temporary
         if durable:
             _sync(temporary)
         if temporary.is_dir() and path.is_dir():
@@ -42,14 +45,35 @@ def staged(
         else:
             temporary.replace(path)
     except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
     if durable:
         with contextlib.suppress(OSError):  # some network file systems cannot
             _sync(path.parent)
+
+
+@contextlib.contextmanager
+def unfinished(path: Path) -> Generator[None, None, None]:
+    """`path` is of no use before the block ends, if the process ends before it."""
+    _unfinished.add(path)
+    try:
+        yield
+    finally:
+        _unfinished.discard(path)
+
+
+def remove_unfinished() -> None:
+    """Removes what is half written now; for a process that is about to end."""
+    for path in list(_unfinished):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _beside(path: Path) -> Path:

@@ -203,18 +203,3 @@ def test_a_reader_that_goes_away_is_no_error(argv, monkeypatch):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
-
-
-def test_progress_is_for_a_person(monkeypatch, capsys):
-    from siglip_jax.cli import progress
-
-    monkeypatch.setattr(progress, "_PATIENCE", -1.0)
-    with progress.Bar("embedding", total=3) as bar:
-        bar.advance()
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with progress.Bar("embedding", total=3) as bar:
-        bar.advance()
-        assert bar.done == 1
-    out, err = capsys.readouterr()
-    assert out == "" and "embedding" in err

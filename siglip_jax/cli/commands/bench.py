@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.activity import activity
 from siglip_jax.allocator import keep_freed_memory
 from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
@@ -111,13 +112,21 @@ def run(args: argparse.Namespace) -> int:
     )
     _check_batches(args.batch_size, len(devices))
     program = Program(SiglipModel(config, execution), mesh, FSDP if args.fsdp else REPLICATED)
-    params = random_weights(program)
-    speeds, peaks = [], [matrix_peak(mesh, dtype, execution.precision)]
+    with activity("making random weights"):
+        params = random_weights(program)
+
+    def measured_peak() -> float:
+        with activity("measuring the peak of matmuls"):
+            return matrix_peak(mesh, dtype, execution.precision)
+
+    speeds, peaks = [], [measured_peak()]
     for tower in towers:
         for batch in args.batch_size:
-            speeds.append(measure_tower(program, params, tower, batch, seconds=args.seconds))
+            with activity(f"measuring {tower}, batches of {batch:,}"):
+                speed = measure_tower(program, params, tower, batch, seconds=args.seconds)
+            speeds.append(speed)
         # Again after each tower: what a machine does changes while it is measured.
-        peaks.append(matrix_peak(mesh, dtype, execution.precision))
+        peaks.append(measured_peak())
     peak, memory = max(peaks), device_memory(devices)
     facts: dict[str, Any] = {
         "model": args.model,

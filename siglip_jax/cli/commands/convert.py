@@ -29,6 +29,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
@@ -37,7 +38,6 @@ from siglip_jax.cli.options.checkpoint import (
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
-from siglip_jax.cli.progress import Bar
 from siglip_jax.messages import did_you_mean
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _convert(args: argparse.Namespace, source: "OpenCheckpoint") -> int:
     _check_room(destination, plan(source, args.to, **_options(args)))
     vocabulary = args.vocabulary or _downloaded_vocabulary(args, source)
     try:
-        with Bar("converting", unit="bytes") as bar:
+        with activity("converting", unit="bytes") as step:
             record = convert(
                 source,
                 destination,
@@ -187,7 +187,7 @@ def _convert(args: argparse.Namespace, source: "OpenCheckpoint") -> int:
                 exact=args.exact,
                 verify=not args.no_verify,
                 force=args.force,
-                progress=bar.update,
+                progress=step.update,
                 **_options(args),
             )
     except (OSError, ValueError) as error:
@@ -288,12 +288,14 @@ def _run_it(
     config = record.config.only(record.tower)
     exact = form.written_gelu(config, args.exact)
     if form.config is not None:
-        added |= _gelu(args, destination, record, exact)
+        with activity("measuring what GELU changes"):
+            added |= _gelu(args, destination, record, exact)
     if args.compare:
         try:
-            made = compare(
-                destination, args.to, per_layer=args.per_layer, exact=exact, profile=profile
-            )
+            with activity(f"comparing with {args.to}"):
+                made = compare(
+                    destination, args.to, per_layer=args.per_layer, exact=exact, profile=profile
+                )
         except ValueError as error:
             made = {"agrees": False, "error": str(error)}
         for part in (made, made.get("processor", {})):

@@ -16,13 +16,13 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
     open_named,
 )
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
-from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
     from siglip_jax.converters import OpenCheckpoint
@@ -86,8 +86,8 @@ def _result(args: argparse.Namespace, a: "OpenCheckpoint", b: "OpenCheckpoint") 
 
     only_in_a, only_in_b = names_apart(a, b)
     apart = architecture_differences(a, b)
-    with Bar("comparing", unit="bytes") as bar:
-        tensors = [dataclasses.asdict(t) for t in tensor_differences(a, b, bar.update)]
+    with activity("comparing", unit="bytes") as step:
+        tensors = [dataclasses.asdict(t) for t in tensor_differences(a, b, step.update)]
     differ = [t for t in tensors if not t["identical"]]
     largest = max((t["largest"] for t in differ if t["largest"] is not None), default=0.0)
     return {

@@ -18,10 +18,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.doctor_output import plain, print_diagnosis, print_effects
 from siglip_jax.cli.options.model import PROFILES, load_model, positive, profile_name
 from siglip_jax.cli.output import add_json_argument, print_json
-from siglip_jax.cli.progress import Bar
 from siglip_jax.config import Tower
 from siglip_jax.doctor.settings import (
     CHOICES,
@@ -149,18 +149,18 @@ def run(args: argparse.Namespace) -> int:
     stated, named = _stated(args, doctor)
     diagnoses = []
     for tower, array in theirs.items():
-        with Bar(f"trying settings of the {tower} tower", unit="settings") as bar:
-            found = doctor.diagnose(tower, array, stated.get(tower, ()), progress=bar.update)
+        with activity(f"trying settings of the {tower} tower", unit="settings") as step:
+            found = doctor.diagnose(tower, array, stated.get(tower, ()), progress=step.update)
         diagnoses.append(found)
     if diagnoses:
         known = ("explained", "rows", "partly")
         stated = {f.tower: f.best.setting for f in diagnoses if f.verdict in known}
     everything = not diagnoses and not named
-    with Bar("measuring", unit="settings") as bar:
+    with activity("measuring", unit="settings") as step:
         # One tower alone has no scores that could move.
         effects = []
         if model.config.tower is None:
-            effects = _effects(doctor, stated, everything=everything, progress=bar.update)
+            effects = _effects(doctor, stated, everything=everything, progress=step.update)
     if args.json:
         print_json(plain(model.name, doctor, effects, diagnoses))
         return 0

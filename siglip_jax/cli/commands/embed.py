@@ -213,7 +213,9 @@ def _into_file(args: argparse.Namespace) -> int:
             return 2
         arrays["images"] = good
     else:
-        arrays["ztxt"], arrays["texts"] = scorer.embed_texts(texts), texts
+        from siglip_jax.cli.embedding import embed_texts
+
+        arrays["ztxt"], arrays["texts"] = embed_texts(scorer, texts), texts
 
     import numpy as np
 

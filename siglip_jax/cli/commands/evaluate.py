@@ -21,6 +21,7 @@ import warnings
 from collections import Counter
 from typing import Any
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.options.data import add_data_arguments, column_options, max_error_share
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
@@ -80,8 +81,9 @@ def run(args: argparse.Namespace) -> int:
 
     from siglip_jax.data import ErrorShare, captions_of, open_pairs
 
-    pairs = open_pairs(args.data, **column_options(args))
-    captions = captions_of(pairs)
+    with activity(f"reading {args.data}"):
+        pairs = open_pairs(args.data, **column_options(args))
+        captions = captions_of(pairs)
     if not captions:
         raise ValueError(f"{args.data}: there is no image")
     if zero_shot:
@@ -121,14 +123,17 @@ def run(args: argparse.Namespace) -> int:
             canonical=not args.as_written,
             aliases="none",  # a caption may well hold a comma
         )
-        metrics = zero_shot_accuracy(zimg, ztxt, [labels[i] for i in good], mesh=scorer.mesh)
+        with activity("measuring accuracy"):
+            metrics = zero_shot_accuracy(zimg, ztxt, [labels[i] for i in good], mesh=scorer.mesh)
         result |= {"classes": len(classes), "templates": templates, "as_written": args.as_written}
     else:
         from siglip_jax.evaluation import recall
 
         texts = [text for i in good for text in captions[i]]
         owner = [row for row, i in enumerate(good) for _ in captions[i]]
-        metrics = recall(zimg, embed_texts(scorer, texts), owner, mesh=scorer.mesh)
+        ztxt = embed_texts(scorer, texts)
+        with activity("measuring recall"):
+            metrics = recall(zimg, ztxt, owner, mesh=scorer.mesh)
         result["texts"] = len(texts)
     result |= {"metrics": metrics, "errors": errors}
     if args.json:

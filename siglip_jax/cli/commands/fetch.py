@@ -10,9 +10,10 @@ ended; what arrives is checked against the digest that the server states.
 """
 
 import argparse
+import functools
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
-from siglip_jax.cli.progress import Bar
 
 NAME = "fetch"
 HELP = "bring the files of a model to this machine"
@@ -31,8 +32,13 @@ def run(args: argparse.Namespace) -> int:
     from siglip_jax.converters import needed_files
     from siglip_jax.fetch import fetch_files
 
-    with Bar("downloading", unit="bytes", log=10.0) as bar:
-        found = fetch_files(args.model, needed_files, revision=args.revision, progress=bar.update)
+    with activity(f"looking for {args.model}", unit="bytes") as step:
+        found = fetch_files(
+            args.model,
+            needed_files,
+            revision=args.revision,
+            progress=functools.partial(step.update, what="downloading"),
+        )
     files = [
         {
             "file": file.what,

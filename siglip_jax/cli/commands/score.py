@@ -135,12 +135,15 @@ def run(args: argparse.Namespace) -> int:
     if program:
         program.start(scorer)
     # One tower is traced and read while the other computes.
-    with ThreadPoolExecutor(1, "labels") as other:
+    other = ThreadPoolExecutor(1, "labels")
+    try:
         embedded = other.submit(scorer.embed_labels, labels, templates)
         if scorer.mesh.size > 1:
             embedded.result()  # several devices need programs in one order
         zimg, good, errors = embed_files(scorer, files)
         ztxt = embedded.result()
+    finally:
+        other.shutdown(wait=False, cancel_futures=True)  # an interrupt waits for no compiler
     scores = Scores(scorer.logits(zimg, ztxt), tuple(labels))
     about = {**describe_run(args, model), "templates": templates}
     return _print(args, about, scores, good, errors)

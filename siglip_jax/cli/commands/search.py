@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.activity import activity
 from siglip_jax.cli.advice import spoken
 from siglip_jax.cli.options.data import refuse_empty
 from siglip_jax.cli.options.former import add_former
@@ -94,24 +95,28 @@ def run(args: argparse.Namespace) -> int:
 
     from siglip_jax.search import Searcher, open_embeddings
 
-    embeddings = open_embeddings([args.index, *args.also], unfinished=args.unfinished)
+    with activity(f"opening {args.index}"):
+        embeddings = open_embeddings([args.index, *args.also], unfinished=args.unfinished)
     if args.export:
         from siglip_jax.search.export import export
 
-        count = export(embeddings, form, Path(target).expanduser())
+        with activity(f"writing {target}"):
+            count = export(embeddings, form, Path(target).expanduser())
         print(f"siglip-jax: {count:,} rows in {target}", file=sys.stderr)
     if not args.texts and not args.image:
         return 0
     model = _model(args, embeddings)
     queries = _queries(args, model)
-    found = Searcher(embeddings, mesh=available_mesh())(queries, args.top)
+    with activity("searching"):
+        found = Searcher(embeddings, mesh=available_mesh())(queries, args.top)
     results = [
         {"text" if number < len(args.texts) else "image": query, "hits": hits}
         for number, (query, hits) in enumerate(zip([*args.texts, *args.image], found, strict=True))
     ]
     results = [_plain(result, embeddings) for result in results]
     if args.sheet:
-        _write_sheet(args, embeddings, results, found)
+        with activity(f"writing {args.sheet}"):
+            _write_sheet(args, embeddings, results, found)
     _print(args, model, results)
     return 0
 

@@ -8,11 +8,12 @@ score, embed and convert take as a model; runs/emoji/metrics.jsonl has a line a 
 """
 
 import argparse
+import signal
 import sys
 from typing import TYPE_CHECKING
 
+from siglip_jax.activity import Activity, activity
 from siglip_jax.cli.output import add_json_argument, print_json
-from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
     from siglip_jax.training import TrainingProgress
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 NAME = "train"
 HELP = "train with the sigmoid loss, from scratch or from any checkpoint"
 USAGE = "%(prog)s RECIPE --out FOLDER [options]"
-_LOG = 10.0  # seconds between two lines of a log
-STOPPED = 143  # what a shell reports of a command that SIGTERM ended
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
 
     recipe = read_recipe(args.recipe, args.set)
     mesh = available_mesh()
-    with Bar(unit="steps", log=_LOG, keep=True) as bar:
-        result = train(recipe, args.out, mesh=mesh, report=lambda progress: _report(bar, progress))
+    with activity("preparing", unit="steps") as step:
+        tell = not (args.json or args.quiet)
+        report = lambda progress: _report(step, progress, tell)  # noqa: E731
+        result = train(recipe, args.out, mesh=mesh, report=report)
     if args.json:
         outcome = {"step": result.step, "finished": result.finished, "metrics": result.metrics}
         print_json(outcome | {"model": str(result.model or "")})
@@ -57,17 +58,18 @@ def run(args: argparse.Namespace) -> int:
             f"siglip-jax: stopped after step {result.step} and saved; the same command goes on",
             file=sys.stderr,
         )
-        return STOPPED
+        # What a shell reports of a command that a signal ended.
+        return 128 + (result.signal or signal.SIGTERM)
     return 0
 
 
-def _report(bar: Bar, progress: "TrainingProgress") -> None:
-    """A bar with the last numbers; lines of evaluations, and in a log of some steps."""
+def _report(step: Activity, progress: "TrainingProgress", tell: bool) -> None:
+    """The last numbers, beside the progress; a line that stays for each evaluation."""
     numbers = _numbers(progress)
-    if progress.what == "evaluated":
-        bar.say(f"step {progress.done}: {numbers}")
-        return
-    bar.update(progress.done, progress.total, numbers, what=progress.what)
+    if progress.what != "evaluated":
+        step.update(progress.done, progress.total, numbers, what=progress.what)
+    elif tell:
+        print(f"siglip-jax: step {progress.done}: {numbers}", file=sys.stderr)
 
 
 def _numbers(progress: "TrainingProgress") -> str:

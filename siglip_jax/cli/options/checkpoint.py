@@ -2,12 +2,13 @@
 any format, a repository of the hub."""
 
 import argparse
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax import checkpoints
+from siglip_jax.activity import activity
 from siglip_jax.cli.options.model import positive
-from siglip_jax.cli.progress import Bar
 from siglip_jax.config import Siglip, Tower
 
 if TYPE_CHECKING:
@@ -51,8 +52,15 @@ def open_named(
     """
     from siglip_jax.model_files import open_model
 
-    with Bar("downloading", unit="bytes") as bar:
-        return open_model(name, config=config, res=res, tower=tower, base=base, progress=bar.update)
+    with activity(f"opening {name}", unit="bytes") as step:
+        return open_model(
+            name,
+            config=config,
+            res=res,
+            tower=tower,
+            base=base,
+            progress=functools.partial(step.update, what="downloading"),
+        )
 
 
 def released(name: str) -> checkpoints.Checkpoint | None:

@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.activity import Activity, activity
 from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import print_json
-from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
     from siglip_jax.jobs import JobProgress, JobResult
 
 _SHARD_SIZE = 2048
-_LOG = 60.0  # seconds between two lines of a log
+_DOING = {"embed": "embedding", "score": "scoring"}
 # What only a job has: given without one, it would be ignored.
 _OF_JOBS = (
     "image_column",
@@ -98,12 +98,8 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
         "update": args.update,
         "max_error_share": max_error_share(args),
     }
-    with Bar(log=_LOG) as bar:
-        result = call(
-            batch_size=args.batch_size,
-            report=lambda progress: bar.update(progress.done, progress.total, _said(progress)),
-            **options,
-        )
+    with activity(_DOING[args.command], unit="items") as step:
+        result = call(batch_size=args.batch_size, report=_reporter(step), **options)
     if getattr(args, "json", False):
         print_json({"folder": str(result.folder), **result.describe()})
     else:
@@ -118,16 +114,20 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     return result.code
 
 
-def _said(progress: "JobProgress") -> str:
-    """Speed, load and errors."""
-    parts = [f"{progress.rate:.4g}/s", f"device {progress.busy:.0%} busy"]
-    if progress.remaining is not None:
-        minutes, seconds = divmod(round(progress.remaining), 60)
-        hours, minutes = divmod(minutes, 60)
-        parts.append(f"{hours}:{minutes:02}:{seconds:02} left")
-    if progress.errors:
-        parts.append(f"{progress.errors:,} unreadable")
-    return ", ".join(parts)
+def _reporter(step: Activity) -> "Callable[[JobProgress], None]":
+    """Shows how far a job is; what its folder had already is no part of the rate."""
+    began = False
+
+    def report(progress: "JobProgress") -> None:
+        nonlocal began
+        if not began:
+            step.rate.begin(progress.done)
+            began = True
+        said = [f"device {progress.busy:.0%} busy"] if progress.rate is not None else []
+        said += [f"{progress.errors:,} unreadable"] if progress.errors else []
+        step.update(progress.done, progress.total, ", ".join(said))
+
+    return report
 
 
 def join(distributed: bool) -> None:

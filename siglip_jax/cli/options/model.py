@@ -2,12 +2,14 @@
 
 import argparse
 import dataclasses
+import functools
 import os
 import sys
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from siglip_jax.activity import activity
 from siglip_jax.config import ATTENTIONS, DTYPES, WEIGHTS, Execution, Tower
 from siglip_jax.messages import choose, reason
 
@@ -154,7 +156,6 @@ def load_model(
 
     from siglip_jax.allocator import keep_freed_memory
     from siglip_jax.checkpoints import VOCABULARIES
-    from siglip_jax.cli.progress import Bar
     from siglip_jax.fetch import fetch_vocabulary
     from siglip_jax.preprocessing import Tokenizer
     from siglip_jax.preprocessing.decode import drafted, rotated
@@ -189,7 +190,7 @@ def load_model(
         if texts and vocabulary is not None:
             Tokenizer(vocabulary, profile.text)
             opened = dataclasses.replace(opened, vocabulary=vocabulary)
-        with Bar("loading weights", unit="bytes") as bar:
+        with activity("loading weights", unit="bytes") as step:
             return load(
                 opened,
                 profile=profile,
@@ -197,7 +198,7 @@ def load_model(
                 execution=execution,
                 mesh=mesh,
                 rules=FSDP if args.fsdp else REPLICATED,
-                progress=bar.update,
+                progress=step.update,
             )
 
 
@@ -206,7 +207,6 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
     if "opened" in args:
         return args.opened
     from siglip_jax.cli.options.checkpoint import architecture_of
-    from siglip_jax.cli.progress import Bar
     from siglip_jax.model_files import open_model
 
     if args.model is None:
@@ -216,7 +216,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
             "for photographs use --model ViT-B-16-SigLIP",
             file=sys.stderr,
         )
-    with Bar("downloading", unit="bytes") as bar:
+    with activity(f"opening {args.model}", unit="bytes") as step:
         args.opened = open_model(
             args.model,
             config=None if args.architecture is None else architecture_of(args.architecture),
@@ -224,7 +224,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
             tower=args.tower,
             vocabulary=args.vocabulary,
             base=getattr(args, "base", None),
-            progress=bar.update,
+            progress=functools.partial(step.update, what="downloading"),
         )
     return args.opened
 
