@@ -31,7 +31,7 @@ from siglip_jax.cli.options.former import FormerOption
 from siglip_jax.data.failures import SettingError
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import home
-from siglip_jax.messages import did_you_mean
+from siglip_jax.messages import did_you_mean, not_installed
 
 COMMANDS = (
     demo,
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         fail("interrupted")
         return 130
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+    except (ValueError, OSError, MemoryError, RuntimeError, ImportError) as error:
         if args.debug or not (message := _explained(error, args)):
             raise
         fail(message)
@@ -164,6 +164,8 @@ def _explained(error: Exception, args: argparse.Namespace) -> str | None:
         return error.on_command_line()
     if isinstance(error, ModelError):
         return spoken(error, args.options)
+    if isinstance(error, ImportError):
+        return not_installed(error)
     if isinstance(error, (ValueError, OSError)):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):

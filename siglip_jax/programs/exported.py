@@ -18,7 +18,6 @@ from jax import export
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, Siglip
-from siglip_jax.messages import from_extra
 from siglip_jax.preprocessing import Patches
 from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs import Program, make_mesh
@@ -108,9 +107,8 @@ def save_program(
       labels, patches: as for `scoring_workload`.
 
     Raises:
-      ValueError: if the folder does not exist, or flatbuffers is missing.
+      ValueError: if the folder does not exist.
     """
-    from_extra("plan", "flatbuffers")  # jax writes the programs with it
     path = Path(path).expanduser()
     params = program.abstract_params()
     facts = {
@@ -140,7 +138,7 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
       devices: to run on; default: as many as needed, the first of all devices.
 
     Raises:
-      ValueError: if it is no such file, is for other devices, or flatbuffers is missing.
+      ValueError: if it is no such file, or is for other devices.
     """
     path = Path(path).expanduser()
     try:
@@ -162,7 +160,6 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
         raise ValueError(f"{path} is for {facts['platform']}, and the devices are {here}")
     if len(everything) < count:
         raise ValueError(f"{path} is for {count} devices, and there are {len(everything)}")
-    from_extra("plan", "flatbuffers")  # jax reads the programs with it
     mesh = make_mesh(everything[:count])
 
     def function(task: str) -> Any:

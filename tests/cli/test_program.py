@@ -1,7 +1,6 @@
 """`--program`: score and embed start from what `siglip-jax plan --save` wrote."""
 
 import json
-import sys
 
 import command_line
 import numpy as np
@@ -131,30 +130,6 @@ def test_another_model(cli, model, pictures, save):
     assert (code, len(err)) == (2, 1)
     assert "the saved program is of another model than the scorer" in err[0]
     assert err[0].endswith("siglip-jax plan MODEL --on local --save FILE")
-
-
-def test_without_flatbuffers(cli, model, pictures, tmp_path, save, monkeypatch):
-    path = save()
-    monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    planned = (
-        "plan",
-        model,
-        "--on",
-        "local",
-        "--batch-size",
-        "8",
-        "--no-search",
-        "--save",
-        "z.zip",
-    )
-    for argv in (planned, ("score", pictures, "--model", model, "--program", path, *LABELS)):
-        code, _, err = cli(*argv)
-        assert (code, len(err)) == (2, 1)
-        assert err[0].endswith(
-            "flatbuffers is not installed, and saved programs need it; "
-            "pip install 'siglip-jax[plan]'"
-        )
-    assert not (tmp_path / "other.zip").exists()
 
 
 def test_pairs_need_as_many_texts(cli, model, pictures, save):
