@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from jax import export
 
 from siglip_jax import config as configs
@@ -165,7 +166,13 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
     def function(task: str) -> Any:
         exported = export.deserialize(bytearray(texts[task]))
         shardings, _ = jax.tree.unflatten(exported.in_tree, exported.in_shardings_jax(mesh))
-        run = jax.jit(exported.call)
+        (traced, *_), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+
+        @jax.jit
+        def run(params: Any, *inputs: Any) -> jax.Array:
+            # Weights may be stored in half the precision that the program was traced with:
+            # what it does with them first is what the model does, which is this.
+            return exported.call(jax.tree.map(_widened, params, traced), *inputs)
 
         def call(params: Any, *inputs: Any) -> Any:
             return run(*jax.device_put((params, *inputs), shardings))
@@ -182,6 +189,17 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
         batches=facts["batches"],
         functions={task: function(task) for task in texts},
     )
+
+
+def _widened(leaf: Any, traced: Any) -> jax.Array:
+    """`leaf` in the dtype that a program was traced with, which must hold it exactly."""
+    if jnp.promote_types(leaf.dtype, traced.dtype) != traced.dtype:
+        raise ValueError(
+            f"the saved program takes weights in {traced.dtype}, and the scorer's are in "
+            f"{leaf.dtype}; load the model with weights={str(traced.dtype)!r}, or save another "
+            "with siglip-jax plan MODEL --on local --save FILE"
+        )
+    return leaf.astype(traced.dtype)
 
 
 def _split(program: Program) -> bool:

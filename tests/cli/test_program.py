@@ -132,6 +132,14 @@ def test_another_model(cli, model, pictures, save):
     assert err[0].endswith("siglip-jax plan MODEL --on local --save FILE")
 
 
+def test_the_bundled_model_whose_weights_are_float16(cli, pictures, save):
+    path = save(of="siglip_emoji")
+    argv = ("score", pictures, "--model", "siglip_emoji", *LABELS, "--json", "--batch-size", "8")
+    code, out, err = cli(*argv, "--program", path)
+    assert (code, err) == (0, [])
+    assert hits(out) == hits(cli(*argv)[1])
+
+
 def test_pairs_need_as_many_texts(cli, model, pictures, save):
     path = save("--text-batch-size", "16")
     (pictures / "pairs.csv").write_text("image,caption\nb.png,a cat\n")
