@@ -128,6 +128,7 @@ MODULES = {
 
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking", "classifier"),
+    "scoring.summary": Row("what a printed model says", "config"),
     "scoring.prompts": Row("templates and their average"),
     "scoring.batches": Row("batches of one fixed shape", jax=True),
     "scoring.budget": Row("memory that threads share"),

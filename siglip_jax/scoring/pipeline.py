@@ -21,6 +21,7 @@ from siglip_jax.programs.classes import ClassProgram
 from siglip_jax.programs.sharding import put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import padded, stacked
+from siglip_jax.scoring.batches import rows as first_rows
 from siglip_jax.scoring.meter import SIDES, Meter
 from siglip_jax.scoring.preparation import Preparer
 from siglip_jax.scoring.reading import Feed
@@ -47,6 +48,7 @@ class Pipeline:
       memory: bytes of files to hold that are read and not yet decoded, by all feeds.
       meter: told how long each side waits.
       of_images: what to run on images, as (params, images); the program's embedding unless given.
+      on_devices: leave what is computed where it is, as jax arrays.
     """
 
     def __init__(
@@ -61,11 +63,12 @@ class Pipeline:
         memory: int = MEMORY // 2,
         meter: Meter | None = None,
         of_images: Callable[[Any, Any], jax.Array] | None = None,
+        on_devices: bool = False,
     ) -> None:
         self.batch_size, self.meter = batch_size, meter or Meter()
         self._program, self._params, self._what = program, params, what
         self._prepare, self._memory = prepare, memory
-        self._of_images = of_images
+        self._of_images, self._on_devices = of_images, on_devices
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()
@@ -131,6 +134,9 @@ class Pipeline:
         if not self._compiled:
             self.meter.compiled(time.monotonic() - asked)
             self._compiled, asked = True, time.monotonic()
+        if self._on_devices:
+            # In this thread: where several processes compute, all do so in the same order.
+            rows.fill(tuple(first_rows(tower, 0, count) for tower in z))
         self._running.append(self._collector.submit(self._collect, rows, z, count, asked))
         while len(self._running) > _IN_FLIGHT:
             with self.meter.waiting(SIDES[1]):
@@ -171,4 +177,6 @@ class Pipeline:
     def _collect(self, rows: Rows, z: tuple[jax.Array, ...], count: int, asked: float) -> None:
         jax.block_until_ready(z)
         self.meter.computed(asked)
+        if self._on_devices:
+            return
         rows.fill(tuple(np.array(tower[:count]) for tower in map(np.asarray, z)))

@@ -35,17 +35,20 @@ class Rows:
       shard, name: of the items' shard in a bulk job.
       filled: called with the embeddings of each batch when they are back, in the thread
         that waits for them, instead of keeping them.
+      join: makes one array of those of the batches.
     """
 
     def __init__(
         self,
         shard: int = 0,
         name: str = "",
-        filled: Callable[[tuple[np.ndarray, ...]], None] | None = None,
+        filled: Callable[[tuple[Any, ...]], None] | None = None,
+        join: Callable[[tuple[Any, ...]], Any] = np.concatenate,
     ) -> None:
         self.shard, self.name = shard, name
         self.items: list[Prepared] = []
-        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._parts: list[tuple[Any, ...]] = []
+        self._join = join
         self.fill = filled or self._parts.append
 
     def add(self, item: Prepared) -> None:
@@ -62,8 +65,8 @@ class Rows:
         """Indices (n,) of the items without error."""
         return np.flatnonzero([item.error is None for item in self.items])
 
-    def embeddings(self, width: int) -> tuple[np.ndarray, ...]:
+    def embeddings(self, width: int) -> tuple[Any, ...]:
         """Embeddings (n, width) float32 of the items without error, for each tower."""
         if not self._parts:
             return (np.zeros((0, width), np.float32),) * 2
-        return tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        return tuple(self._join(parts) for parts in zip(*self._parts, strict=True))
