@@ -10,7 +10,7 @@ from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.top_k import Chunk, TopK
 from siglip_jax.programs.memory import device_memory
 from siglip_jax.scoring import Scorer
-from siglip_jax.scoring.prompts import average, expand
+from siglip_jax.scoring.prompts import average, check_finite, expand
 from siglip_jax.scoring.scores import sigmoid
 
 CHUNK = 32768  # labels a file, and a step of the search
@@ -82,7 +82,9 @@ class Labels:
             if not path.exists():
                 part = self.job.labels[start : start + CHUNK]
                 z = self.scorer.embed_texts(expand(part, self.job.templates))
+                z = average(z, len(self.job.templates))
+                check_finite(z, part)
                 with durable(path) as temporary, temporary.open("wb") as file:
-                    np.save(file, average(z, len(self.job.templates)))
+                    np.save(file, z)
             files.append(np.load(path, mmap_mode="r"))
         return files

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+NOT_FINITE = "the model makes NaN or infinity of it"
+
 
 class Prepared(NamedTuple):
     """An item, ready for the device or in error.
@@ -64,6 +66,25 @@ class Rows:
     def good(self) -> np.ndarray:
         """Indices (n,) of the items without error."""
         return np.flatnonzero([item.error is None for item in self.items])
+
+    def settle(self) -> list[int]:
+        """Once all embeddings are back: puts in error what has none that is finite.
+
+        NaN and infinity have no nearest label, and JSON and indexes have no place for them.
+
+        Returns:
+          Indices of the items that are in error from now on.
+        """
+        good = self.good
+        if not self._parts or self._join is not np.concatenate or not len(good):
+            return []
+        z = tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        fine = np.all([np.isfinite(each.reshape(len(each), -1)).all(axis=1) for each in z], axis=0)
+        self._parts = [tuple(each[fine] for each in z)]
+        bad = [int(index) for index in good[~fine]]
+        for index in bad:
+            self.items[index] = self.items[index]._replace(error=NOT_FINITE)
+        return bad
 
     def embeddings(self, width: int) -> tuple[Any, ...]:
         """Embeddings (n, width) float32 of the items without error, for each tower."""

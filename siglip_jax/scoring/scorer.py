@@ -32,10 +32,17 @@ from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import batches, padded
 from siglip_jax.scoring.pipeline import MEMORY, Pipeline
 from siglip_jax.scoring.preparation import Preparer
-from siglip_jax.scoring.prompts import PLAIN, average, check_labels, check_templates, expand
+from siglip_jax.scoring.prompts import (
+    PLAIN,
+    average,
+    check_finite,
+    check_labels,
+    check_templates,
+    expand,
+)
 from siglip_jax.scoring.reading import Unreadable
 from siglip_jax.scoring.ready import check_ready, check_ready_patches
-from siglip_jax.scoring.rows import Prepared, Rows
+from siglip_jax.scoring.rows import NOT_FINITE, Prepared, Rows
 from siglip_jax.scoring.scores import Scores
 from siglip_jax.scoring.summary import Summary, towers
 from siglip_jax.weights.tree import flatten, nested
@@ -215,6 +222,8 @@ class Scorer:
     ) -> tuple[Any, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
 
+        An image of which the model makes NaN is in error too; `seen` is not told of that.
+
         Args:
           items: read in a thread of their own.
           seen: called with each in order, prepared or in error.
@@ -229,6 +238,7 @@ class Scorer:
             except Unreadable as error:
                 raise error.__cause__ or error from None
             pipeline.drain()
+        rows.settle()
         return _first(rows, self.width(options.get("classes", False)), as_jax), rows
 
     @overload
@@ -335,10 +345,10 @@ class Scorer:
                 f"expected a list of images or an array, got {type(images).__name__}; "
                 "put a single image into a list"
             )
-        index, each = itertools.count(), cast(Iterable[Any], images)
+        count, each = itertools.count(), cast(Iterable[Any], images)
 
         def seen(item: Prepared) -> None:
-            place = next(index)
+            place = next(count)
             if item.error is None:
                 return
             error = ValueError(f"{item.key}: {item.error}" if item.key else item.error)
@@ -348,6 +358,12 @@ class Scorer:
             on_error(place, error)
 
         z, rows = self.embed_items((Item(_name(image), image) for image in each), seen, **options)
+        for index, item in enumerate(rows.items):
+            if item.error == NOT_FINITE:
+                error = ValueError(f"{item.key or f'image {index}'}: {item.error}")
+                if on_error is None:
+                    raise error
+                on_error(index, error)
         if len(z) == len(rows.items):
             return z
         xp = jnp if isinstance(z, jax.Array) else np
@@ -391,6 +407,7 @@ class Scorer:
         key = (labels, templates)
         if key not in self._label_sets:
             z = average(self.embed_texts(expand(labels, templates)), len(templates))
+            check_finite(z, labels)
             z.flags.writeable = False
             self._label_sets[key] = z
             while len(self._label_sets) > _CACHED_LABEL_SETS:
