@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from siglip_jax.cli.output import printable
 from siglip_jax.cli.progress import Bar
 from siglip_jax.data.item import Item
 from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
-from siglip_jax.scoring.rows import Prepared
+from siglip_jax.scoring.rows import NOT_FINITE, Prepared
 
 _TEXTS = 1024  # between two steps of the progress bar
 
@@ -26,16 +27,24 @@ def embed_images(
     of the model's classifier (n, classes).
     """
     errors: list[dict[str, str]] = []
+
+    def complain(item: Prepared) -> None:
+        error = item.error or ""
+        message = error if item.key in error else f"{item.key}: {error}"
+        errors.append({"image": item.key, "error": message})
+        print(f"siglip-jax: error: {printable(message)}", file=sys.stderr)
+
     with Bar("embedding images", total=total) as bar:
 
         def seen(item: Prepared) -> None:
             bar.advance()
             if item.error is not None:
-                message = item.error if item.key in item.error else f"{item.key}: {item.error}"
-                errors.append({"image": item.key, "error": message})
-                print(f"siglip-jax: error: {message}", file=sys.stderr)
+                complain(item)
 
         z, rows = scorer.embed_items(items, seen, **options)
+    for item in rows.items:
+        if item.error == NOT_FINITE:
+            complain(item)
     return z, rows.good, errors
 
 

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any, Self
 
+from siglip_jax.cli.output import printable
+
 _PATIENCE = 1.0  # seconds without a bar
 
 
@@ -56,8 +58,9 @@ class Bar:
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar; where there is no terminal, only in a log."""
+        line = printable(line)
         if self._terminal:
-            self._show().console.print(line)
+            self._show().console.print(line, markup=False)
         elif self._log is not None:
             self._logged = time.monotonic()
             print(f"siglip-jax: {line}", file=sys.stderr)

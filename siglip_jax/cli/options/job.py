@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
-from siglip_jax.cli.output import print_json
+from siglip_jax.cli.output import print_json, printable
 from siglip_jax.cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -90,14 +90,14 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     if getattr(args, "json", False):
         print_json({"folder": str(result.folder), **result.describe()})
     else:
-        print(result.sentence())
+        print(printable(result.sentence()))
     if result.finished and result.errors and not args.retry:
         print(
             f"siglip-jax: {result.errors:,} items are in error; --retry tries their shards again",
             file=sys.stderr,
         )
     for line in result.unreadable:
-        print(f"siglip-jax: error: {line}", file=sys.stderr)
+        print(f"siglip-jax: error: {printable(line)}", file=sys.stderr)
     return result.code
 
 
