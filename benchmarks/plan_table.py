@@ -1,6 +1,6 @@
 """Every released checkpoint on three TPU slices, compiled without a TPU.
 
-    pip install 'siglip-jax[tpu]'
+    pip install "jax[tpu]"
     JAX_PLATFORMS=cpu python benchmarks/plan_table.py
 
 Writes benchmarks/plan_table.md. Each program is compiled once: checkpoints that share a tower

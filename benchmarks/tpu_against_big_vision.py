@@ -1,6 +1,6 @@
 """Our image tower and big_vision's, compiled for the same TPUs the same way.
 
-    pip install 'siglip-jax[tpu]'
+    pip install "jax[tpu]"
     JAX_PLATFORMS=cpu python benchmarks/tpu_against_big_vision.py --big-vision CHECKOUT
 
 Both take uint8 images split over the chips and float32 weights that every chip has whole, run

@@ -6,7 +6,9 @@ share are written here once.
 
 import difflib
 import importlib
+import importlib.metadata
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,12 +16,8 @@ from types import ModuleType
 # How alike a suggestion has to be, as `difflib` measures it, from 0 to 1.
 CUTOFF = 0.6
 
-# Extras of pyproject.toml, and what is not possible without their packages.
-EXTRAS = {
-    "jobs": "jobs need it",
-    "plan": "saved programs need it",
-    "train": "reading training data needs it",
-}
+# Of packages that are not imported by their own name.
+_PACKAGES = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint"}
 
 
 def suggestions(name: str, known: Iterable[str], count: int = 1) -> list[str]:
@@ -155,27 +153,14 @@ def escaped(text: str) -> str:
     return text
 
 
-def from_extra(extra: str, module: str) -> ModuleType:
-    """A module of a package that comes with an extra: "jobs", "plan" or "train".
-
-    >>> from_extra("jobs", "no_such.table")
-    Traceback (most recent call last):
-    ValueError: no_such is not installed, and jobs need it; pip install 'siglip-jax[jobs]'
-
-    Raises:
-      ValueError: one line that says what to install.
-    """
-    return optional_package(module, f"'siglip-jax[{extra}]'", why=EXTRAS[extra])
-
-
 def optional_package(
-    module: str, install: str, *, name: str | None = None, why: str | None = None
+    module: str, install: str | None = None, *, name: str | None = None, why: str | None = None
 ) -> ModuleType:
     """A module of a package that is not always installed.
 
     Args:
       module: what to import.
-      install: what to give to `pip install`.
+      install: what to give to `pip install`; default: what pyproject.toml says of the package.
       name: what the message calls the package; default: what Python calls it.
       why: what needs it, as a sentence.
 
@@ -189,6 +174,44 @@ def optional_package(
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        name = name or module.partition(".")[0]
+        package = module.partition(".")[0]
         because = f", and {why}" if why else ""
-        raise ValueError(f"{name} is not installed{because}; pip install {install}") from error
+        install = install or requirement(package)
+        raise ValueError(
+            f"{name or package} is not installed{because}; pip install {install}"
+        ) from error
+
+
+def not_installed(error: ImportError) -> str | None:
+    """What to say of a failed import; None if what is missing is a module of our own.
+
+    >>> not_installed(ModuleNotFoundError("No module named 'no_such'", name="no_such.part"))
+    'no_such is not installed; pip install no_such'
+    """
+    # jax says in words of its own which package it misses.
+    cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+    package = (cause.name or "").partition(".")[0]
+    if package in ("", "siglip_jax"):
+        return None
+    return f"{package} is not installed; pip install {requirement(package)}"
+
+
+def requirement(package: str) -> str:
+    """What to give to `pip install` for an imported package, in the versions that we work with.
+
+    No extra of ours, because the name of this package on an index is not ours to promise.
+
+    >>> requirement("no_such")
+    'no_such'
+    """
+    wanted = re.sub("[-_.]+", "-", _PACKAGES.get(package, package)).lower()
+    try:
+        stated = importlib.metadata.requires("siglip-jax") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a folder, not installed
+        stated = []
+    for line in stated:
+        needed = line.partition(";")[0].strip()
+        found = re.match(r"[\w.-]+", needed)
+        if found and re.sub("[-_.]+", "-", found[0]).lower() == wanted:
+            return needed if needed == found[0] else f'"{needed}"'
+    return _PACKAGES.get(package, package)

@@ -26,6 +26,7 @@ from siglip_jax.preprocessing import Profile, Tokenizer
 from siglip_jax.programs import REPLICATED, sharding_of
 from siglip_jax.programs.sharding import Mesh, Rules
 from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.summary import Summary, towers
 from siglip_jax.weights.load import load_params
 from siglip_jax.weights.reader import Header
 from siglip_jax.weights.save import on_host
@@ -61,17 +62,20 @@ class Pretrained:
 
     def __repr__(self) -> str:
         """A few lines: neither weights nor the tree of modules."""
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
         leaves = flatten(self.params).values()
         count = sum(int(np.prod(leaf.shape)) for leaf in leaves)
         dtypes = ", ".join(sorted({str(leaf.dtype) for leaf in leaves}))
-        lines = [f"Pretrained {self.name}: {count:,} parameters, {dtypes}"]
-        lines += [f"  {tower}: {each}" for tower, each in _towers(self.config)]
-        lines += [f"  profile: {self.profile.name}"]
-        if self.vocabulary is not None:
-            lines += [f"  vocabulary: {self.vocabulary}"]
-        if self.mesh is not None:
-            lines += [f"  devices: {self.mesh.size}"]
-        return "\n".join(lines)
+        facts = [*towers(self.config), ("profile", self.profile.name)]
+        facts += [("vocabulary", self.vocabulary)] if self.vocabulary is not None else []
+        facts += [("devices", self.mesh.size)] if self.mesh is not None else []
+        return Summary(f"Pretrained {self.name}: {count:,} parameters, {dtypes}", facts)
 
     @property
     def config(self) -> Siglip:
@@ -291,8 +295,3 @@ def save(
             for key, leaf in leaves.items():
                 writer.write(key, on_host(leaf))
     return folder
-
-
-def _towers(config: Siglip) -> list[tuple[str, object]]:
-    towers = (("image", config.vision), ("text", config.text))
-    return [(name, tower) for name, tower in towers if tower is not None]

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import sys
 import tomllib
 import urllib.error
@@ -10,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from siglip_jax.messages import (
-    EXTRAS,
     choose,
-    from_extra,
     near_file,
     near_part,
+    not_installed,
     optional_package,
     reason,
+    requirement,
     suggestions,
 )
 
@@ -82,21 +83,45 @@ def test_a_reason_is_one_line():
 
 
 def test_what_is_installed_is_returned():
-    assert from_extra("jobs", "json.decoder") is sys.modules["json.decoder"]
+    assert optional_package("json.decoder") is sys.modules["json.decoder"]
     assert optional_package("json", "anything") is json
 
 
-@pytest.mark.parametrize("extra", ["jobs", "plan", "train"])
-def test_an_extra(monkeypatch, extra):
-    monkeypatch.setitem(sys.modules, "absent", None)
-    message = rf"^absent is not installed, and .* needs? it; pip install 'siglip-jax\[{extra}\]'$"
+def test_what_to_install_is_what_the_project_states(monkeypatch):
+    """In quotes where a shell needs them, and no extra of a package that no index has."""
+    monkeypatch.setitem(sys.modules, "grain", None)
+    message = r'^grain is not installed, and tea needs it; pip install "grain<0\.3,>=0\.2\.10"$'
     with pytest.raises(ValueError, match=message):
-        from_extra(extra, "absent.part")
+        optional_package("grain", why="tea needs it")
+    assert requirement("fsspec") == '"fsspec[http]>=2024.6"'
+    assert requirement("orbax").startswith('"orbax-checkpoint')
+    assert requirement("absent") == "absent"
 
 
-def test_the_extras_are_there():
+def test_a_failed_import_of_what_is_not_ours():
+    missing = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow.parquet")
+    assert not_installed(missing) == 'pyarrow is not installed; pip install "pyarrow>=16"'
+    ours = ModuleNotFoundError("No module named 'siglip_jax.tea'", name="siglip_jax.tea")
+    assert not_installed(ours) is None
+
+
+def test_no_message_names_an_extra_of_ours():
+    """`pip install 'siglip-jax[x]'` asks an index, which need not have this package."""
+    pages = [*REPO.glob("*.md"), *(REPO / "docs").glob("*.md"), *REPO.glob("notebooks/*.ipynb")]
+    code = [
+        file
+        for top in ("siglip_jax", "converters", "benchmarks", "recipes")
+        for end in ("*.py", "*.md")
+        for file in (REPO / top).rglob(end)
+    ]
+    named = [file for file in pages + code if "siglip-jax[" in file.read_text("utf-8")]
+    assert [file.name for file in named if file.name != "CHANGELOG.md"] == []
+
+
+def test_what_jobs_import_is_installed_with_the_package():
     project = tomllib.loads((REPO / "pyproject.toml").read_text("utf-8"))["project"]
-    assert EXTRAS.keys() <= project["optional-dependencies"].keys()
+    always = {re.match(r"[\w.-]+", line)[0] for line in project["dependencies"]}
+    assert always >= {"pyarrow", "fsspec", "flatbuffers"}
 
 
 def test_a_package_of_another_name(monkeypatch):

@@ -10,13 +10,13 @@ def missing(platform: str) -> str | None:
     """What there has to be on this machine for a run, and is not."""
     if platform == "tpu":
         if importlib.util.find_spec("libtpu") is None:
-            return "libtpu is not installed: pip install 'siglip-jax[tpu]'"
+            return 'libtpu is not installed: pip install "jax[tpu]"'
         return None
     if not card():
         return "nvidia-smi finds no card"
     plugins = ("jax_cuda13_plugin", "jax_cuda12_plugin")
     if not any(importlib.util.find_spec(name) for name in plugins):
-        return "jax is here without CUDA: pip install 'siglip-jax[cuda13]'"
+        return 'jax is here without CUDA: pip install "jax[cuda13]"'
     return None
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from siglip_jax.activity import activity
+from siglip_jax.cli.output import printable
 from siglip_jax.data.item import Item
 from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.preparation import warn_of_rotation
-from siglip_jax.scoring.rows import Prepared
+from siglip_jax.scoring.rows import NOT_FINITE, Prepared
 
 
 def embed_images(
@@ -26,6 +27,13 @@ def embed_images(
     """
     errors: list[dict[str, str]] = []
     turned = 0
+
+    def complain(item: Prepared) -> None:
+        error = item.error or ""
+        message = error if item.key in error else f"{item.key}: {error}"
+        errors.append({"image": item.key, "error": message})
+        print(f"siglip-jax: error: {printable(message)}", file=sys.stderr)
+
     with activity("embedding images", total=total, unit="images") as step:
 
         def seen(item: Prepared) -> None:
@@ -33,12 +41,13 @@ def embed_images(
             turned += item.rotated
             if item.error is not None:
                 step.advance()
-                message = item.error if item.key in item.error else f"{item.key}: {item.error}"
-                errors.append({"image": item.key, "error": message})
-                print(f"siglip-jax: error: {message}", file=sys.stderr)
+                complain(item)
 
         z, rows = scorer.embed_items(items, seen, returned=step.advance, **options)
     warn_of_rotation(turned)
+    for item in rows.items:
+        if item.error == NOT_FINITE:
+            complain(item)
     return z, rows.good, errors
 
 

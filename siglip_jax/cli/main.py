@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from siglip_jax.activity import activity
-from siglip_jax.cli.advice import spoken
+from siglip_jax.cli.advice import out_of_memory, spoken
 from siglip_jax.cli.commands import (
     bench,
     convert,
@@ -28,13 +28,15 @@ from siglip_jax.cli.commands import (
     verify,
 )
 from siglip_jax.cli.commands import list as list_checkpoints
+from siglip_jax.cli.completion import PrintCompletion
 from siglip_jax.cli.ending import INTERRUPTED, Interrupts, leave
 from siglip_jax.cli.options.former import FormerOption
+from siglip_jax.cli.output import printable
 from siglip_jax.cli.progress import Progress
 from siglip_jax.data.failures import SettingError
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import home
-from siglip_jax.messages import did_you_mean
+from siglip_jax.messages import did_you_mean, not_installed
 
 COMMANDS = (
     demo,
@@ -97,7 +99,7 @@ class Parser(argparse.ArgumentParser):
 def fail(message: str, prog: str = "siglip-jax") -> None:
     """Prints an error as one line on stderr."""
     one_line = "; ".join(line.strip() for line in message.splitlines() if line.strip())
-    print(f"{prog}: error: {one_line}", file=sys.stderr)
+    print(f"{prog}: error: {printable(one_line)}", file=sys.stderr)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -108,6 +110,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     version = importlib.metadata.version("siglip-jax")
     parser.add_argument("--version", action="version", version=f"siglip-jax {version}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        help="print a script that completes this command in a shell (see docs/command_line.md)",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         sub = commands.add_parser(
@@ -127,7 +134,25 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; returns its exit code: 0, 2 after bad input, 130 if interrupted."""
-    args = make_parser().parse_args(argv)
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader (`head`) has what it wanted; Python would complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = make_parser().parse_args(argv)
+    except ValueError as error:  # of an option that does its work at once
+        fail(str(error))
+        return 2
+    except SystemExit:
+        sys.stdout.flush()  # help, to a reader that may have gone away
+        raise
     # Read by jax when a command imports it: programs compiled once stay compiled.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "compiled"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -140,24 +165,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), activity(f"siglip-jax {args.command}"), interrupts, shown:
             warnings.showwarning = _warn
             try:
-                code = args.run(args)
+                return args.run(args)
             finally:
                 # Opened to be loaded (`cli.options.model`), which an error may have come before.
                 if opened := getattr(args, "opened", None):
                     opened.close()
-        sys.stdout.flush()
-        return code
     except BrokenPipeError:
-        # The reader (`head`) has what it wanted; Python would complain when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
     except KeyboardInterrupt:
         if args.debug:
             raise
         if not interrupts.said:
             fail("interrupted")
         return INTERRUPTED
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+    except (ValueError, OSError, MemoryError, RuntimeError, ImportError) as error:
         if args.debug or not (message := _explained(error, args)):
             raise
         fail(message)
@@ -171,15 +192,18 @@ def _explained(error: Exception, args: argparse.Namespace) -> str | None:
         return error.on_command_line()
     if isinstance(error, ModelError):
         return spoken(error, args.options)
+    if isinstance(error, ImportError):
+        return not_installed(error)
     if isinstance(error, (ValueError, OSError)):
         return str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return "out of memory; try a smaller --batch-size, or --fsdp with several devices"
+        return out_of_memory(args.options)
     return None
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"siglip-jax: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    line = printable(" ".join(str(message).split()))
+    print(f"siglip-jax: warning: {line}", file=sys.stderr)
 
 
 def run() -> NoReturn:

@@ -10,6 +10,7 @@ import threading
 from typing import Any, Self
 
 from siglip_jax.activity import Activity, latest
+from siglip_jax.cli.output import printable
 
 _PATIENCE = 0.1  # seconds until something is shown
 _FRAMES = 10  # a second
@@ -67,7 +68,7 @@ class Progress:
             step = latest()
             if step is not None:
                 with contextlib.suppress(OSError, ValueError):
-                    print(f"siglip-jax: {line(step)}", file=sys.stderr)
+                    print(f"siglip-jax: {printable(line(step))}", file=sys.stderr)
 
     def _draw(self) -> None:
         if self._closed.wait(_PATIENCE):
@@ -99,7 +100,7 @@ class Progress:
         step = latest()
         if step is None:
             return Text("")
-        what, counted = map(Text, parts(step))
+        what, counted = (Text(printable(part)) for part in parts(step))
         cells: list[Any] = [self._spinner, what]
         room = width - len("x ") - 1
         if step.total:

@@ -14,7 +14,7 @@ from siglip_jax.data.augmentation import Augmentation
 from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.data.examples import Batch, Preparation, Stream
 from siglip_jax.data.item import Pairs
-from siglip_jax.messages import from_extra
+from siglip_jax.messages import optional_package
 from siglip_jax.preprocessing import Patches, Profile, Tokenizer
 
 # Before a share is judged by this many examples, or by all there are.
@@ -81,7 +81,7 @@ class Batches:
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        self._grain = from_extra("train", "grain")
+        self._grain = optional_package("grain", why="reading training data needs it")
         _check("batch", batch, 1, sys.maxsize)
         _check("seed", seed, 0, 2**32 - 1)
         _check("workers", workers, 0, 1024)
@@ -187,9 +187,10 @@ class Batches:
         if self._workers:
             # Grain asks absl for its flags when it starts processes, and absl refuses to
             # tell before a command line was parsed.
-            flags = from_extra("train", "absl.flags").FLAGS
-            if not flags.is_parsed():
-                flags.mark_as_parsed()
+            from absl.flags import FLAGS
+
+            if not FLAGS.is_parsed():
+                FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=self._workers)
             batches = batches.mp_prefetch(options, worker_init_fn=_exit_with_parent)
         return iter(batches)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from siglip_jax.data.columns import Columns
 from siglip_jax.data.failures import SettingError
 from siglip_jax.data.storage import Stored, is_remote, open_binary, whole_only
-from siglip_jax.messages import from_extra
 
 # Rows that are decoded at a time, and bytes of a column that are read ahead: images may
 # have megabytes each, and a row group thousands of them.
@@ -53,12 +52,13 @@ def opened_parquet(file: Stored, **options: Any) -> Iterator[Any]:
     Raises:
       ValueError: if it is none, or damaged at its end.
     """
-    parquet = from_extra("jobs", "pyarrow.parquet")
+    import pyarrow.parquet
+
     with contextlib.ExitStack() as stack:
         remote = is_remote(file.where)
         source: Any = stack.enter_context(open_binary(file.where)) if remote else file.where
         try:
-            opened = stack.enter_context(parquet.ParquetFile(source, **options))
+            opened = stack.enter_context(pyarrow.parquet.ParquetFile(source, **options))
         except (OSError, ValueError) as error:
             raise _unreadable(file, error) from error
         if remote and not source.seekable():
@@ -123,7 +123,10 @@ def cut(file: int, rows: Sequence[int], size: int) -> Iterator[Piece]:
 
 def refuse_repeated_keys(files: Sequence[Stored], headers: Sequence[Header]) -> None:
     """Raises a ValueError if a row has no key, or two rows of all files have the same."""
-    compute, arrow = from_extra("jobs", "pyarrow.compute"), from_extra("jobs", "pyarrow")
+    import pyarrow
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute  # its functions are made when it is imported
     keys = [header.keys for header in headers if header.keys is not None]
     for file, header in zip(files, headers, strict=True):
         if header.keys is not None and header.keys.null_count:
@@ -132,7 +135,7 @@ def refuse_repeated_keys(files: Sequence[Stored], headers: Sequence[Header]) -> 
     chunks = [chunk.cast("string") for column in keys for chunk in column.chunks]
     if not chunks:
         return
-    every = arrow.chunked_array(chunks)
+    every = pyarrow.chunked_array(chunks)
     if compute.count_distinct(every).as_py() != len(every):
         counts = compute.value_counts(every)
         first = counts.filter(compute.greater(counts.field("counts"), 1))[0].as_py()

@@ -4,16 +4,17 @@ import io
 from typing import Any
 
 from siglip_jax.data.failures import protocol_of, retrying
-from siglip_jax.messages import did_you_mean, from_extra
+from siglip_jax.messages import did_you_mean
 
 
 def filesystem(where: str) -> tuple[Any, str]:
     """fsspec's file system and the path in it.
 
     Raises:
-      ValueError: if a package is missing, the protocol unknown, or there is no login.
+      ValueError: if a protocol's package is missing, the protocol unknown, or there is no login.
     """
-    fsspec = from_extra("jobs", "fsspec")
+    import fsspec
+
     protocol = protocol_of(where)
     known = fsspec.available_protocols()
     if protocol not in known:

@@ -11,7 +11,7 @@ from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.top_k import Chunk, TopK
 from siglip_jax.programs.memory import device_memory
 from siglip_jax.scoring import Scorer
-from siglip_jax.scoring.prompts import average, expand
+from siglip_jax.scoring.prompts import average, check_finite, expand
 from siglip_jax.scoring.scores import sigmoid
 
 CHUNK = 32768  # labels a file, and a step of the search
@@ -83,13 +83,15 @@ class Labels:
         with activity("embedding labels", total=total, unit="texts") as step:
             for start in range(0, len(self.names), CHUNK):
                 path = folder / f"{start // CHUNK:05d}.npy"
-                part = expand(self.job.labels[start : start + CHUNK], self.job.templates)
+                labels = self.job.labels[start : start + CHUNK]
+                part = expand(labels, self.job.templates)
                 if path.exists():
                     step.update(step.done + len(part), total)
                     step.rate.begin(step.done)
                 else:
-                    z = self.scorer.embed_texts(part, returned=step.advance)
+                    z = average(self.scorer.embed_texts(part, returned=step.advance), templates)
+                    check_finite(z, labels)
                     with durable(path) as temporary, temporary.open("wb") as file:
-                        np.save(file, average(z, templates))
+                        np.save(file, z)
                 files.append(np.load(path, mmap_mode="r"))
         return files

@@ -182,6 +182,9 @@ class Worker:
 
     def _finish(self, rows: Rows) -> None:
         """A shard is back from the device: what is stored of it is computed, then written."""
+        for index in rows.settle():
+            self._errors.add(rows.items[index].key, rows.items[index].error or "")
+        self._errors.check(self._done())
         computed = self._computed(rows)
         self._writes.append(self._writer.submit(self._commit, rows, computed))
 

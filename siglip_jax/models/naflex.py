@@ -23,7 +23,7 @@ from siglip_jax.preprocessing.naflex import Patches
 
 
 def check_patches(patches: Patches, config: NaFlexVision, *, bounded: bool = True) -> Patches:
-    """Returns `patches` if a model can take them; meant for host arrays.
+    """Returns `patches` if a model can take them; of arrays on devices the indices are fetched.
 
     Args:
       bounded: whether a coordinate outside `config.canvas` is an error, because big_vision
@@ -54,12 +54,12 @@ def check_patches(patches: Patches, config: NaFlexVision, *, bounded: bool = Tru
             raise ValueError(
                 f"expected {name} of shape {shape[:2]}, got {np.shape(getattr(patches, name))}"
             )
-    valid = np.asarray(patches.type) == 1
+    valid = np.asarray(jax.device_get(patches.type)) == 1
     if not valid.any(axis=1).all():
         empty = int(np.argmin(valid.any(axis=1)))
         raise ValueError(f"image {empty} has no patches: its type is 0 everywhere")
     for name, side in (("yidx", "row"), ("xidx", "column")):
-        index = np.asarray(getattr(patches, name))
+        index = np.asarray(jax.device_get(getattr(patches, name)))
         outside = (index < 0) | (index >= config.canvas)
         if outside.any():
             image, position = np.argwhere(outside)[0]

@@ -61,7 +61,7 @@ def find_slice(name: str) -> Slice:
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             f"compiling for {name} needs libtpu, the compiler for TPUs; it runs without one: "
-            "pip install 'siglip-jax[tpu]'"
+            'pip install "jax[tpu]"'
         )
     # No TPU here is asked what it is; libtpu takes half a minute to find that there is none.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")

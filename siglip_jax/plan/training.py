@@ -18,17 +18,13 @@ from siglip_jax.weights.tree import flatten, nested
 
 
 def read(path: str | Path, overrides: list[str]) -> Any:
-    """The recipe in a file; needs what training needs (`pip install 'siglip-jax[train]'`).
+    """The recipe in a file.
 
     Raises:
       ValueError: as `training.read_recipe`.
     """
-    try:
-        from siglip_jax.training import read_recipe
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"planning a training needs {error.name}: pip install 'siglip-jax[train]'"
-        ) from error
+    from siglip_jax.training import read_recipe
+
     return read_recipe(path, overrides)
 
 

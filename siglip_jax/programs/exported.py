@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from jax import export
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, Siglip
-from siglip_jax.messages import from_extra
 from siglip_jax.models.activations import traced_for
 from siglip_jax.preprocessing import Patches
 from siglip_jax.preprocessing.profiles import PixelRange
@@ -109,9 +109,8 @@ def save_program(
       labels, patches: as for `scoring_workload`.
 
     Raises:
-      ValueError: if the folder does not exist, or flatbuffers is missing.
+      ValueError: if the folder does not exist.
     """
-    from_extra("plan", "flatbuffers")  # jax writes the programs with it
     path = Path(path).expanduser()
     params = program.abstract_params()
     facts = {
@@ -142,7 +141,7 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
       devices: to run on; default: as many as needed, the first of all devices.
 
     Raises:
-      ValueError: if it is no such file, is for other devices, or flatbuffers is missing.
+      ValueError: if it is no such file, or is for other devices.
     """
     path = Path(path).expanduser()
     try:
@@ -164,13 +163,18 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
         raise ValueError(f"{path} is for {facts['platform']}, and the devices are {here}")
     if len(everything) < count:
         raise ValueError(f"{path} is for {count} devices, and there are {len(everything)}")
-    from_extra("plan", "flatbuffers")  # jax reads the programs with it
     mesh = make_mesh(everything[:count])
 
     def function(task: str) -> Any:
         exported = export.deserialize(bytearray(texts[task]))
         shardings, _ = jax.tree.unflatten(exported.in_tree, exported.in_shardings_jax(mesh))
-        run = jax.jit(exported.call)
+        (traced, *_), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+
+        @jax.jit
+        def run(params: Any, *inputs: Any) -> jax.Array:
+            # Weights may be stored in half the precision that the program was traced with:
+            # what it does with them first is what the model does, which is this.
+            return exported.call(jax.tree.map(_widened, params, traced), *inputs)
 
         def call(params: Any, *inputs: Any) -> Any:
             return run(*jax.device_put((params, *inputs), shardings))
@@ -187,6 +191,17 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
         batches=facts["batches"],
         functions={task: function(task) for task in texts},
     )
+
+
+def _widened(leaf: Any, traced: Any) -> jax.Array:
+    """`leaf` in the dtype that a program was traced with, which must hold it exactly."""
+    if jnp.promote_types(leaf.dtype, traced.dtype) != traced.dtype:
+        raise ValueError(
+            f"the saved program takes weights in {traced.dtype}, and the scorer's are in "
+            f"{leaf.dtype}; load the model with weights={str(traced.dtype)!r}, or save another "
+            "with siglip-jax plan MODEL --on local --save FILE"
+        )
+    return leaf.astype(traced.dtype)
 
 
 def _split(program: Program) -> bool:

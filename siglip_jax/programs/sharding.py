@@ -5,6 +5,7 @@ it, as in big_vision's `config.sharding_strategy` (`big_vision/sharding.py`).
 The first rule whose expression matches the whole name wins.
 """
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -104,12 +105,21 @@ def _spec(mesh: Mesh, name: str, shape: tuple[int, ...], strategy: Strategy) -> 
     return PartitionSpec(*strategy)
 
 
-def put(host: Any, sharding: NamedSharding) -> jax.Array:
-    """A host array that every process holds in full, on the devices of a mesh.
+def put(array: Any, sharding: NamedSharding) -> jax.Array:
+    """An array that every process holds in full, on the devices of a mesh.
 
-    Each process transfers only the parts that its own devices need.
+    Each process transfers only the parts that its own devices need. What is on devices already,
+    of this process or of all, goes from device to device.
     """
-    host = np.asarray(host)
+    if not isinstance(array, jax.Array):
+        array = np.asarray(array)
+    elif not array.is_fully_addressable:
+        return array if array.sharding == sharding else _resharded(sharding)(array)
     if sharding.is_fully_addressable:
-        return jax.device_put(host, sharding)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+@functools.cache
+def _resharded(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda array: array, out_shardings=sharding)

@@ -22,6 +22,7 @@ from siglip_jax.programs.compile_times import compiling_tower
 from siglip_jax.programs.sharding import put
 from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import padded, stacked
+from siglip_jax.scoring.batches import rows as first_rows
 from siglip_jax.scoring.meter import SIDES, Meter
 from siglip_jax.scoring.preparation import Preparer
 from siglip_jax.scoring.reading import Feed
@@ -49,6 +50,7 @@ class Pipeline:
       meter: told how long each side waits.
       of_images: what to run on images, as (params, images); the program's embedding unless given.
       returned: called with how many more examples are back, in the thread that waits for them.
+      on_devices: leave what is computed where it is, as jax arrays.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class Pipeline:
         meter: Meter | None = None,
         of_images: Callable[[Any, Any], jax.Array] | None = None,
         returned: Callable[[int], None] = lambda count: None,
+        on_devices: bool = False,
     ) -> None:
         self.batch_size, self.meter = batch_size, meter or Meter()
         self._program, self._params, self._what = program, params, what
         self._prepare, self._memory = prepare, memory
         self._of_images, self._returned = of_images, returned
+        self._on_devices = on_devices
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()
@@ -137,6 +141,9 @@ class Pipeline:
                 z = self._embed(batch)
             self.meter.compiled(time.monotonic() - asked)
             self._compiled, asked = True, time.monotonic()
+        if self._on_devices:
+            # In this thread: where several processes compute, all do so in the same order.
+            rows.fill(tuple(first_rows(tower, 0, count) for tower in z))
         self._running.append(self._collector.submit(self._collect, rows, z, count, asked))
         while len(self._running) > _IN_FLIGHT:
             with self.meter.waiting(SIDES[1]):
@@ -177,6 +184,8 @@ class Pipeline:
     def _collect(self, rows: Rows, z: tuple[jax.Array, ...], count: int, asked: float) -> None:
         jax.block_until_ready(z)
         self.meter.computed(asked)
+        if self._on_devices:
+            return
         rows.fill(tuple(np.array(tower[:count]) for tower in map(np.asarray, z)))
         rows.back(count)
         self._returned(count)

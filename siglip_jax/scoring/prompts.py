@@ -10,6 +10,8 @@ from typing import cast
 
 import numpy as np
 
+from siglip_jax.scoring.rows import NOT_FINITE
+
 # The name alone, as everywhere in big_vision where no template is given.
 PLAIN = ("{}",)
 
@@ -74,3 +76,15 @@ def average(ztxt: np.ndarray, templates: int) -> np.ndarray:
     mean = ztxt.reshape(-1, templates, ztxt.shape[-1]).mean(axis=1)
     # big_vision: 1e-8 is added to the norm.
     return mean / (np.linalg.norm(mean, axis=1, keepdims=True) + np.float32(1e-8))
+
+
+def check_finite(z: np.ndarray, labels: Sequence[str]) -> None:
+    """Refuses labels of which the model makes NaN: no image is near to them, nor far.
+
+    >>> check_finite(np.float32([[0, 1], [np.nan, 0]]), ["a dog", "a cat"])
+    Traceback (most recent call last):
+    ValueError: label 'a cat': the model makes NaN or infinity of it
+    """
+    bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
+    if len(bad):
+        raise ValueError(f"label {labels[bad[0]]!r}: {NOT_FINITE}")

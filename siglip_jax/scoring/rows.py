@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+NOT_FINITE = "the model makes NaN or infinity of it"
+
 
 class Prepared(NamedTuple):
     """An item, ready for the device or in error.
@@ -42,6 +44,7 @@ class Rows:
       shard, name: of the items' shard in a bulk job.
       filled: called with the embeddings of each batch when they are back, in the thread
         that waits for them, instead of keeping them.
+      join: makes one array of those of the batches.
 
     Attributes:
       returned: how many items are back: embedded, or given up.
@@ -51,13 +54,15 @@ class Rows:
         self,
         shard: int = 0,
         name: str = "",
-        filled: Callable[[tuple[np.ndarray, ...]], None] | None = None,
+        filled: Callable[[tuple[Any, ...]], None] | None = None,
+        join: Callable[[tuple[Any, ...]], Any] = np.concatenate,
     ) -> None:
         self.shard, self.name = shard, name
         self.items: list[Prepared] = []
         self.returned = 0
         self._lock = threading.Lock()
-        self._parts: list[tuple[np.ndarray, ...]] = []
+        self._parts: list[tuple[Any, ...]] = []
+        self._join = join
         self._places: list[int] = []  # of the items whose embeddings come, in that order
         self._again: dict[str, int] = {}
         self.fill = filled or self._parts.append
@@ -95,11 +100,34 @@ class Rows:
         """Indices (n,) of the items without error."""
         return np.flatnonzero([item.error is None for item in self.items])
 
-    def embeddings(self, width: int) -> tuple[np.ndarray, ...]:
+    def settle(self) -> list[int]:
+        """Once all embeddings are back: puts in error what has none that is finite.
+
+        NaN and infinity have no nearest label, and JSON and indexes have no place for them.
+
+        Returns:
+          Indices of the items that are in error from now on.
+        """
+        if not self._parts or self._join is not np.concatenate:
+            return []
+        z, places = self._whole(), sorted(self._places)
+        fine = np.all([np.isfinite(each.reshape(len(each), -1)).all(axis=1) for each in z], axis=0)
+        self._parts = [tuple(each[fine] for each in z)]
+        self._places = [place for place, is_fine in zip(places, fine, strict=True) if is_fine]
+        bad = sorted(set(places).difference(self._places))
+        for index in bad:
+            self.items[index] = self.items[index]._replace(error=NOT_FINITE)
+        return bad
+
+    def embeddings(self, width: int) -> tuple[Any, ...]:
         """Embeddings (n, width) float32 of the items without error, for each tower."""
         if not self._parts:
             return (np.zeros((0, width), np.float32),) * 2
-        whole = tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True))
+        return self._whole()
+
+    def _whole(self) -> tuple[Any, ...]:
+        """What came back, in the order of the items."""
+        whole = tuple(self._join(parts) for parts in zip(*self._parts, strict=True))
         if self._places == sorted(self._places):
             return whole
         order = np.argsort(self._places)

@@ -12,9 +12,10 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
@@ -32,11 +33,19 @@ from siglip_jax.programs.towers import Program
 from siglip_jax.scoring.batches import batches, padded
 from siglip_jax.scoring.pipeline import MEMORY, Pipeline
 from siglip_jax.scoring.preparation import Preparer
-from siglip_jax.scoring.prompts import PLAIN, average, check_labels, check_templates, expand
+from siglip_jax.scoring.prompts import (
+    PLAIN,
+    average,
+    check_finite,
+    check_labels,
+    check_templates,
+    expand,
+)
 from siglip_jax.scoring.reading import Unreadable
 from siglip_jax.scoring.ready import check_ready, check_ready_patches
-from siglip_jax.scoring.rows import Prepared, Rows
+from siglip_jax.scoring.rows import NOT_FINITE, Prepared, Rows
 from siglip_jax.scoring.scores import Scores
+from siglip_jax.scoring.summary import Summary, towers
 from siglip_jax.weights.tree import flatten, nested
 
 OnError = Callable[[int, ValueError], None]
@@ -114,6 +123,26 @@ class Scorer:
         self.workers = workers
         self._label_sets: collections.OrderedDict[Any, np.ndarray] = collections.OrderedDict()
 
+    def __repr__(self) -> str:
+        """A few lines, without weights."""
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
+        platform = self.mesh.devices.flat[0].platform
+        facts = towers(self.model.config)
+        facts += [("profile", self.profile.name if self.profile else "none: ready arrays only")]
+        if self.model.config.text is not None:
+            facts += [("tokenizer", "yes" if self.tokenizer else "none: token ids only")]
+        return Summary(
+            f"Scorer on {self.mesh.size} {platform}, in batches of {self.batch_size} images and "
+            f"{self.text_batch_size} texts",
+            facts,
+        )
+
     def preprocess(self, image: Any, *, ready: bool = False) -> Any:
         """One image (path, bytes, PIL image or array), resized as the profile says.
 
@@ -188,31 +217,50 @@ class Scorer:
         self,
         items: Iterable[Item],
         seen: Callable[[Prepared], None] = lambda item: None,
+        *,
+        as_jax: bool = False,
         **options: Any,
-    ) -> tuple[np.ndarray, Rows]:
+    ) -> tuple[Any, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
+
+        An image of which the model makes NaN is in error too; `seen` is not told of that.
 
         Args:
           items: read in a thread of their own.
           seen: called with each in order, prepared or in error.
+          as_jax: as for `embed_images`.
           options: of `pipeline`.
         """
-        rows = Rows()
-        with self.pipeline("images", prepare=self.preparer("images"), **options) as pipeline:
+        rows = _rows(as_jax)
+        options = {"prepare": self.preparer("images"), "on_devices": as_jax, **options}
+        with self.pipeline("images", **options) as pipeline:
             try:
                 pipeline.embed(pipeline.read(items), rows, seen)
             except Unreadable as error:
                 raise error.__cause__ or error from None
             pipeline.drain()
-        return rows.embeddings(self.width(options.get("classes", False)))[0], rows
+        rows.settle()
+        return _first(rows, self.width(options.get("classes", False)), as_jax), rows
 
-    def embed_images(self, images: Any, *, on_error: OnError | None = None) -> np.ndarray:
+    @overload
+    def embed_images(self, images: Any, *, on_error: OnError | None = None) -> np.ndarray: ...
+
+    @overload
+    def embed_images(
+        self, images: Any, *, as_jax: Literal[True], on_error: OnError | None = None
+    ) -> jax.Array: ...
+
+    def embed_images(
+        self, images: Any, *, as_jax: bool = False, on_error: OnError | None = None
+    ) -> np.ndarray | jax.Array:
         """Embeddings (n, d) float32 of unit length.
 
         Args:
           images: as in `preprocess`, in any iterable; or ready for the
             device: uint8, or floats in the profile's `value_range` ([-1, 1] for
-            released weights), of shape (n, res, res, 3), or `Patches`.
+            released weights), of shape (n, res, res, 3), or `Patches`. What is a `jax.Array`
+            does not come to the host.
+          as_jax: leave the embeddings on the devices of the mesh, the whole on each.
           on_error: called with the index and the error of an image that cannot
             be read, whose row is NaN then; without it the error is raised.
 
@@ -222,7 +270,7 @@ class Scorer:
         """
         self.model.config.needs("image", what="images")
         self.model.config.needs_pool(what="embedding of an image")
-        return self._of_images(images, on_error)
+        return self._of_images(images, on_error, as_jax=as_jax)
 
     def classify(self, images: Any, *, on_error: OnError | None = None) -> Scores:
         """What the model's own classifier says of every image: logits of its own labels.
@@ -276,11 +324,11 @@ class Scorer:
         """
         return self._of_images(images, on_error, layer=layer)
 
-    def _of_images(self, images: Any, on_error: OnError | None, **options: Any) -> np.ndarray:
+    def _of_images(self, images: Any, on_error: OnError | None, **options: Any) -> Any:
         if isinstance(images, Patches):
             return self._run_images(images, **options)
         if isinstance(images, (np.ndarray, jax.Array)):
-            images = np.asarray(cast(Any, images))
+            images = cast(Any, images)
             if images.ndim != 4:
                 # One image is an iterable too, of its rows.
                 raise ValueError(
@@ -298,10 +346,10 @@ class Scorer:
                 f"expected a list of images or an array, got {type(images).__name__}; "
                 "put a single image into a list"
             )
-        index, each = itertools.count(), cast(Iterable[Any], images)
+        count, each = itertools.count(), cast(Iterable[Any], images)
 
         def seen(item: Prepared) -> None:
-            place = next(index)
+            place = next(count)
             if item.error is None:
                 return
             error = ValueError(f"{item.key}: {item.error}" if item.key else item.error)
@@ -311,26 +359,56 @@ class Scorer:
             on_error(place, error)
 
         z, rows = self.embed_items((Item(_name(image), image) for image in each), seen, **options)
-        every = np.full((len(rows.items), *z.shape[1:]), np.nan, np.float32)
-        every[rows.good] = z
-        return every
+        for index, item in enumerate(rows.items):
+            if item.error == NOT_FINITE:
+                error = ValueError(f"{item.key or f'image {index}'}: {item.error}")
+                if on_error is None:
+                    raise error
+                on_error(index, error)
+        if len(z) == len(rows.items):
+            return z
+        xp = jnp if isinstance(z, jax.Array) else np
+        # Row -1 is one of NaN, for what is in error.
+        row_of = np.full(len(rows.items), -1)
+        row_of[rows.good] = np.arange(len(z))
+        return xp.concatenate([z, xp.full((1, *z.shape[1:]), np.nan, np.float32)])[row_of]
+
+    @overload
+    def embed_texts(
+        self,
+        texts: Sequence[str] | np.ndarray | jax.Array,
+        *,
+        returned: Callable[[int], None] = ...,
+    ) -> np.ndarray: ...
+
+    @overload
+    def embed_texts(
+        self,
+        texts: Sequence[str] | np.ndarray | jax.Array,
+        *,
+        as_jax: Literal[True],
+        returned: Callable[[int], None] = ...,
+    ) -> jax.Array: ...
 
     def embed_texts(
         self,
-        texts: Sequence[str] | np.ndarray,
+        texts: Sequence[str] | np.ndarray | jax.Array,
         *,
+        as_jax: bool = False,
         returned: Callable[[int], None] = lambda count: None,
-    ) -> np.ndarray:
+    ) -> np.ndarray | jax.Array:
         """Embeddings (n, d) float32 of unit length, of strings or of token ids (n, length).
 
         Args:
+          texts: strings, or token ids; a `jax.Array` of them does not come to the host.
+          as_jax: as for `embed_images`.
           returned: called with how many more are back, for progress.
 
         Raises:
           ValueError: for strings without a tokenizer, or ids outside the vocabulary.
         """
         self.model.config.needs("text", what="texts")
-        return self._run("texts", self._ids(texts), returned=returned)
+        return self._run("texts", self._ids(texts), as_jax=as_jax, returned=returned)
 
     def embed_labels(self, labels: Sequence[str], templates: Sequence[str] = PLAIN) -> np.ndarray:
         """Embeddings (n, d) of labels, averaged over prompt templates.
@@ -346,6 +424,7 @@ class Scorer:
             texts = expand(labels, templates)
             with activity("embedding labels", total=len(texts), unit="texts") as step:
                 z = average(self.embed_texts(texts, returned=step.advance), len(templates))
+            check_finite(z, labels)
             z.flags.writeable = False
             self._label_sets[key] = z
             while len(self._label_sets) > _CACHED_LABEL_SETS:
@@ -389,7 +468,7 @@ class Scorer:
                 ]
         return out
 
-    def _run_images(self, images: Any, **options: Any) -> np.ndarray:
+    def _run_images(self, images: Any, **options: Any) -> Any:
         if isinstance(images, Patches):
             vision = self.model.config.image_tower
             if not isinstance(vision, NaFlexVision):
@@ -399,14 +478,14 @@ class Scorer:
             check_ready_patches(images, self.program.pixels)
         return self._run("images", images, **options)
 
-    def _run(self, what: str, ready: Any, **options: Any) -> np.ndarray:
-        """Rows (n, d) of arrays that are ready for the device."""
-        rows = Rows()
-        with self.pipeline(what, **options) as pipeline:
+    def _run(self, what: str, ready: Any, *, as_jax: bool = False, **options: Any) -> Any:
+        """Rows (n, d) of arrays that are ready for the device, or on it."""
+        rows = _rows(as_jax)
+        with self.pipeline(what, on_devices=as_jax, **options) as pipeline:
             for batch, count in batches(ready, pipeline.batch_size):
                 pipeline.submit(rows, batch, count)
             pipeline.drain()
-        return rows.embeddings(self.width(options.get("classes", False)))[0]
+        return _first(rows, self.width(options.get("classes", False)), as_jax)
 
     def _ids(self, texts: Any) -> np.ndarray:
         if isinstance(texts, str):
@@ -417,18 +496,28 @@ class Scorer:
                     "a Scorer without a tokenizer takes token ids only; pass tokenizer="
                 )
             return self.tokenizer.encode(list(cast(Iterable[str], texts)))
-        ids, text = np.asarray(cast(Any, texts)), self.model.config.text_tower
+        ids, text = cast(Any, texts), self.model.config.text_tower
         if ids.ndim != 2 or ids.shape[1] != text.length or not np.issubdtype(ids.dtype, np.integer):
             raise ValueError(
                 f"expected integer token ids of shape (n, {text.length}), "
                 f"got {ids.dtype} of shape {ids.shape}"
             )
-        if ids.size and not (ids.min() >= 0 and ids.max() < text.vocab_size):
+        least, most = map(int, jax.device_get((ids.min(), ids.max()))) if ids.size else (0, 0)
+        if not (least >= 0 and most < text.vocab_size):
             raise ValueError(
                 f"token ids must lie in 0..{text.vocab_size - 1}, "
-                f"got {ids.min()}..{ids.max()}; is this another model's vocabulary?"
+                f"got {least}..{most}; is this another model's vocabulary?"
             )
         return ids.astype(np.int32)
+
+
+def _rows(as_jax: bool) -> Rows:
+    return Rows(join=jnp.concatenate if as_jax else np.concatenate)
+
+
+def _first(rows: Rows, width: int, as_jax: bool) -> Any:
+    z = rows.embeddings(width)[0]
+    return jnp.asarray(z) if as_jax else z
 
 
 def _place(params: Any, program: Program) -> Any:

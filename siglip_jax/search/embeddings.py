@@ -12,7 +12,6 @@ import numpy as np
 
 from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest, read_manifest
-from siglip_jax.messages import from_extra
 
 _SPACE = ("weights", "architecture", "profile", "width")
 _BATCH = 4096  # rows of a Parquet file that are decoded at a time
@@ -121,7 +120,9 @@ class Embeddings:
             for start in range(0, file.rows, _BATCH):
                 yield mapped[start : start + _BATCH]
             return
-        with from_extra("jobs", "pyarrow.parquet").ParquetFile(file.path) as opened:
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(file.path) as opened:
             for batch in opened.iter_batches(_BATCH, columns=["embedding"], use_threads=False):
                 column = batch.column(0)
                 flat = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
@@ -218,7 +219,9 @@ def _file(number: int, folder: Path, manifest: Manifest, entry: Entry) -> _File:
 
 def _names(path: Path, offsets: Sequence[int]) -> list[tuple[str, str | None]]:
     """Keys and texts of some rows of a file."""
-    with from_extra("jobs", "pyarrow.parquet").ParquetFile(path) as opened:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as opened:
         there = opened.schema_arrow.names
         key = next(name for name in ("key", "image_path") if name in there)
         text = next((name for name in ("text", "caption") if name in there), None)

@@ -13,11 +13,15 @@ _FREE = ("evaluate", "save", "data.workers", "data.max_error_share")
 _RECORD = "recipe.json"
 
 
-def claim_folder(folder: Path, recipe: Recipe) -> None:
+def claim_folder(folder: Path, recipe: Recipe) -> int | None:
     """Makes `folder` a run of `recipe`, or finds that it is one already.
 
     A run that ended before its first checkpoint has nothing to lose: another recipe may
-    take its folder, such as the same with its mistake mended.
+    take its folder, such as the same with its mistake mended. Of a run, finished or not, the
+    steps may become more: what it was finished with is kept as `model_STEPS`.
+
+    Returns:
+      How many steps a run that becomes longer had; else None.
 
     Raises:
       ValueError: if it holds anything else: another recipe's run (what differs is named),
@@ -26,20 +30,33 @@ def claim_folder(folder: Path, recipe: Recipe) -> None:
     path, ours = folder / _RECORD, recipe.to_dict()
     make_run_folder(folder, _RECORD, "run")
     if not claim_record(path, lambda: _write(path, ours)):
-        return
+        return None
     try:
-        changed = differences(json.loads(path.read_text("utf-8")), ours, _FREE)
+        there = json.loads(path.read_text("utf-8"))
+        changed = differences(there, ours, _FREE)
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not the recipe of a run: {error}") from error
-    if (folder / "model").exists():
-        raise ValueError(f"{folder} holds a finished run; choose another folder")
-    if changed and any(entry.name.isdigit() for entry in (folder / "checkpoints").glob("*")):
+    begun = any(entry.name.isdigit() for entry in (folder / "checkpoints").glob("*"))
+    finished = (folder / "model").exists()
+    longer = [each.name for each in changed] == ["steps"] and ours["steps"] > there["steps"]
+    if finished and not changed:
         raise ValueError(
-            f"{folder} holds a run of another recipe: {'; '.join(map(str, changed[:5]))}; "
-            "choose another folder, or the recipe that it began with"
+            f"{folder} holds a finished run; choose another folder, or lengthen it with "
+            f"steps above {there['steps']}"
         )
-    if changed:
-        _write(path, ours)
+    if changed and (begun or finished) and not longer:
+        raise ValueError(
+            f"{folder} holds a run of another recipe: {'; '.join(map(str, changed[:5]))}; of a run "
+            f"only {', '.join(_FREE)} may change, and steps become more; choose another folder, or "
+            "the recipe that it began with"
+        )
+    if not changed:
+        return None
+    for name in ("model", "adapter"):
+        if (result := folder / name).exists():
+            result.rename(folder / f"{name}_{there['steps']}")
+    _write(path, ours)
+    return there["steps"] if begun and longer else None
 
 
 def _write(path: Path, recipe: dict[str, Any]) -> None:

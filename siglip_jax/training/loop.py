@@ -37,9 +37,10 @@ from siglip_jax.training.embeddings import cached_image_embeddings
 from siglip_jax.training.evaluator import inference_batch, make_evaluator, program
 from siglip_jax.training.journal import Journal
 from siglip_jax.training.lora import factor_names, merged, save_adapter, with_factors
-from siglip_jax.training.optimizer import make_optimizer, make_schedule, treatments
+from siglip_jax.training.optimizer import Schedule, make_optimizer, make_schedule, treatments
 from siglip_jax.training.outcome import Diverged, TrainingProgress, TrainingResult
 from siglip_jax.training.recipe import Recipe
+from siglip_jax.training.recipe_tables import Optimizer
 from siglip_jax.training.start import Start, first_weights, rules, start, warn_of_cut
 from siglip_jax.training.step import TrainBatch, first_state, make_loss, make_step, split
 from siglip_jax.weights.tree import flatten
@@ -87,12 +88,21 @@ def train(
         separator=data.separator,
     )
     evaluate = make_evaluator(recipe, begin, mesh)
+    former = None
     if hosts.first():
-        claim_folder(folder, recipe)
+        former = claim_folder(folder, recipe)
     hosts.meet("claimed")
     warn_of_cut(begin, pairs)
     with _Run(recipe, folder, mesh, begin, pairs, report) as run:
+        if former is not None:
+            run.warn_of_length(former)
         return run.to_the_end(evaluate)
+
+
+def _schedule(o: Optimizer, steps: int) -> Schedule:
+    return make_schedule(
+        o.schedule, steps, warmup=o.warmup, cooldown=o.cooldown, timescale=o.timescale
+    )
 
 
 class _Run:
@@ -135,9 +145,7 @@ class _Run:
                 progress=lambda done, n: report(TrainingProgress("embedding images", done, n, {})),
             )
         o = recipe.optimizer
-        schedule = make_schedule(
-            o.schedule, recipe.steps, warmup=o.warmup, cooldown=o.cooldown, timescale=o.timescale
-        )
+        schedule = _schedule(o, recipe.steps)
         # All at once: asked for step by step, it would have to wait its turn on the device.
         self.lr = o.lr * np.asarray(schedule(np.arange(recipe.steps)))
         tx = make_optimizer(o, trained, recipe.steps)
@@ -278,10 +286,13 @@ class _Run:
                 "lower optimizer.lr or lengthen optimizer.warmup"
             )
         now = time.monotonic()
+        seconds = now - self._last
+        rate = self.recipe.batch / max(seconds, 1e-9)
         values["lr"] = float(self.lr[step - 1])
         if self.journal is not None:
-            self.journal.write(step, values | {"seconds": now - self._last})
+            self.journal.write(step, values | {"seconds": seconds, "examples/s": rate})
         self._last = now
+        values["examples/s"] = rate
         self.report(TrainingProgress("training", step, self.recipe.steps, values))
 
     def _evaluated(self, evaluate: Callable[[Any], dict[str, float]]) -> None:
@@ -321,6 +332,21 @@ class _Run:
                 ) from error
         hosts.meet("exported")
         return target
+
+    def warn_of_length(self, former: int) -> None:
+        """Says what becoming longer does to the learning rate, which goes by the whole run."""
+        schedule = _schedule(self.recipe.optimizer, former)
+        before, now = (
+            float(self.recipe.optimizer.lr * schedule(self.done)),
+            float(self.lr[min(self.done, self.recipe.steps - 1)]),
+        )
+        if not math.isclose(before, now, rel_tol=1e-6):
+            warnings.warn(
+                f"lengthened from {former} to {self.recipe.steps} steps: from step {self.done} on "
+                f"the learning rate follows the longer schedule, {now:.3g} in place of "
+                f"{before:.3g}; optimizer.schedule 'constant' or 'rsqrt' does not depend on steps",
+                stacklevel=3,
+            )
 
     def _warn_of_unreadable(self) -> None:
         if self.batches.bad:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from paths import REPO
 
-pytest.importorskip("pyarrow", reason="the emoji data needs: pip install 'siglip-jax[emoji]'")
+pytest.importorskip("pyarrow", reason="the emoji data needs: pip install pyarrow")
 
 BENCHMARKS = REPO / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

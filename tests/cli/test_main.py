@@ -88,18 +88,6 @@ def test_list_json(cli):
     assert rows[0]["accuracy"]["imagenet"] == 76.2
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_list_fits_the_terminal(monkeypatch, columns):
-    code, shown = on_a_terminal(monkeypatch, "list", columns=columns)
-    lines = shown.splitlines()
-    assert code == 0 and max(map(len, lines)) <= columns
-    assert sum(line.startswith("siglip") for line in lines) == 27
-    assert lines[-1].startswith("Bundled: siglip_emoji")
-    names = "".join(f"{line} " for line in lines if line.startswith("  "))
-    names = re.sub(r"\s+", " ", names)
-    assert all(alias in names for c in CHECKPOINTS for alias in c.aliases)
-
-
 def test_show_a_name(cli):
     code, out, err = cli("show", "ViT-SO400M-14-SigLIP-384")
     facts = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in out.splitlines())
@@ -191,7 +179,18 @@ def test_debug_shows_the_traceback():
 
 # More than Python buffers, and less: that is only written at the very end.
 @pytest.mark.parametrize(
-    "argv", [["show", "siglip2_g-opt16_256", "--tree"], ["show", "siglip_b16_224"]]
+    "argv",
+    [
+        ["show", "siglip2_g-opt16_256", "--tree"],
+        ["show", "siglip_b16_224"],
+        ["list"],
+        ["list", "--json"],
+        ["demo"],
+        ["demo", "--json"],
+        ["score", "--help"],
+        ["--version"],
+    ],
+    ids=" ".join,
 )
 def test_a_reader_that_goes_away_is_no_error(argv, monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
@@ -203,3 +202,16 @@ def test_a_reader_that_goes_away_is_no_error(argv, monkeypatch):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def test_names_of_files_do_not_command_a_terminal(monkeypatch, cli, model, pictures):
+    (pictures / "a.PNG").rename(pictures / "\x1b]0;owned\x07.png")
+    (pictures / "\x1b[2Jbad.png").write_text("none")
+    argv = ("score", "pictures", "--model", model, "--labels", "\x1b[1mb", "--json")
+    code, out, err = cli(*argv)
+    assert code == 2 and "\x1b" not in out
+    assert all(line.isprintable() for line in err) and "\\x1b[2Jbad.png" in err[0]
+    _, shown = on_a_terminal(monkeypatch, *argv[:-1])
+    assert "\\x1b]0;owned\\x07.png" in shown and "\x1b" not in shown and "\x07" not in shown
+    code, out, err = cli("show", "no\x1b[2J.npz")
+    assert code == 2 and err[0].isprintable()

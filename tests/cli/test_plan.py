@@ -131,4 +131,4 @@ def test_without_libtpu(cli, model, monkeypatch):
         "importlib.util.find_spec", lambda name, *a: None if name == "libtpu" else find(name, *a)
     )
     code, _, err = cli("plan", model, "--on", "v6e:2x4")
-    assert code == 2 and "pip install 'siglip-jax[tpu]'" in err[0]
+    assert code == 2 and 'pip install "jax[tpu]"' in err[0]

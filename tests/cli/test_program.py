@@ -1,7 +1,6 @@
 """`--program`: score and embed start from what `siglip-jax plan --save` wrote."""
 
 import json
-import sys
 
 import command_line
 import numpy as np
@@ -133,28 +132,12 @@ def test_another_model(cli, model, pictures, save):
     assert err[0].endswith("siglip-jax plan MODEL --on local --save FILE")
 
 
-def test_without_flatbuffers(cli, model, pictures, tmp_path, save, monkeypatch):
-    path = save()
-    monkeypatch.setitem(sys.modules, "flatbuffers", None)
-    planned = (
-        "plan",
-        model,
-        "--on",
-        "local",
-        "--batch-size",
-        "8",
-        "--no-search",
-        "--save",
-        "z.zip",
-    )
-    for argv in (planned, ("score", pictures, "--model", model, "--program", path, *LABELS)):
-        code, _, err = cli(*argv)
-        assert (code, len(err)) == (2, 1)
-        assert err[0].endswith(
-            "flatbuffers is not installed, and saved programs need it; "
-            "pip install 'siglip-jax[plan]'"
-        )
-    assert not (tmp_path / "other.zip").exists()
+def test_the_bundled_model_whose_weights_are_float16(cli, pictures, save):
+    path = save(of="siglip_emoji")
+    argv = ("score", pictures, "--model", "siglip_emoji", *LABELS, "--json", "--batch-size", "8")
+    code, out, err = cli(*argv, "--program", path)
+    assert (code, err) == (0, [])
+    assert hits(out) == hits(cli(*argv)[1])
 
 
 def test_pairs_need_as_many_texts(cli, model, pictures, save):

@@ -2,7 +2,6 @@
 
 import pickle
 import random
-import sys
 
 import pyarrow
 import pyarrow.parquet
@@ -306,12 +305,3 @@ def test_missing_captions_are_counted(tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         open_pairs(str(file))
-
-
-def test_pyarrow_missing(tmp_path, monkeypatch):
-    file = write_parquet(tmp_path / "a.parquet")
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    message = r"pyarrow is not installed.*pip install 'siglip-jax\[jobs\]'$"
-    for opened in (open_items, open_pairs):
-        with pytest.raises(ValueError, match=message):
-            opened(str(file))

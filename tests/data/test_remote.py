@@ -311,12 +311,6 @@ def test_a_missing_package_is_named(monkeypatch, spec, module, package):
         open_items([spec])
 
 
-def test_fsspec_itself_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(ValueError, match=r"fsspec is not installed.*'siglip-jax\[jobs\]'"):
-        open_items(["memory://bucket/a.tar"])
-
-
 class NoCredentialsError(Exception):
     """As botocore's."""
 

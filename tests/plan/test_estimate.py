@@ -189,7 +189,7 @@ def test_a_misspelled_slice(name, near):
 
 def test_without_libtpu(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs libtpu.*pip install 'siglip-jax\[tpu\]'"):
+    with pytest.raises(ValueError, match=r'needs libtpu.*pip install "jax\[tpu\]"'):
         find_slice("v5e:4x4")
 
 

@@ -25,7 +25,7 @@ WIDE = dataclasses.replace(PLAIN, image=dataclasses.replace(PLAIN.image, value_r
 
 
 def scorer(**changes):
-    params = unflatten_dict(tiny_checkpoint.tensors(), sep="/")
+    params = unflatten_dict(changes.pop("tensors", tiny_checkpoint.tensors()), sep="/")
     model = SiglipModel(tiny_checkpoint.CONFIG, changes.pop("execution", Execution()))
     options = {"mesh": make_mesh(), "batch_size": 16, "text_batch_size": 8} | changes
     return Scorer(model, params, **options)
@@ -47,6 +47,26 @@ def test_a_scorer_starts_from_a_saved_program(saved):
     assert other.program.images is not own.program.images
     np.testing.assert_array_equal(other.embed_images(images), own.embed_images(images))
     np.testing.assert_array_equal(other.embed_texts(ids), own.embed_texts(ids))
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+def test_weights_that_are_stored_in_half_precision(saved, stored):
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    ids = np.ones((9, 16), np.int32)
+    tensors = {name: a.astype(stored) for name, a in tiny_checkpoint.tensors().items()}
+    own, other = scorer(tensors=tensors), scorer(tensors=tensors)
+    other = load_program(saved).start(other)
+    np.testing.assert_array_equal(other.embed_images(images), own.embed_images(images))
+    np.testing.assert_array_equal(other.embed_texts(ids), own.embed_texts(ids))
+
+
+def test_weights_of_more_precision_than_the_program_takes(tmp_path):
+    execution = Execution(weights="bfloat16")
+    program = scoring_program(tiny_checkpoint.CONFIG, jax.devices(), execution)
+    half = save_program(tmp_path / "half.zip", program, {"texts": 8}, platform="cpu")
+    started = load_program(half).start(scorer(execution=execution))
+    with pytest.raises(ValueError, match=r"takes weights in bfloat16, .* are in float32; load"):
+        started.embed_texts(np.ones((8, 16), np.int32))
 
 
 def test_the_file_says_what_it_is_of(saved):

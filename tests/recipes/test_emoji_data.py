@@ -15,8 +15,8 @@ import sentencepiece
 from paths import REPO
 from PIL import Image, features
 
-pytest.importorskip("emoji", reason="the emoji data needs: pip install 'siglip-jax[emoji]'")
-pytest.importorskip("pyarrow", reason="the emoji data needs: pip install 'siglip-jax[emoji]'")
+pytest.importorskip("emoji", reason="the emoji data needs: pip install emoji")
+pytest.importorskip("pyarrow", reason="the emoji data needs: pip install emoji")
 import pyarrow.parquet as parquet
 
 RECIPE = REPO / "recipes" / "emoji"

@@ -16,6 +16,22 @@ def test_a_model_is_a_few_lines():
     assert "width=192" in printed and "vocab_size=2048" in printed
 
 
+def test_a_scorer_is_a_few_lines():
+    model = siglip_jax.load("siglip_emoji")
+    printed = repr(model.scorer(batch_size=4)).splitlines()
+    assert printed[0] == "Scorer on 1 cpu, in batches of 4 images and 64 texts"
+    assert len(printed) == 5 and printed[-1] == "  tokenizer: yes"
+    bare = repr(siglip_jax.Scorer(model.model, model.params))
+    assert "profile: none: ready arrays only" in bare and "tokenizer: none: token ids only" in bare
+
+
+def test_both_are_tables_in_a_notebook():
+    model = siglip_jax.load("siglip_emoji")
+    for shown in (model._repr_html_(), model.scorer()._repr_html_()):
+        assert shown.count("<tr>") == 4 and len(shown) < 1000
+        assert "pool=&#x27;map&#x27;" in shown
+
+
 def test_scores_are_the_best_of_a_few_images():
     logits = np.float32(np.arange(24).reshape(6, 4)) - 20
     scores = Scores(logits, ("a", "<b>", "c", "d"))

@@ -140,8 +140,9 @@ def toml(table, name=""):
 
 def journal(run):
     """What a run wrote, but for how long it took."""
+    speed = ("seconds", "examples/s")
     lines = read_journal(run)
-    return [{name: line[name] for name in line if name != "seconds"} for line in lines]
+    return [{name: line[name] for name in line if name not in speed} for line in lines]
 
 
 def bits(params):

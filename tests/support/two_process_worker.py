@@ -35,6 +35,13 @@ for name, rules in (("replicated", REPLICATED), ("fsdp", FSDP)):
         batch_size=8,
     )
     zimg, ztxt = scorer.embed_images(images), scorer.embed_texts(np.asarray(tiny.texts))
+    # What lies on the devices of all processes, and what this one alone holds.
+    rows = jax.NamedSharding(scorer.mesh, jax.P("data"))
+    split = jax.make_array_from_callback(images.shape, rows, lambda index: images[index])
+    for there in (split, jax.device_put(images, jax.local_devices()[0])):
+        z = scorer.embed_images(there, as_jax=True)
+        assert z.sharding.device_set == set(jax.devices())
+        np.testing.assert_array_equal(np.asarray(z), zimg)
     np.savez(
         folder / f"{rank}.{name}.npz",
         devices=jax.device_count(),

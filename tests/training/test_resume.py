@@ -79,8 +79,33 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, table):
     models = [(tmp_path / name / "model/weights.safetensors") for name in ("cut", "whole")]
     assert models[0].read_bytes() == models[1].read_bytes()
 
-    with pytest.raises(ValueError, match="cut holds a finished run; choose another folder"):
+    with pytest.raises(ValueError, match="cut holds a finished run; choose another folder, or len"):
         run(tmp_path, table, run="cut")
+
+
+def test_a_run_is_lengthened(tmp_path, table):
+    """As one that was that long from the start, where the learning rate does not depend on it."""
+    table = table | {"optimizer": table["optimizer"] | {"schedule": "constant"}}
+    whole = run(tmp_path, table, run="whole")
+    run(tmp_path, table | {"steps": 7}, run="short")
+    rest = run(tmp_path, table, run="short")
+    assert (rest.step, rest.finished) == (STEPS, True)
+    assert shapes.journal(tmp_path / "short") == shapes.journal(tmp_path / "whole")
+    assert shapes.bits(rest.params) == shapes.bits(whole.params)
+    # What it was finished with before is kept.
+    assert (tmp_path / "short/model_7/weights.safetensors").is_file()
+    for steps in (STEPS, 7):
+        with pytest.raises(ValueError, match=r"steps") as caught:
+            run(tmp_path, table | {"steps": steps}, run="short")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_longer_run_has_another_learning_rate(tmp_path, table):
+    with pytest.raises(Interrupted):
+        run(tmp_path, table, report=at(8, stop))
+    with pytest.warns(UserWarning, match=r"lengthened from 12 to 20 steps: from step 5 on .*rate"):
+        result = run(tmp_path, table | {"steps": 20})
+    assert result.step == 20
 
 
 def test_one_that_ended_before_its_model_was_written_writes_it(tmp_path, table, monkeypatch):

@@ -11,7 +11,7 @@ import argparse
 import json
 from typing import Any
 
-from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.cli.output import add_json_argument, print_json, screen
 
 NAME = "demo"
 HELP = "show the small bundled model on images it has never seen"
@@ -68,12 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(results: list[dict[str, Any]], labels: dict[str, int]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from siglip_jax.cli.commands.score import bar, percent
 
-    console = Console(highlight=False)
+    console = screen()
     for language, spoken in LANGUAGES.items():
         rows = [r for r in results if r["language"] == language]
         right = sum(r["right"] for r in rows)

@@ -49,7 +49,7 @@ from siglip_jax.cli.options.model import (
     read_programs,
 )
 from siglip_jax.cli.options.program import add_program_argument, saved_program
-from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.cli.output import add_json_argument, print_json, printable, screen
 
 if TYPE_CHECKING:
     from siglip_jax.classifier import Classifier
@@ -247,11 +247,10 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
 
 def _print_table(ranked: "list[tuple[str, list[LabelScore]]]") -> None:
     from rich.cells import cell_len
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = screen()
     # One width for all images, so that bars can be compared down the screen.
     room = max(console.width - _BAR - len("  100.00%") - 6, 10)
     longest = max((cell_len(hit.label) for _, hits in ranked for hit in hits), default=0)
@@ -259,14 +258,16 @@ def _print_table(ranked: "list[tuple[str, list[LabelScore]]]") -> None:
     for i, (file, hits) in enumerate(ranked):
         if i:
             console.print()
-        console.print(Text(file, style="bold"), soft_wrap=True)
+        console.print(Text(printable(file), style="bold"), soft_wrap=True)
         table = Table(show_header=False, box=None, padding=(0, 0, 0, 2))
         table.add_column(width=width, overflow="fold")
         table.add_column(width=_BAR)
         table.add_column(justify="right")
         for hit in hits:
             table.add_row(
-                Text(hit.label), Text(bar(hit.probability), "green"), percent(hit.probability)
+                Text(printable(hit.label)),
+                Text(bar(hit.probability), "green"),
+                percent(hit.probability),
             )
         console.print(table)
 

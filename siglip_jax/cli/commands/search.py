@@ -33,7 +33,7 @@ from siglip_jax.cli.options.model import (
     opened_model,
     positive,
 )
-from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.cli.output import add_json_argument, print_json, printable
 from siglip_jax.errors import ModelError
 from siglip_jax.messages import near_file
 
@@ -246,7 +246,7 @@ def _print(args: argparse.Namespace, model: "Pretrained", results: list[dict[str
     from siglip_jax.cli.output import aligned
 
     for number, result in enumerate(results):
-        print(("\n" if number else "") + result.get("text", result.get("image", "")))
+        print(("\n" if number else "") + printable(result.get("text", result.get("image", ""))))
         rows = [
             (f"{rank:>4}", _score(hit), hit["key"], hit.get("text", ""))
             for rank, hit in enumerate(result["hits"], 1)

@@ -19,7 +19,7 @@ from siglip_jax.cli.options.checkpoint import (
     released,
 )
 from siglip_jax.cli.options.model import add_base_argument
-from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.cli.output import add_json_argument, print_json, printable
 from siglip_jax.config import Siglip
 from siglip_jax.errors import ModelError
 from siglip_jax.fine_tunes import find_fine_tune
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     tree = facts.pop("tree", {})
     width = max(map(len, facts))
     for key, value in facts.items():
-        print(f"{key.replace('_', ' '):{width}}  {_text(value)}")
+        print(f"{key.replace('_', ' '):{width}}  {printable(_text(value))}")
     width = max(map(len, tree), default=0)
     for name, leaf in tree.items():
         print(f"{name:{width}}  {leaf}")

@@ -4,7 +4,11 @@
 
 The same command goes on after an interruption, at the very next example, and ends with
 the same weights. SIGTERM and Ctrl-C save first. The result, runs/emoji/model, is what
-score, embed and convert take as a model; runs/emoji/metrics.jsonl has a line a step.
+score, embed and convert take as a model; runs/emoji/metrics.jsonl has a line a step, and
+TensorBoard and Weights & Biases have the same where they are installed. A run becomes
+longer with more steps:
+
+  siglip-jax train recipes/emoji.toml --out runs/emoji --set steps=30000
 """
 
 import argparse
@@ -76,6 +80,6 @@ def _numbers(progress: "TrainingProgress") -> str:
     shown = {
         name: value
         for name, value in progress.values.items()
-        if name in ("loss", "seconds") or "recall@1" in name
+        if name in ("loss", "examples/s") or "recall@1" in name
     }
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from siglip_jax.activity import Activity, activity
 from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
-from siglip_jax.cli.output import print_json
+from siglip_jax.cli.output import print_json, printable
 
 if TYPE_CHECKING:
     from siglip_jax.jobs import JobProgress, JobResult
@@ -103,14 +103,14 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     if getattr(args, "json", False):
         print_json({"folder": str(result.folder), **result.describe()})
     else:
-        print(result.sentence())
+        print(printable(result.sentence()))
     if result.finished and result.errors and not args.retry:
         what = "--retry-all tries their shards again"
         if result.passing:
             what = f"{result.passing:,} of them may be readable later, which --retry tries"
         print(f"siglip-jax: {result.errors:,} items are in error; {what}", file=sys.stderr)
     for line in result.unreadable:
-        print(f"siglip-jax: error: {line}", file=sys.stderr)
+        print(f"siglip-jax: error: {printable(line)}", file=sys.stderr)
     return result.code
 
 
