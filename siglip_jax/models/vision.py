@@ -44,16 +44,19 @@ def value_range(
 def _patch_matmul(
     image: Float[Array, "b h w c"],
     kernel: Float[Array, "p q c d"],
-    *_: Any,
+    *how: Any,
     precision: Any = None,
-    **__: Any,
+    **more: Any,
 ) -> Float[Array, "b m n d"]:
-    """`lax.conv_general_dilated` where strides are the kernel's sides: a matmul of patches."""
-    (b, height, width, c), (p, q, _, d) = image.shape, kernel.shape
+    """`lax.conv_general_dilated` where strides are the kernel's sides: a matmul of patches.
+
+    `how` and `more`, which say so, are what `nn.Conv` gives to every function in its place.
+    """
+    (b, height, width, c), (p, q) = image.shape, kernel.shape[:2]
     m, n = height // p, width // q
     patches = image[:, : m * p, : n * q].reshape(b, m, p, n, q, c).transpose(0, 1, 3, 2, 4, 5)
     return jnp.matmul(
-        patches.reshape(b, m, n, p * q * c), kernel.reshape(-1, d), precision=precision
+        patches.reshape(b, m, n, p * q * c), kernel.reshape(p * q * c, -1), precision=precision
     )
 
 
