@@ -57,6 +57,7 @@ MODULES = {
     "classifier": Row("the last layer of a fine-tune that tells classes apart"),
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
+    "private_folder": Row("folders and files that only their user can have written"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
     "fetch": Row("from a name to files on this machine; downloads",
@@ -119,7 +120,9 @@ MODULES = {
     "programs.function": Row("a compiled function that is run a few times only",
                              jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
-                          "config preprocessing.profiles weights.layout weights.staging"),
+                          "config preprocessing.profiles private_folder weights.layout "
+                          "weights.staging"),
+    "programs.executable_file": Row("one executable in a file: a digest and plain fields"),
     "programs.memory": Row("what devices say of their memory"),
     "programs.tasks": Row("the tasks of a model, and the inputs of each", "models preprocessing",
                           jax=True),
@@ -230,7 +233,8 @@ MODULES = {
 
     "cli": Row("empty"),
     "__main__": Row("python -m siglip_jax", "cli.main"),
-    "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch"),
+    "cli.main": Row("the command, its errors and exit codes",
+                    "data.failures errors fetch private_folder"),
     "cli.advice": Row("what an error about a model asks for, in options", "errors"),
     "cli.description": Row("a checkpoint's facts as plain JSON types",
                            "checkpoints config fine_tunes"),
