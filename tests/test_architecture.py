@@ -57,6 +57,7 @@ MODULES = {
     "classifier": Row("the last layer of a fine-tune that tells classes apart"),
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
+    "json_text": Row("JSON that others wrote, parsed within bounds"),
     "private_folder": Row("folders and files that only their user can have written"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
@@ -71,6 +72,8 @@ MODULES = {
 
     "weights": Row("empty, so that its modules are imported one by one"),
     "weights.reader": Row("what an open checkpoint offers; which entries are parameters"),
+    "weights.bounds": Row("what a file of weights may claim"),
+    "weights.zarr_chunks": Row("headers and chunks of zarr, before tensorstore is given them"),
     "weights.staging": Row("outputs that appear whole or not at all"),
     "weights.npz": Row("big_vision's .npz files, a tensor at a time"),
     "weights.tensorstore_folder": Row("big_vision's tensorstore folders, a tensor at a time"),
@@ -288,7 +291,7 @@ MODULES = {
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.
-ANYWHERE = ("messages", "weights.tree")
+ANYWHERE = ("json_text", "messages", "weights.tree")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
 NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
 
