@@ -130,7 +130,8 @@ MODULES = {
     "programs.tasks": Row("the tasks of a model, and the inputs of each", "models preprocessing",
                           jax=True),
     "programs.exported": Row("StableHLO in a file, for a start without tracing on any machine",
-                             "config models preprocessing weights.staging", jax=True),
+                             "config models preprocessing weights.bounds weights.staging",
+                             jax=True),
 
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking", "classifier"),
@@ -232,7 +233,8 @@ MODULES = {
                            "models weights.int8", jax=True),
     "doctor.search": Row("which setting is wrong, and how much it matters",
                          "config models preprocessing scoring verify", jax=True),
-    "doctor.embeddings_file": Row("another pipeline's embeddings", "config verify.inputs"),
+    "doctor.embeddings_file": Row("another pipeline's embeddings",
+                                  "config verify.inputs weights.bounds"),
 
     "cli": Row("empty"),
     "__main__": Row("python -m siglip_jax", "cli.main"),
