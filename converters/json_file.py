@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from siglip_jax.json_text import parsed, read_text
+
 
 class Settings:
     """A JSON object, or a part of one, that knows where it stands.
@@ -67,7 +69,7 @@ def read_settings(path: Path) -> Settings:
       ValueError: if it cannot be read or is no JSON object.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = parsed(read_text(path))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -75,6 +77,22 @@ def read_settings(path: Path) -> Settings:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: not a JSON object")
     return Settings(cast(dict[str, Any], values), str(path))
+
+
+def plain_name(name: Any, where: str) -> str:
+    """`name`, if it is that of a file in the same folder; a card may come from anyone.
+
+    Raises:
+      ValueError: if it is anything else.
+
+    >>> plain_name("../x.npz", "siglip_jax.json")
+    Traceback (most recent call last):
+    ValueError: siglip_jax.json names '../x.npz'; expected the plain name of a file beside it
+    """
+    plain = isinstance(name, str) and name not in ("", ".", "..") and "\0" not in name
+    if not plain or "/" in name or "\\" in name:
+        raise ValueError(f"{where} names {name!r}; expected the plain name of a file beside it")
+    return name
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

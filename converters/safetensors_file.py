@@ -14,6 +14,7 @@ them, as everything here does, by renaming.
 import json
 import mmap
 import os
+import reprlib
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Any, BinaryIO, Self, cast
 import ml_dtypes
 import numpy as np
 
+from siglip_jax.json_text import parsed
+from siglip_jax.weights.bounds import is_shape
 from siglip_jax.weights.reader import Header, empty_aligned
 
 SHARD_BYTES = 5_000_000_000  # transformers' default, in decimal gigabytes
@@ -41,7 +44,8 @@ _DTYPES = {
     "BOOL": np.dtype("?"),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_HEADER_LIMIT = 100_000_000  # as in safetensors itself
+# A hundred thousand tensors. safetensors itself takes six times that, and a gigabyte of memory.
+_HEADER_LIMIT = 16 << 20
 _ALIGNED = 64  # what XLA asks of memory that it takes over
 
 
@@ -112,7 +116,7 @@ class SafetensorsReader:
     def _read_header(self, size: int) -> None:
         length = _header_length(self._file.read(8), size)
         try:
-            header = json.loads(self._file.read(length)) if length is not None else None
+            header = parsed(self._file.read(length)) if length is not None else None
         except ValueError as error:
             raise ValueError(f"{self.path}: its header is damaged; fetch it again") from error
         if length is None or not isinstance(header, dict):
@@ -120,25 +124,40 @@ class SafetensorsReader:
         entries = cast(dict[str, Any], header)
         entries.pop("__metadata__", None)
         data, end = 8 + length, 0
+        pieces: list[tuple[int, int, str]] = []
         for name, entry in entries.items():
             try:
+                if not (is_shape(entry["shape"]) and _offsets(entry["data_offsets"])):
+                    raise ValueError
                 found = Header(tuple(entry["shape"]), _DTYPES[entry["dtype"]])
                 start, stop = entry["data_offsets"]
-                sound = stop - start == found.nbytes and start >= 0
+                sound = stop - start == found.nbytes
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
-                    f"{self.path}: the header of {name} cannot be understood: {entry}"
+                    f"{self.path}: the header of {name} cannot be understood: {reprlib.repr(entry)}"
                 ) from error
             if not sound:
                 raise ValueError(f"{self.path}: {name} is damaged; fetch the file again")
             self.shapes[name] = found
             self._offsets[name] = data + start
+            pieces.append((start, stop, name))
             end = max(end, stop)
         if data + end != size:
             what = "cut short" if data + end > size else "longer than its header says"
             raise ValueError(
                 f"{self.path} is {what}: {size:,} bytes, not {data + end:,}; fetch it again"
             )
+        # The format has every byte belong to one tensor.
+        reached, before = 0, "the header"
+        for start, stop, name in sorted(pieces):
+            if start != reached:
+                how = "overlap" if start < reached else "leave a gap"
+                raise ValueError(f"{self.path}: {before} and {name} {how}; fetch the file again")
+            reached, before = stop, name
+
+
+def _offsets(pair: Any) -> bool:
+    return len(pair) == 2 and all(is_shape([place]) for place in pair)
 
 
 def _header_length(start: bytes, size: int) -> int | None:

@@ -70,6 +70,9 @@ class SentencepieceModel:
         return tuple(names)
 
 
+_MOST = 64 << 20  # bytes; Gemma's has four million
+
+
 def read_sentencepiece_model(path: Path) -> SentencepieceModel:
     """Reads a model file.
 
@@ -77,8 +80,15 @@ def read_sentencepiece_model(path: Path) -> SentencepieceModel:
       ValueError: if it is not one.
     """
     try:
-        return _parsed(path.read_bytes())
-    except (AssertionError, IndexError, UnicodeDecodeError, struct.error) as error:
+        if path.stat().st_size > _MOST:
+            raise ValueError(f"{path}: more than {_MOST:,} bytes, not a sentencepiece model")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return _parsed(data)
+    # What a damaged file makes the reading of fields stumble over.
+    except Exception as error:
         raise ValueError(f"{path}: not a sentencepiece model") from error
 
 
@@ -143,3 +153,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
+        assert shift < 64

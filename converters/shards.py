@@ -1,13 +1,15 @@
 """Weights in several files, with an index that says which tensor is in which."""
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from siglip_jax.json_text import parsed, read_text
 from siglip_jax.weights.reader import Header, Reader
+
+from .json_file import plain_name
 
 INDEX = ".index.json"
 _MAP = "weight_map"
@@ -35,9 +37,14 @@ class ShardsReader:
     ) -> None:
         self.path = str(path)
         try:
-            shards = {n: path.with_name(f) for n, f in json.loads(path.read_text())[_MAP].items()}
+            named = {str(n): str(f) for n, f in parsed(read_text(path))[_MAP].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not an index of shards") from error
+        for name in set(named.values()):
+            plain_name(name, str(path))
+            if name.endswith(INDEX):
+                raise ValueError(f"{path} names another index as a shard: {name}")
+        shards = {name: path.with_name(file) for name, file in named.items()}
         prefix = part(shards) if part else ""
         self.left = tuple(name for name in shards if not name.startswith(prefix))
         shards = {name: file for name, file in shards.items() if name.startswith(prefix)}

@@ -24,7 +24,7 @@ from .checkpoint import TOKENIZER_JSON, OpenCheckpoint, present, released_vocabu
 from .classifiers import labels_by_index
 from .files import open_file
 from .format import Format, safetensors_in
-from .json_file import Settings, read_settings, write_json
+from .json_file import Settings, plain_name, read_settings, write_json
 from .translation import closing_on_error
 
 CONFIG, WEIGHTS, TOKENIZER = "siglip_jax.json", "weights.safetensors", "tokenizer.model"
@@ -111,7 +111,7 @@ def open_folder(
     card.require("pad", (None, 0, 1), None, "expected 0 or 1")
     pad = card.get("pad") if card.get("tower") == "image" else profile.text.pad
     config = config.only(card.get("tower")).only(tower, str(path))
-    whole = open_file(weights or path / card.values["weights"])
+    whole = open_file(weights or path / plain_name(card.values["weights"], card.where))
     dropped = dict.fromkeys(whole.ignored, "not a parameter")
     with closing_on_error(whole):
         classifier = _read_classifier(card.part("classifier"), whole)

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from siglip_jax.json_text import parsed
 from siglip_jax.preprocessing.profiles import TextProfile
 from siglip_jax.preprocessing.text import Tokenizer
 from siglip_jax.preprocessing.tokenizer_json import (
@@ -201,7 +202,7 @@ def write(path: Path, vocabulary: Path, text: TextProfile) -> None:
         if (lower, clean) == (text.lower, text.clean):
             path.write_bytes(source)
             return
-        plain = json.loads(whole)
+        plain = parsed(whole)
         steps = [*text_steps(text.lower, text.clean), *steps]
         plain["normalizer"] = {"type": "Sequence", "normalizers": steps} if steps else None
         source = _dumped(plain)

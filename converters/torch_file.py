@@ -1,115 +1,32 @@
 """PyTorch's `.pt`, `.pth` and `.bin` files, read without PyTorch and without running them.
 
 Such a file is a zip archive with a pickle that names the tensors and one member for
-the bytes of each storage. A pickle may call any function. This reader lets it make
-tensors, dictionaries and plain values, puts nothing in the place of settings that trainers
-keep beside them, and refuses anything else.
+the bytes of each storage. A pickle may call any function; `torch_pickle` reads it without
+being able to.
 """
 
-import collections
+import contextlib
 import math
-import pickle
-import re
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
-import ml_dtypes
 import numpy as np
 
+from siglip_jax.messages import reason
+from siglip_jax.weights.bounds import DIMENSIONS, check_claim, content_offset, is_shape, open_zip
 from siglip_jax.weights.reader import Header, empty_aligned
 
+from .torch_pickle import MOST_BYTES, Refused, Storage, Tensor, load
 from .wrappers import AVERAGES, WEIGHTS
 
-_STORAGES = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
-# A dtype is pickled by its name in `torch`.
-_DTYPE = re.compile(r"(b?float|u?int|complex|qu?int|bits)\d+(x\d+)?(_\w+)?|bool")
 _CHUNK = 4 << 20
-
-
-class _Storage(NamedTuple):
-    key: str
-    dtype: np.dtype
-    size: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *rest: Any) -> _Tensor:
-    return _Tensor(storage, offset, tuple(size), tuple(stride))
-
-
-def _rebuild_parameter(data: _Tensor, *rest: Any) -> _Tensor:
-    return data
-
-
-def _device(*name: Any) -> str:
-    return ":".join(map(str, name))
-
-
-class _Inert:
-    """What stands for settings and metrics that trainers keep beside the weights: nothing."""
-
-    def __new__(cls, *anything: Any, **more: Any) -> Self:
-        return object.__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-_ALLOWED = {
-    ("argparse", "Namespace"): _Inert,
-    ("_codecs", "encode"): _Inert,  # how protocol 2 spells bytes, such as those of a scalar
-    ("pathlib", "PosixPath"): _Inert,
-    ("pathlib", "WindowsPath"): _Inert,
-    ("numpy", "dtype"): _Inert,
-    ("numpy.core.multiarray", "scalar"): _Inert,
-    ("numpy._core.multiarray", "scalar"): _Inert,
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch", "device"): _device,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-}
-
-
-class _Refused(Exception):
-    pass
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module == "torch" and _DTYPE.fullmatch(name):
-            return name  # data that a trainer keeps beside the weights
-        raise _Refused(f"{module}.{name}")
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, size = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise _Refused(str(pid))
-        return _Storage(str(key), dtype, int(size))
+_ORDER = 16  # bytes of the member that names the byte order
+_NESTED = 8  # dictionaries in each other that may be around the weights
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 class TorchReader:
@@ -130,7 +47,8 @@ class TorchReader:
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self.files = (Path(path),)
-        self._zip = _open_zip(Path(path))
+        self._file, self._zip = _open_zip(Path(path))
+        self._whole: set[str] = set()  # storages whose checksum was compared
         try:
             names = self._zip.namelist()
             pickles = [name for name in names if name.endswith("/data.pkl")]
@@ -142,10 +60,12 @@ class TorchReader:
                 )
             self._root = pickles[0].removesuffix("data.pkl")
             order = f"{self._root}byteorder"
-            if order in names and self._zip.read(order) != b"little":
+            if order in names and self._small(order, _ORDER) != b"little":
                 raise ValueError(f"{path} was written on a big-endian machine, which is not read")
             tensors, self.keys, self.ignored = _weights(self.path, self._unpickle(pickles[0]))
-            self._tensors = {name: self._check(name, t, names) for name, t in tensors.items()}
+            members = set(names)
+            self._tensors = {name: self._check(name, t, members) for name, t in tensors.items()}
+            self._check_shared()
         except BaseException:
             self.close()
             raise
@@ -158,7 +78,8 @@ class TorchReader:
         self.close()
 
     def close(self) -> None:
-        self._zip.close()
+        # The archive has nothing of its own to close: it reads a file that it was given.
+        self._file.close()
 
     def read(self, name: str) -> np.ndarray:
         """The tensor `name`.
@@ -167,40 +88,86 @@ class TorchReader:
           ValueError: if the file is damaged there.
         """
         storage, offset, shape, stride = self._tensors[name]
-        whole = empty_aligned((storage.size,), storage.dtype)
+        # Of a storage that others share, no more than this tensor lies in.
+        count = _reach(shape, stride)
+        whole = empty_aligned((count,), storage.dtype)
         into = memoryview(cast(Any, whole.view(np.uint8))) if whole.size else memoryview(b"")
+        before, info = offset * storage.dtype.itemsize, self._member(storage)
         try:
-            member = self._zip.open(f"{self._root}data/{storage.key}")
-            with cast(zipfile.ZipExtFile, member) as file:
+            if storage.key in self._whole and info.compress_type == zipfile.ZIP_STORED:
+                self._file.seek(content_offset(self._file, info) + before)
+                opened = contextlib.nullcontext(self._file)
+            else:
+                opened = self._open(info.filename)
+                _pass_over(opened, before)
+            with opened as file:
                 for start in range(0, len(into), _CHUNK):
                     piece = into[start : start + _CHUNK]
                     if file.readinto(piece) != len(piece):
                         raise EOFError("it ends early")
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise ValueError(f"{self.path}: {name} is damaged ({error}); copy it again") from error
+                if storage.key not in self._whole:
+                    while file.read(_CHUNK):  # at its end, its checksum is compared
+                        pass
+                    self._whole.add(storage.key)
+        except _DAMAGE as error:
+            said = reason(error)
+            raise ValueError(f"{self.path}: {name} is damaged ({said}); copy it again") from error
         strides = tuple(step * storage.dtype.itemsize for step in stride)
-        view = np.lib.stride_tricks.as_strided(whole[offset:], shape, strides)
+        view = np.lib.stride_tricks.as_strided(whole, shape, strides)
         return np.ascontiguousarray(view).reshape(shape)
 
-    def _unpickle(self, member: str) -> Any:
+    def _open(self, member: str) -> zipfile.ZipExtFile:
+        return cast(zipfile.ZipExtFile, self._zip.open(member))
+
+    def _small(self, member: str, most: int) -> bytes:
+        """A member, up to one byte more than `most`."""
         try:
-            with self._zip.open(member) as file:
-                return _Unpickler(file).load()
-        except _Refused as error:
+            with self._open(member) as file:
+                return file.read(most + 1)
+        except _DAMAGE as error:
+            raise ValueError(
+                f"{self.path}: {member} is damaged ({reason(error)}); copy it again"
+            ) from error
+
+    def _unpickle(self, member: str) -> Any:
+        data = self._small(member, MOST_BYTES)
+        try:
+            return load(data)
+        except Refused as error:
             raise ValueError(
                 f"{self.path} holds code, not only weights: its pickle asks for {error}; "
                 "refused. Save the model's state_dict() alone, best as safetensors"
             ) from error
         except Exception as error:  # A damaged pickle raises anything.
-            raise ValueError(f"{self.path}: its list of tensors is damaged ({error})") from error
+            raise ValueError(
+                f"{self.path}: its list of tensors is damaged ({reason(error)})"
+            ) from error
 
-    def _check(self, name: str, tensor: _Tensor, members: list[str]) -> _Tensor:
+    def _member(self, storage: Storage) -> zipfile.ZipInfo:
+        return self._zip.getinfo(f"{self._root}data/{storage.key}")
+
+    def _check_shared(self) -> None:
+        """Refuses to unpack one compressed storage for any number of tensors that lie in it."""
+        infos = [self._member(tensor.storage) for tensor in self._tensors.values()]
+        packed = [info.file_size for info in infos if info.compress_type != zipfile.ZIP_STORED]
+        try:
+            check_claim(sum(packed), os.fstat(self._file.fileno()).st_size)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from error
+
+    def _check(self, name: str, tensor: Tensor, members: set[str]) -> Tensor:
         storage, offset, shape, stride = tensor
-        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         member = f"{self._root}data/{storage.key}"
         sound = (
-            all(type(n) is int and n >= 0 for n in (offset, *shape, *stride))
-            and (math.prod(shape) == 0 or last < storage.size)
+            is_shape([offset])
+            and is_shape([storage.size])
+            and is_shape(shape)
+            and all(is_shape([step]) for step in stride)
+            and len(stride) <= DIMENSIONS
+            and len(shape) == len(stride)
+            # One whose strides repeat numbers may say that it has any number of them.
+            and math.prod(shape) <= storage.size
+            and (math.prod(shape) == 0 or offset + _reach(shape, stride) <= storage.size)
             and member in members
             and self._zip.getinfo(member).file_size == storage.size * storage.dtype.itemsize
         )
@@ -209,12 +176,32 @@ class TorchReader:
         return tensor
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _reach(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """How many numbers of its storage lie between the first and the last of a tensor."""
+    if math.prod(shape) == 0:
+        return 0
+    return 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+
+
+def _pass_over(file: zipfile.ZipExtFile, count: int) -> None:
+    while count > 0:
+        piece = len(file.read(min(count, _CHUNK)))
+        if not piece:
+            raise EOFError("it ends early")
+        count -= piece
+
+
+def _open_zip(path: Path) -> tuple[Any, zipfile.ZipFile]:
     try:
-        return zipfile.ZipFile(path)
+        file = path.open("rb")
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except zipfile.BadZipFile as error:
+    try:
+        return file, open_zip(file)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        file.close()
+        if not isinstance(error, zipfile.BadZipFile | OSError):
+            raise ValueError(f"{path}: {reason(error)}; copy it again") from error
         with path.open("rb") as file:
             start = file.read(32)
         if start[:1] == b"\x80" and start[2:3] in (b"\x8a", b"}", b"c"):
@@ -227,19 +214,21 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         raise ValueError(f"{path} is not a PyTorch file: it begins with {start[:16]!r}") from error
 
 
-def _weights(path: str, loaded: Any) -> tuple[dict[str, _Tensor], tuple[str, ...], tuple[str, ...]]:
+def _weights(path: str, loaded: Any) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
     """The tensors, the keys of the dictionaries they are in, and the entries beside these."""
     keys: tuple[str, ...] = ()
     beside: list[str] = []
     entries = _mapping(loaded) or {}
     while key := next((k for k in (*AVERAGES, *WEIGHTS) if _mapping(entries.get(k))), None):
+        if len(keys) == _NESTED:
+            raise ValueError(f"{path} is not a dictionary of tensors: {'.'.join(keys)} goes on")
         beside += [".".join((*keys, str(other))) for other in entries if other != key]
         keys = (*keys, key)
         loaded = entries[key]
         entries = _mapping(loaded) or {}
     if not entries:
         raise ValueError(f"{path} holds {type(loaded).__name__}, not a dictionary of tensors")
-    wrong = [str(name) for name, value in entries.items() if not isinstance(value, _Tensor)]
+    wrong = [str(name) for name, value in entries.items() if not isinstance(value, Tensor)]
     if wrong:
         raise ValueError(
             f"{path} is not a dictionary of tensors: {', '.join(wrong[:3])} is none; "

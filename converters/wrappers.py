@@ -6,6 +6,7 @@ behind prefixes of theirs, and beside the weights what only training needs. Pref
 other models, so they are taken off only where nothing but a SigLIP's own names comes out.
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -172,7 +173,7 @@ def find_wrapping(shapes: Mapping[str, Header], path: str, *, likely: bool = Tru
         else:
             break
     if len(set(plain.values())) < len(plain):
-        twice = next(n for n in plain.values() if list(plain.values()).count(n) > 1)
+        twice = collections.Counter(plain.values()).most_common(1)[0][0]
         raise ValueError(f"{path} holds {twice} twice: {', '.join(_stored(twice, plain)[:3])}")
     names = {name: stored for stored, name in plain.items()}
     return Wrapping(names=names, left_out=left, prefixes=prefixes)

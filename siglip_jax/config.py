@@ -16,10 +16,18 @@ from typing import Any, Literal
 
 from siglip_jax.messages import choose
 
+# A configuration may come from anyone, and work grows with what it says. Nobody has trained
+# a hundredth of these.
+_MOST = {"depth": 1024, "res": 1 << 14, "length": 1 << 16, "canvas": 1 << 12}
+_MOST_OTHERWISE = 1 << 24
+
 
 def _require_positive(owner: str, name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")
+    most = _MOST.get(name, _MOST_OTHERWISE)
+    if value > most:
+        raise ValueError(f"{owner}: {name} may be at most {most:,}, got {value:,}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +80,8 @@ class Vision:
     pool: Pool = "map"
 
     def __post_init__(self) -> None:
-        _require_positive("Vision", "patch", self.patch)
+        for name in ("patch", "res"):
+            _require_positive("Vision", name, getattr(self, name))
         choose("Vision: pool", self.pool, POOLS)
         if self.res < self.patch:
             raise ValueError(f"Vision: res {self.res} is smaller than patch {self.patch}")

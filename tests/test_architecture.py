@@ -59,6 +59,8 @@ MODULES = {
     "activity": Row("what the process is busy with, for a command to show"),
     "recent_rate": Row("items a second of the last seconds, and how long the rest takes"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
+    "json_text": Row("JSON that others wrote, parsed within bounds"),
+    "private_folder": Row("folders and files that only their user can have written"),
     "stop": Row("told to stop once, what is in hand is finished; twice, at once"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
@@ -73,6 +75,8 @@ MODULES = {
 
     "weights": Row("empty, so that its modules are imported one by one"),
     "weights.reader": Row("what an open checkpoint offers; which entries are parameters"),
+    "weights.bounds": Row("what a file of weights may claim"),
+    "weights.zarr_chunks": Row("headers and chunks of zarr, before tensorstore is given them"),
     "weights.staging": Row("outputs that appear whole or not at all"),
     "weights.npz": Row("big_vision's .npz files, a tensor at a time"),
     "weights.tensorstore_folder": Row("big_vision's tensorstore folders, a tensor at a time"),
@@ -122,14 +126,17 @@ MODULES = {
     "programs.function": Row("a compiled function that is run a few times only",
                              jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
-                          "config preprocessing.profiles weights.layout weights.staging"),
+                          "config preprocessing.profiles private_folder weights.layout "
+                          "weights.staging"),
     "programs.compile_times": Row("what is being compiled, and how long it took last time",
                                   "weights.staging"),
+    "programs.executable_file": Row("one executable in a file: a digest and plain fields"),
     "programs.memory": Row("what devices say of their memory"),
     "programs.tasks": Row("the tasks of a model, and the inputs of each", "models preprocessing",
                           jax=True),
     "programs.exported": Row("StableHLO in a file, for a start without tracing on any machine",
-                             "config models preprocessing weights.staging", jax=True),
+                             "config models preprocessing weights.bounds weights.staging",
+                             jax=True),
 
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking", "classifier"),
@@ -234,11 +241,13 @@ MODULES = {
                            "models weights.int8", jax=True),
     "doctor.search": Row("which setting is wrong, and how much it matters",
                          "config models preprocessing scoring verify", jax=True),
-    "doctor.embeddings_file": Row("another pipeline's embeddings", "config verify.inputs"),
+    "doctor.embeddings_file": Row("another pipeline's embeddings",
+                                  "config verify.inputs weights.bounds"),
 
     "cli": Row("empty"),
     "__main__": Row("python -m siglip_jax", "cli.main"),
-    "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch cli"),
+    "cli.main": Row("the command, its errors and exit codes",
+                    "data.failures errors fetch private_folder cli"),
     "cli.ending": Row("Ctrl-C once and twice, and threads that outlive a command",
                       "stop weights.staging"),
     "cli.completion": Row("scripts by which a shell completes the command",
@@ -296,7 +305,7 @@ MODULES = {
 }
 # fmt: on
 # What every module may import: these import nothing of this project but each other.
-ANYWHERE = ("activity", "messages", "recent_rate", "weights.tree")
+ANYWHERE = ("activity", "json_text", "messages", "recent_rate", "weights.tree")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
 NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
 

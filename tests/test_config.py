@@ -175,3 +175,18 @@ def test_float32_means_float32_on_every_device():
     assert Execution().precision == "highest"
     assert Execution(dtype="bfloat16").precision == "default"
     assert Execution(precision="default").precision == "default"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Size(width=8, depth=10**9, mlp_dim=8, num_heads=1), "depth may be at most 1,024"),
+        (lambda: Size(width=10**9, depth=1, mlp_dim=8, num_heads=1), "width may be at most"),
+        (lambda: dataclasses.replace(BASE.vision, res=10**9), "res may be at most 16,384"),
+        (lambda: dataclasses.replace(BASE.text, length=10**9), "length may be at most 65,536"),
+        (lambda: dataclasses.replace(BASE.text, vocab_size=10**9), "vocab_size may be at most"),
+    ],
+)
+def test_no_configuration_asks_for_more_work_than_any_model(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from siglip_jax.activity import activity
@@ -37,6 +38,7 @@ from siglip_jax.data.failures import SettingError
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import home
 from siglip_jax.messages import did_you_mean, not_installed
+from siglip_jax.private_folder import make_private
 
 COMMANDS = (
     demo,
@@ -154,7 +156,8 @@ def _run(argv: Sequence[str] | None) -> int:
         sys.stdout.flush()  # help, to a reader that may have gone away
         raise
     # Read by jax when a command imports it: programs compiled once stay compiled.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "compiled"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and _may_keep(home() / "compiled"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(home() / "compiled")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be valid Unicode; an escape in the output beats losing all of it.
@@ -183,6 +186,19 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         fail(message)
         return 2
+
+
+def _may_keep(folder: Path) -> bool:
+    """Whether programs may be kept in `folder`: what others could have written is not run."""
+    try:
+        shared = make_private(folder)
+    except OSError:
+        return False
+    if shared:
+        advice = "or set JAX_COMPILATION_CACHE_DIR to a folder of your own"
+        message = f"compiled programs are not kept: {shared}, {advice}"
+        print(f"siglip-jax: warning: {message}", file=sys.stderr)
+    return not shared
 
 
 def _explained(error: Exception, args: argparse.Namespace) -> str | None:

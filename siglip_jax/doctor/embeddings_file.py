@@ -1,6 +1,5 @@
 """Embeddings of the bundled inputs that another pipeline wrote."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from siglip_jax.config import Tower
 from siglip_jax.messages import reason
 from siglip_jax.verify import inputs
+from siglip_jax.weights.bounds import open_zip
 
 # Name of the array to whose rows they are.
 TOWERS: dict[str, Tower] = {"zimg": "image", "ztxt": "text"}
@@ -23,13 +23,16 @@ def read_embeddings(files: list[Path], width: int) -> dict[Tower, np.ndarray]:
     found: dict[Tower, np.ndarray] = {}
     for file in files:
         try:
-            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                names = list(arrays)
-                here = {name: arrays[name] for name in TOWERS if name in names}
+            with file.open("rb") as opened:
+                open_zip(opened)
+                opened.seek(0)
+                with np.load(opened, allow_pickle=False) as arrays:
+                    names = list(arrays)
+                    here = {name: arrays[name] for name in TOWERS if name in names}
         except OSError as error:
             raise ValueError(f"{file}: {reason(error)}") from error
-        # A lone array is no context manager; a pickle, a torn file, a text are ValueErrors.
-        except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        # numpy parses a header as Python, and raises whatever is wrong with that.
+        except Exception as error:
             raise ValueError(f"{file}: not a .npz file with arrays of numbers") from error
         if not here:
             held = ", ".join(names) or "nothing"

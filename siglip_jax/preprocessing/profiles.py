@@ -61,6 +61,8 @@ FOLDER = "folder"
 # such files mean.
 ADDED: dict[str, Any] = {"fit": "squash", "fill": [0, 0, 0]}
 
+_MOST_SIDE, _MOST_PATCHES = 1 << 14, 1 << 16
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageProfile:
@@ -130,6 +132,12 @@ class ImageProfile:
                 raise ValueError(f"ImageProfile: {name} must be a positive integer, got {value!r}")
         if not 0 < self.crop <= 1:
             raise ValueError(f"ImageProfile: crop must be above 0 and at most 1, got {self.crop!r}")
+        # A profile may come from anyone, and every image is made as large as it says.
+        if (self.res or 0) / self.crop > _MOST_SIDE or (self.max_patches or 0) > _MOST_PATCHES:
+            raise ValueError(
+                f"ImageProfile: images of {self.res} pixels a side (crop {self.crop}) or "
+                f"{self.max_patches} patches are larger than {_MOST_SIDE:,} or {_MOST_PATCHES:,}"
+            )
         if self.res is None and self.fit != "squash":
             raise ValueError(f"ImageProfile: fit {self.fit} needs res; NaFlex keeps aspect ratios")
         object.__setattr__(self, "value_range", pixel_range(self.value_range))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from siglip_jax.json_text import parsed
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import Clean, Lower
 
@@ -146,7 +147,7 @@ class JsonPieces:
         import tokenizers
 
         try:
-            plain: dict[str, Any] = json.loads(text)
+            plain: dict[str, Any] = parsed(text)
             *_, steps = text_settings(plain.get("normalizer"))
             plain["normalizer"] = {"type": "Sequence", "normalizers": steps} if steps else None
             plain["truncation"] = plain["padding"] = None

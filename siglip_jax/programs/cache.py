@@ -4,7 +4,8 @@ jax's cache of compiled programs is asked with a program's StableHLO, for which 
 to be traced first: a third of the time until a first score. What lies here is asked with all
 that decides what is traced and how it is compiled: configuration, execution, shapes, the text
 of this package, versions, jax's settings, the processor. It lies in the folder `siglip_jax` of
-jax's own cache, may be deleted at any time, and must be as private: it is code that is run.
+jax's own cache, and may be deleted at any time. It is code that is run: what other users could
+have written is not read.
 """
 
 import functools
@@ -12,9 +13,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import pickle
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Any
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, NaFlexVision, Siglip
 from siglip_jax.preprocessing.profiles import PixelRange
+from siglip_jax.private_folder import make_private, opened, why_shared
+from siglip_jax.programs.executable_file import from_bytes, to_bytes
 from siglip_jax.weights.layout import stored_parameters
 from siglip_jax.weights.staging import staged
 
@@ -95,19 +98,19 @@ def read_program(key: str, device: Any) -> Compiled | None:
 def keep_program(key: str, compiled: Any, device: Any, arguments: tuple[Any, ...]) -> None:
     """Keeps what `jax.jit(...).lower(...).compile()` gave, if it can be; run with `arguments`."""
     folder = _folder()
-    if folder is None:
+    if folder is None or not _private(folder):
         return
     import jax
-    from jax.experimental import serialize_executable
 
     # jax says of the format of executables only that it is experimental, and not every
     # program can be kept: without a file, it is compiled again.
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        data = to_bytes(key, compiled)
+        # An executable that XLA deserialized and serialized again loads but does not run.
+        jax.block_until_ready(from_bytes(key, data, device)(*arguments))
         with staged(folder / key) as partial:
-            partial.write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
-            # An executable that XLA deserialized and serialized again loads but does not run.
-            jax.block_until_ready(_load(partial, device)(*arguments))
+            partial.touch(mode=0o600)
+            partial.write_bytes(data)
     except Exception:
         return
 
@@ -159,20 +162,39 @@ def _folder() -> Path | None:
     return None if folder is None or "://" in folder else Path(folder, "siglip_jax")
 
 
+def _private(folder: Path) -> bool:
+    try:
+        shared = make_private(folder)
+    except OSError:
+        return False
+    if shared:
+        _ignored(shared)
+    return not shared
+
+
+def _ignored(shared: str) -> None:
+    warnings.warn(f"compiled programs are not read: {shared}", stacklevel=2)
+
+
 def _read(key: str, device: Any) -> Compiled | None:
     folder = _folder()
-    if folder is None or not (folder / key).exists():
+    if folder is None or not (folder / key).exists() or not _private(folder):
         return None
     try:
-        return _load(folder / key, device)
+        with opened(folder) as inside, opened(key, inside) as handle:
+            shared = why_shared(folder, inside) or why_shared(folder / key, handle)
+            data = b"" if shared else _content(handle)
+    except OSError:  # it went, or is not for us
+        return None
+    if shared:
+        _ignored(shared)
+        return None
+    try:
+        return from_bytes(key, data, device)
     except Exception:  # a damaged file costs a compilation, and is written anew
         return None
 
 
-def _load(file: Path, device: Any) -> Compiled:
-    from jax.experimental import serialize_executable
-
-    parts = pickle.loads(file.read_bytes())
-    return serialize_executable.deserialize_and_load(
-        *parts, backend=device.client, execution_devices=[device]
-    )
+def _content(handle: int) -> bytes:
+    with os.fdopen(os.dup(handle), "rb") as file:
+        return file.read()

@@ -19,11 +19,13 @@ from jax import export
 
 from siglip_jax import config as configs
 from siglip_jax.config import Execution, Siglip
+from siglip_jax.json_text import parsed
 from siglip_jax.models.activations import traced_for
 from siglip_jax.preprocessing import Patches
 from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs import Program, make_mesh
 from siglip_jax.programs.tasks import Task, program_function, program_inputs
+from siglip_jax.weights.bounds import open_zip
 from siglip_jax.weights.staging import staged
 
 if TYPE_CHECKING:
@@ -144,29 +146,34 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
       ValueError: if it is no such file, or is for other devices.
     """
     path = Path(path).expanduser()
+    from_extra("plan", "flatbuffers")  # jax reads the programs with it
     try:
-        with zipfile.ZipFile(path) as file:
-            facts = json.loads(file.read(FACTS))
-            texts = {task: file.read(f"{task}{SUFFIX}") for task in facts["batches"]}
+        with path.open("rb") as opened:
+            file = open_zip(opened)
+            facts = parsed(file.read(FACTS))
+            texts = {str(task): file.read(f"{task}{SUFFIX}") for task in facts["batches"]}
             config = configs.from_dict(facts["config"])
             execution = Execution(**facts["execution"])
             low, high = (tuple(x) if isinstance(x, list) else x for x in facts["pixels"])
-            split = bool(facts["split"])
+            split, count = bool(facts["split"]), int(facts["devices"])
+            platform, batches = str(facts["platform"]), dict(facts["batches"])
+            exports = {task: export.deserialize(bytearray(t)) for task, t in texts.items()}
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    # Of a damaged file, whatever the readers of its parts stumble over.
+    except Exception as error:
         raise ValueError(f"{path} is no program that siglip-jax plan --save wrote") from error
     everything = jax.devices() if devices is None else list(devices)
-    count, here = facts["devices"], everything[0].platform
+    here = everything[0].platform
     here = "cuda" if here == "gpu" else here
-    if here != facts["platform"]:
-        raise ValueError(f"{path} is for {facts['platform']}, and the devices are {here}")
+    if here != platform:
+        raise ValueError(f"{path} is for {platform}, and the devices are {here}")
     if len(everything) < count:
         raise ValueError(f"{path} is for {count} devices, and there are {len(everything)}")
     mesh = make_mesh(everything[:count])
 
     def function(task: str) -> Any:
-        exported = export.deserialize(bytearray(texts[task]))
+        exported = exports[task]
         shardings, _ = jax.tree.unflatten(exported.in_tree, exported.in_shardings_jax(mesh))
         (traced, *_), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
 
@@ -184,11 +191,11 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
     return SavedProgram(
         config=config,
         execution=execution,
-        platform=facts["platform"],
+        platform=platform,
         devices=count,
         pixels=(low, high),
         split=split,
-        batches=facts["batches"],
+        batches=batches,
         functions={task: function(task) for task in texts},
     )
 

@@ -6,7 +6,6 @@ file too, but reports what is wrong with one in ten different ways.
 """
 
 import contextlib
-import os
 import zipfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -16,12 +15,11 @@ from typing import IO, Any, BinaryIO, Self
 import numpy as np
 
 from siglip_jax.messages import reason
+from siglip_jax.weights.bounds import content_offset, is_shape, open_zip
 from siglip_jax.weights.reader import BFLOAT16, FLOATS, Header, empty_aligned, select_parameters
 from siglip_jax.weights.staging import staged
 
 _CHUNK = 4 << 20
-_LOCAL_HEADER = 30  # bytes before a member's name; the last four are the lengths of name and extra
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 class NpzReader:
@@ -43,9 +41,11 @@ class NpzReader:
             raise ValueError(_why_not_a_zip(Path(path), error)) from error
         try:
             try:
-                self._zip = zipfile.ZipFile(self._file)
+                self._zip = open_zip(self._file)
             except (zipfile.BadZipFile, OSError) as error:
                 raise ValueError(_why_not_a_zip(Path(path), error)) from error
+            except (ValueError, NotImplementedError) as error:
+                raise ValueError(f"{path}: {reason(error)}; fetch it again") from error
             self._members, self.ignored = self._parameters()
             self._fortran: set[str] = set()
             self._foreign_endian: set[str] = set()
@@ -123,7 +123,7 @@ class NpzReader:
             self._foreign_endian.add(name)
             dtype = dtype.newbyteorder("=")
         header = Header(shape, dtype)
-        if stored != header.nbytes:
+        if not is_shape(shape) or stored != header.nbytes:
             raise ValueError(
                 f"{self.path}: {name} is damaged (it says {shape} {dtype}, which is "
                 f"{header.nbytes} bytes, and has {stored}); fetch or write the file again"
@@ -134,7 +134,8 @@ class NpzReader:
     def _damage(self, name: str) -> Generator[None, None, None]:
         try:
             yield
-        except _DAMAGE as error:
+        # numpy parses a header as Python, and raises whatever is wrong with that.
+        except Exception as error:
             raise ValueError(
                 f"{self.path}: {name} is damaged ({reason(error)}); fetch or write the file again"
             ) from error
@@ -193,10 +194,7 @@ def _read_stored(file: BinaryIO, info: zipfile.ZipInfo, into: memoryview) -> Non
     zipfile would hand over copies of the bytes, which costs as much as reading them. What
     else it verifies it did when the header was read.
     """
-    file.seek(info.header_offset)
-    local = file.read(_LOCAL_HEADER)
-    lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-    file.seek(lengths, os.SEEK_CUR)
+    file.seek(content_offset(file, info))
     crc = zlib.crc32(file.read(info.file_size - len(into)))
     for piece in _pieces(into):
         _fill(piece, file)

@@ -28,6 +28,7 @@ _TEXT_POSEMB = "txt/pos_embedding"
 _IMAGE_POSEMB = "img/pos_embedding"
 
 _SHOWN = 10
+_MOST_LAYERS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,9 @@ def reform(
         if block is None or scan[block.encoder] in (None, block.layer is None):
             routes.append(Route((name,), (name,), "copy"))
         elif block.layer is None:
+            if not 1 <= (shape or (0,))[0] <= _MOST_LAYERS:
+                expected = f"expected layers first, at most {_MOST_LAYERS:,}"
+                raise ValueError(f"{name} is {shape}; {expected}")
             unstacked = [block_name(block.encoder, i, block.leaf) for i in range(shape[0])]
             routes.append(Route((name,), tuple(unstacked), "unstack"))
         else:

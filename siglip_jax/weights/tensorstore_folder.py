@@ -8,7 +8,6 @@ a directory named after its tree path with '~' for '/', as zarr version 2.
 # tensorstore annotates its functions in part.
 # pyright: reportUnknownMemberType=false
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any, Self
 import numpy as np
 
 from siglip_jax.messages import reason
+from siglip_jax.weights.bounds import check_claim, stored_bytes
 from siglip_jax.weights.reader import BFLOAT16, FLOATS, Header, empty_aligned, select_parameters
 from siglip_jax.weights.staging import staged
+from siglip_jax.weights.zarr_chunks import check_chunks, read_header
 
 _POINTER = "-LAST"
 
@@ -51,6 +52,11 @@ class FolderReader:
             )
         self._members = {name: stored[member] for name, member in members.items()}
         self.shapes = {name: self._header(member) for name, member in self._members.items()}
+        try:
+            claimed = sum(header.nbytes for header in self.shapes.values())
+            check_claim(claimed, stored_bytes(self._folder))
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}; copy it again") from error
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +79,7 @@ class FolderReader:
         member = self._members[name]
         array = empty_aligned(*self.shapes[name])
         try:
+            check_chunks(member)
             # Without this a lost chunk would be read as zeros.
             spec = {**_spec(member), "fill_missing_data_reads": False}
             store = tensorstore.open(spec).result()
@@ -86,15 +93,14 @@ class FolderReader:
 
     def _header(self, member: Path) -> Header:
         try:
-            zarray = json.loads((member / ".zarray").read_text())
-            dtype = zarray["dtype"]
-            return Header(
-                tuple(zarray["shape"]), BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
-            )
+            zarray = read_header(member)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.path}: {member.name} has no readable .zarray; copy it again"
+                f"{self.path}: {member.name} has no readable .zarray ({reason(error)}); "
+                "copy it again"
             ) from error
+        dtype = zarray["dtype"]
+        return Header(tuple(zarray["shape"]), BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype))
 
 
 def find_step_folder(path: Path) -> Path:

@@ -249,3 +249,19 @@ def test_an_image_size_that_nothing_states(tmp_path):
     refused(tmp_path / "image.npz", r"image\.npz: these weights are no released .*; pass res=32")
     with open_checkpoint(tmp_path / "image.npz", res=33) as source:
         assert source.config.vision.res == 33 and source.tower == "image"
+
+
+@pytest.mark.parametrize("form", ["transformers", "siglip_jax"])
+def test_a_billion_layers(edited, form):
+    def grow(card):
+        part = card["config"]["vision"]["size"] if form == "siglip_jax" else card["vision_config"]
+        part["depth" if form == "siglip_jax" else "num_hidden_layers"] = 10**9
+
+    refused(edited(form, card=grow), "depth may be at most 1,024, got 1,000,000,000")
+
+
+@pytest.mark.parametrize("weights", ["/etc/passwd", "../siglip_jax/weights.safetensors", 3])
+def test_a_card_names_a_file_beside_it(edited, weights):
+    path = edited("siglip_jax", card=lambda card: card.update(weights=weights))
+    message = refused(path, "expected the plain name of a file beside it")
+    assert "root:" not in message

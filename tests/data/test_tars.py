@@ -453,3 +453,58 @@ def test_a_text_that_is_a_link_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"^a\.tar/a: a\.txt is a link; write the text itself"):
         open_pairs(str(path))
     assert "a.txt is a link" in keyed(path)[0][1]
+
+
+def member(name):
+    info = tarfile.TarInfo(name)
+    data = png(0)
+    info.size = len(data)
+    return info.tobuf() + data + bytes(-len(data) % 512)
+
+
+def header(kind, size):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+def test_headers_larger_than_any_name(tmp_path, kind):
+    """Of a few megabytes compressed, tarfile would hold gigabytes."""
+    path = tmp_path / "a.tar.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header(kind, 200 << 20))
+        for _ in range(200):
+            file.write(bytes(1 << 20))
+    with pytest.raises(ValueError, match=r"a\.tar\.gz: not a tar"):
+        list(open_items([str(path)]).read(0))
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L"])
+def test_headers_of_headers(tmp_path, kind):
+    one = header(kind, 20) + b"20 comment=abcdefghi\n".ljust(512, b"\0")
+    whole = b"".join([member("a.png"), one * 20_000, member("b.png"), bytes(1024)])
+    (tmp_path / "a.tar").write_bytes(whole)
+    items = list(open_items([str(tmp_path / "a.tar")]).read(0))
+    assert items[0].error is None
+    assert "damaged after a.png" in items[-1].error
+
+
+def test_numbers_of_a_sparse_member_that_are_none(tmp_path):
+    record = b"GNU.sparse.map=1,x\n"
+    record = str(len(record) + 3).encode() + b" " + record
+    pax = header(b"x", len(record)) + record.ljust(512, b"\0")
+    (tmp_path / "a.tar").write_bytes(member("a.png") + pax + member("b.png") + bytes(1024))
+    items = list(open_items([str(tmp_path / "a.tar")]).read(0))
+    assert items[-1].error is None or "damaged after a.png" in items[-1].error
+
+
+def test_a_tar_that_unpacks_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("siglip_jax.data.tar_stream.LARGEST", 1 << 20)
+    path = tmp_path / "a.tar.gz"
+    with gzip.open(path, "wb") as file:
+        file.write(member("a.png") + header(b"0", 300 << 20))
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    items = list(open_items([str(path)]).read(0))
+    assert "unpacks to more than 200 times its size" in items[-1].error

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pickle
 
 import command_line
 import jax
@@ -14,7 +15,7 @@ from towers import case
 import siglip_jax.models.two_towers
 from siglip_jax.config import Execution
 from siglip_jax.models import SiglipModel
-from siglip_jax.programs import Program, cache, make_mesh
+from siglip_jax.programs import Program, cache, executable_file, make_mesh
 from siglip_jax.programs.cache import program_key, read_ahead
 
 model, pictures = command_line.model, command_line.pictures
@@ -131,16 +132,96 @@ def test_the_key_has_all_that_decides(monkeypatch):
     assert key() == key()
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a program"], ids=["empty", "text"])
-def test_a_damaged_file_is_written_anew(folder, untraced, damage):
-    first = outputs(program())
-    for file in folder.iterdir():
-        file.write_bytes(damage)
-    second = outputs(program())
+def flipped(data):
+    """A bit in the middle: of a number, an instruction, a length."""
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
+
+
+class Call:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "text": lambda data: b"not a program",
+    "bit": flipped,
+    "header": lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],
+    "cut": lambda data: data[:-1],
+    "longer": lambda data: data + b"x",
+    "pickle": lambda data: pickle.dumps(Call("touch CANARY")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_written_anew(folder, untraced, monkeypatch, tmp_path, damage):
+    monkeypatch.chdir(tmp_path)
+    first = np.asarray(program().texts(TINY.params, np.asarray(TINY.texts)))
+    (file,) = folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(DAMAGE[damage](whole))
+    second = np.asarray(program().texts(TINY.params, np.asarray(TINY.texts)))
     untraced()
-    for results in zip(first, second, outputs(program()), strict=True):
-        np.testing.assert_array_equal(results[0], results[1])
-        np.testing.assert_array_equal(results[0], results[2])
+    third = np.asarray(program().texts(TINY.params, np.asarray(TINY.texts)))
+    for again in (second, third):
+        np.testing.assert_array_equal(again, first)
+    assert not (tmp_path / "CANARY").exists()
+
+
+def test_every_flipped_bit_is_seen_before_anything_is_parsed(folder, monkeypatch):
+    program().texts(TINY.params, np.asarray(TINY.texts))
+    (file,) = folder.iterdir()
+    data = file.read_bytes()
+    parsed = []
+    monkeypatch.setattr(executable_file, "_Loaded", lambda *parts: parsed.append(parts))
+    executable_file.from_bytes(file.name, data, None)
+    assert len(parsed) == 1
+    for bit in np.random.default_rng(0).integers(0, 8 * len(data), 200):
+        wrong = bytearray(data)
+        wrong[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match="damaged"):
+            executable_file.from_bytes(file.name, bytes(wrong), None)
+    with pytest.raises(ValueError, match="not the executable of this name"):
+        executable_file.from_bytes("0" * 64, data, None)
+    assert len(parsed) == 1
+
+
+def test_there_is_no_pickle_in_a_file(folder):
+    program().texts(TINY.params, np.asarray(TINY.texts))
+    (file,) = folder.iterdir()
+    body = file.read_bytes()[len(executable_file.MAGIC) + 32 :]
+    facts = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
+    assert set(facts) == {"name", "arguments", "used", "result"}
+    assert facts["result"] == [[len(TINY.texts), TINY.config.embed_dim], "float32"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "owner"])
+def test_what_others_can_write_is_not_read(folder, untraced, monkeypatch, what):
+    texts = np.asarray(TINY.texts)
+    first = np.asarray(program().texts(TINY.params, texts))
+    (file,) = folder.iterdir()
+    written = file.stat().st_mtime_ns
+    if what == "owner":
+        uid = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    else:
+        (folder if what == "folder" else file).chmod(0o777)
+    said = "belongs to another user" if what == "owner" else "can be written by other users"
+    with pytest.warns(UserWarning, match=f"compiled programs are not read: .* {said}"):
+        again = np.asarray(program().texts(TINY.params, texts))
+    np.testing.assert_array_equal(again, first)
+    if what == "file":  # it is replaced by one's own
+        assert file.stat().st_mode & 0o777 == 0o600
+    else:
+        assert file.stat().st_mtime_ns == written
 
 
 def test_what_cannot_be_kept_runs_as_ever(monkeypatch, tmp_path):
