@@ -146,7 +146,6 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
       ValueError: if it is no such file, or is for other devices.
     """
     path = Path(path).expanduser()
-    from_extra("plan", "flatbuffers")  # jax reads the programs with it
     try:
         with path.open("rb") as opened:
             file = open_zip(opened)
