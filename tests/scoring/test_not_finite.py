@@ -47,7 +47,7 @@ def test_a_tensor_of_a_file_is_named(tmp_path, dtype):
 def test_rows_that_are_not_finite_are_in_error():
     rows = Rows()
     for key in "abcd":
-        rows.add(Prepared(key, error="bad" if key == "b" else None))
+        rows.add(Prepared(key, error="bad") if key == "b" else Prepared(key, example=0))
     rows.fill((np.float32([[1, 2], [np.nan, 0]]),))
     rows.fill((np.float32([[0, np.inf]]),))
     assert rows.settle() == [2, 3] and rows.settle() == []
@@ -113,3 +113,18 @@ def test_a_scorer_says_which_image(broken):
     z = scorer.embed_images(images, on_error=lambda index, error: bad.append((index, str(error))))
     assert bad == [(1, f"image 1: {NOT_FINITE}")]
     assert np.isnan(z).all(axis=1).tolist() == [False, True, False]
+
+
+def test_rows_that_were_tried_again_stay_with_their_items():
+    rows = Rows()
+    for key in "abc":
+        rows.add(
+            Prepared(key, error="slow", passing=True) if key == "a" else Prepared(key, example=0)
+        )
+    rows.fill((np.float32([[1, 0], [np.nan, 0]]),))
+    assert rows.again() == {"a"}
+    rows.add(Prepared("a", example=0))
+    rows.fill((np.float32([[3, 0]]),))
+    assert rows.settle() == [2]
+    assert rows.good.tolist() == [0, 1]
+    assert rows.embeddings(2)[0].tolist() == [[3, 0], [1, 0]]
