@@ -71,7 +71,7 @@ def _install(new: list[Path], parent: Path, old: list[Path], aside: Path, *, for
             move(here, there)
         if isinstance(error, FileExistsError):
             raise ModelError(
-                f"{there} has appeared meanwhile",
+                f"{error.filename2 or error.filename} has appeared meanwhile",
                 needs="force",
                 advice="choose another name, or force to replace it",
             ) from None
