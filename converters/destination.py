@@ -1,13 +1,14 @@
 """Where a conversion goes: nothing is there until everything is."""
 
 import contextlib
+import fcntl
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from siglip_jax.errors import ModelError
-from siglip_jax.weights.staging import move_all, unfinished
+from siglip_jax.weights.staging import exchange, move_new, unfinished
 
 from .certificate import certificate_beside
 
@@ -43,15 +44,67 @@ def replacing(destination: Path, *, source: Path, force: bool) -> Generator[Path
         raise ValueError(f"{destination} lies in {source}, which is to be converted")
     # A certificate beside nothing is no reason to refuse, but it goes back if this fails.
     old += [e for e in (certificate_beside(destination),) if e.exists()]
-    work = Path(tempfile.mkdtemp(dir=parent, prefix=f".{destination.name}."))
-    try:
+    _remove_stale(parent)
+    with _workshop(destination) as work:
         new, aside = work / "new", work / "old"
         new.mkdir()
         aside.mkdir()
-        # `work` also holds what was there before while the two change places.
-        with unfinished(new if old else work):
+        # What was there before has not been touched yet: an end from outside may remove all.
+        with unfinished(work):
             yield new / destination.name
-        pairs = [(entry, aside / entry.name) for entry in old]
-        move_all(pairs + [(entry, parent / entry.name) for entry in sorted(new.iterdir())])
+        _install(sorted(new.iterdir()), parent, old, aside, force=force)
+
+
+def _install(new: list[Path], parent: Path, old: list[Path], aside: Path, *, force: bool) -> None:
+    """Gives the new entries their names, in order, and moves the old ones away; all or none."""
+    done: list[tuple[Callable[[Path, Path], object], Path, Path]] = []
+    try:
+        for entry in new:
+            there = parent / entry.name
+            move = exchange if there.exists() and (force or there in old) else move_new
+            move(entry, there)
+            done.append((move, there, entry))
+        for entry in old:
+            if entry.name not in {each.name for each in new}:
+                entry.rename(aside / entry.name)
+                done.append((move_new, aside / entry.name, entry))
+    except BaseException as error:
+        for move, here, there in reversed(done):
+            move(here, there)
+        if isinstance(error, FileExistsError):
+            raise ModelError(
+                f"{error.filename2 or error.filename} has appeared meanwhile",
+                needs="force",
+                advice="choose another name, or force to replace it",
+            ) from None
+        raise
+
+
+@contextlib.contextmanager
+def _workshop(destination: Path) -> Generator[Path, None, None]:
+    """A hidden folder beside `destination`, which is locked for as long as it is in use."""
+    work = Path(
+        tempfile.mkdtemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=_ENDING)
+    )
+    try:
+        with (work / _LOCK).open("w") as lock:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _remove_stale(parent: Path) -> None:
+    """Removes what conversions left behind that were killed: nothing holds their lock.
+
+    What they were to replace is never in there alone: it changes places with the new in one step.
+    """
+    for work in parent.glob(f".*{_ENDING}"):
+        with contextlib.suppress(OSError), (work / _LOCK).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(work, ignore_errors=True)
+
+
+# Of the folder that a conversion works in, and of the file in it that says that it still does.
+_ENDING, _LOCK = ".conversion", "lock"

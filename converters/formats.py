@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from siglip_jax.config import Siglip, Tower
-from siglip_jax.errors import ModelError
+from siglip_jax.errors import ModelError, legible
 from siglip_jax.weights.big_vision import open_big_vision
 
 from . import big_vision, open_clip, siglip_folder, timm, transformers
@@ -69,6 +69,13 @@ def open_checkpoint(
         names what is missing.
     """
     path = Path(path)
+    with legible(path):
+        return _opened(path, config, res, tower)
+
+
+def _opened(
+    path: Path, config: Siglip | None, res: int | None, tower: Tower | None
+) -> OpenCheckpoint:
     if is_adapter(path):
         raise without_base(path)
     form = FORMATS[detect(path)]

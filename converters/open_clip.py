@@ -36,7 +36,7 @@ from .json_file import Settings, read_settings, write_json
 from .open_clip_images import preprocess_cfg, read_images
 from .rules import Op, Rule, Step, dense, expand, heads, heads_out, norm
 from .towers_inside import config_of_file, only_behind
-from .translation import translate
+from .translation import closing_on_error, translate
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 VISUAL = "visual"
@@ -228,32 +228,33 @@ def open_folder(
         config, notes = read_config(path / CONFIG, tower)
     config = config.only(tower, str(path))
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_OTHERS)))
-    if given:
-        config = config_of_file(config, stored.shapes, r"visual\.trunk\.attn_pool\.latent")
-    # Both towers and their scale are one file: all but one tower is left out if that was asked for.
-    apart = only_behind(_PREFIX[tower]) if tower else {}
-    reader, dropped = translate(stored, steps(config), {**DROP, **apart})
-    known = released_vocabulary(config)
-    if tower == "image" and (path / CONFIG).is_file():
-        card = read_settings(path / CONFIG)
-        card = card.part("model_cfg") if "model_cfg" in card else card
-        known = vocabulary_of_rows(card.part("text_cfg").get("vocab_size"))
-    pad = known.pad if known else hf_tokenizer.read_pad(path)
-    stated = (path / CONFIG).is_file()
-    return OpenCheckpoint(
-        format=FORMAT.name,
-        path=path,
-        reader=reader,
-        files=(*present(path / CONFIG, path / VISUAL / timm.CONFIG), *stored.files),
-        config=config,
-        dropped=dropped,
-        vocabulary=vocabulary_beside(path, config),
-        pad=pad,
-        text_settings=_text_settings(path),
-        images=read_images(read_settings(path / CONFIG), config, pad) if stated else None,
-        notes=notes,
-        reports=reader.reports,
-    )
+    with closing_on_error(stored):
+        if given:
+            config = config_of_file(config, stored.shapes, r"visual\.trunk\.attn_pool\.latent")
+        # Both towers and their scale are one file: of one tower the rest of it is left out.
+        apart = only_behind(_PREFIX[tower]) if tower else {}
+        reader, dropped = translate(stored, steps(config), {**DROP, **apart})
+        known = released_vocabulary(config)
+        if tower == "image" and (path / CONFIG).is_file():
+            card = read_settings(path / CONFIG)
+            card = card.part("model_cfg") if "model_cfg" in card else card
+            known = vocabulary_of_rows(card.part("text_cfg").get("vocab_size"))
+        pad = known.pad if known else hf_tokenizer.read_pad(path)
+        stated = (path / CONFIG).is_file()
+        return OpenCheckpoint(
+            format=FORMAT.name,
+            path=path,
+            reader=reader,
+            files=(*present(path / CONFIG, path / VISUAL / timm.CONFIG), *stored.files),
+            config=config,
+            dropped=dropped,
+            vocabulary=vocabulary_beside(path, config),
+            pad=pad,
+            text_settings=_text_settings(path),
+            images=read_images(read_settings(path / CONFIG), config, pad) if stated else None,
+            notes=notes,
+            reports=reader.reports,
+        )
 
 
 def read_config(path: Path, tower: Tower | None = None) -> tuple[Siglip, tuple[str, ...]]:

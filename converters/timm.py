@@ -231,30 +231,30 @@ def open_folder(
         config, pad = Siglip(vision=vision, text=None), _pad(card)
     config = config.only(tower, str(path)).only("image")
     stored = open_file(weights or find_weights(path, (WEIGHTS, *_PYTORCH)))
-    head = head_names(stored, CLASSIFIER)
-    if given:
-        # timm pools with the mean where it has no head.
-        config = config_of_file(config, stored.shapes, r"attn_pool\.latent", "gap")
-    reader, dropped = translate(stored, steps(config), apart=head)
     with closing_on_error(stored):
+        head = head_names(stored, CLASSIFIER)
+        if given:
+            # timm pools with the mean where it has no head.
+            config = config_of_file(config, stored.shapes, r"attn_pool\.latent", "gap")
+        reader, dropped = translate(stored, steps(config), apart=head)
         # timm does not say how probabilities are made; its own examples take the softmax.
         labels = _labels(path / CONFIG) if head else None
         # Without the pooling head it is given the mean of the patches.
         pooling = "map" if config.pool == "map" else "mean"
         classifier = read_head(stored, CLASSIFIER, labels, pooling, "softmax")
-    return OpenCheckpoint(
-        format=FORMAT.name,
-        path=path,
-        reader=reader,
-        files=(*present(path / CONFIG), *stored.files),
-        config=config,
-        dropped=dropped,
-        images=read_images(read_settings(path / CONFIG), config) if stated else None,
-        pad=pad,
-        notes=notes,
-        classifier=classifier,
-        reports=reader.reports,
-    )
+        return OpenCheckpoint(
+            format=FORMAT.name,
+            path=path,
+            reader=reader,
+            files=(*present(path / CONFIG), *stored.files),
+            config=config,
+            dropped=dropped,
+            images=read_images(read_settings(path / CONFIG), config) if stated else None,
+            pad=pad,
+            notes=notes,
+            classifier=classifier,
+            reports=reader.reports,
+        )
 
 
 def _labels(path: Path) -> tuple[str, ...] | None:

@@ -144,8 +144,8 @@ def open_folder(
     apart = tower is not None or (not given and is_inside(path / CONFIG))
     weights = weights or find_weights(path, (WEIGHTS, _PYTORCH))
     stored = open_file(weights, _part(config, weights) if apart else None)
-    head = head_names(stored, CLASSIFIER)
     with closing_on_error(stored):
+        head = head_names(stored, CLASSIFIER)
         if head and not any(name.startswith("text_model.") for name in stored.shapes):
             config = config.only("image")
         if given:
@@ -157,40 +157,39 @@ def open_folder(
         if config.text is not None and _head_does_nothing(stored, config, prefix):
             text = dataclasses.replace(config.text, head=None)
             config = dataclasses.replace(config, text=text)
-    made = steps(config)
-    if config.tower is not None:
-        made = [_behind(prefix, step) for step in made]
-    reader, dropped = translate(stored, made, drop, apart=head)
-    with closing_on_error(stored):
+        made = steps(config)
+        if config.tower is not None:
+            made = [_behind(prefix, step) for step in made]
+        reader, dropped = translate(stored, made, drop, apart=head)
         classifier = _classifier(path, stored) if head else None
-    for step in made:
-        if step.constant and step.theirs in dropped:
-            dropped[step.theirs] = "projection that changes nothing"
-    dropped |= dict.fromkeys(getattr(stored, "left", ()), f"{APART} ({prefix})")
-    if config.tower == "image":
-        pad = pad_by_images(path)
-        if pad is None and (beside := rows_beside(path / CONFIG)):
-            pad = getattr(vocabulary_of_rows(beside), "pad", None)
-    else:
-        known = released_vocabulary(config)
-        pad = known.pad if known else hf_tokenizer.read_pad(path)
-    return OpenCheckpoint(
-        format=FORMAT.name,
-        path=path,
-        reader=reader,
-        files=(*present(path / CONFIG, path / IMAGES, path / PROCESSOR), *stored.files),
-        config=config,
-        dropped=dropped,
-        vocabulary=vocabulary_beside(path, config),
-        pad=pad,
-        text_settings=hf_tokenizer.read_text_settings(path, naflex=config.naflex)
-        if config.text
-        else None,
-        images=read_images(path, config, pad) if config.vision else None,
-        classifier=classifier,
-        reports=reader.reports,
-        prefix=prefix if apart else "",
-    )
+        for step in made:
+            if step.constant and step.theirs in dropped:
+                dropped[step.theirs] = "projection that changes nothing"
+        dropped |= dict.fromkeys(getattr(stored, "left", ()), f"{APART} ({prefix})")
+        if config.tower == "image":
+            pad = pad_by_images(path)
+            if pad is None and (beside := rows_beside(path / CONFIG)):
+                pad = getattr(vocabulary_of_rows(beside), "pad", None)
+        else:
+            known = released_vocabulary(config)
+            pad = known.pad if known else hf_tokenizer.read_pad(path)
+        return OpenCheckpoint(
+            format=FORMAT.name,
+            path=path,
+            reader=reader,
+            files=(*present(path / CONFIG, path / IMAGES, path / PROCESSOR), *stored.files),
+            config=config,
+            dropped=dropped,
+            vocabulary=vocabulary_beside(path, config),
+            pad=pad,
+            text_settings=hf_tokenizer.read_text_settings(path, naflex=config.naflex)
+            if config.text
+            else None,
+            images=read_images(path, config, pad) if config.vision else None,
+            classifier=classifier,
+            reports=reader.reports,
+            prefix=prefix if apart else "",
+        )
 
 
 def _classifier(path: Path, stored: Reader) -> Classifier | None:

@@ -27,6 +27,7 @@ class Vocabulary:
       rows: rows of the token embedding.
       pad: id that fills a text up to the context length; `eos` is 1 in all.
       hub: (repository, file) on the Hugging Face hub that holds it.
+      sha256: of the file, which a download has to have; None where nobody has published it.
     """
 
     name: TokenizerName
@@ -35,6 +36,7 @@ class Vocabulary:
     pad: int
     url: str
     hub: tuple[str, str]
+    sha256: str | None = None
 
 
 _LEAST = 3  # letters that the beginning of a name has, to be one
@@ -44,6 +46,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
         name="c4_en", pieces=32_000, rows=32_000, pad=1,
         url=f"{_STORAGE}/t5-data/vocabs/cc_en.32000/sentencepiece.model",
         hub=("google/siglip-base-patch16-224", "spiece.model"),
+        sha256="1e5036bed065526c3c212dfbe288752391797c4bb1a284aa18c9a0b23fcaf8ec",
     ),
     "mc4": Vocabulary(
         name="mc4", pieces=250_100, rows=250_000, pad=1,
@@ -54,6 +57,7 @@ VOCABULARIES: dict[str, Vocabulary] = {
         name="gemma", pieces=256_000, rows=256_000, pad=0,
         url=f"{_STORAGE}/big_vision/gemma_tokenizer.model",
         hub=("google/siglip2-base-patch16-224", "tokenizer.model"),
+        sha256="61a7b147390c64585d6c3543dd6fc636906c9af3865a5548f27f31aee1d4c8e2",
     ),
 }  # fmt: skip
 

@@ -142,6 +142,22 @@ def _md5(headers: Any) -> str | None:
     return base64.b64decode(found[1]).hex() if found else None
 
 
+def check_sha256(path: Path, wanted: str, stated: str) -> None:
+    """Refuses a file that has another digest, and removes it, so that it is fetched again.
+
+    Args:
+      stated: who says so, for the message.
+
+    Raises:
+      OSError: if it has.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wanted:
+        path.unlink()
+        raise OSError(f"its sha256 is {found}, not {wanted} as {stated} states")
+
+
 def check_cached(path: Path) -> str | None:
     """The digest of a file in the cache of huggingface_hub, which keeps large ones under it.
 
@@ -154,9 +170,5 @@ def check_cached(path: Path) -> str | None:
     blob = path.resolve()
     if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return None
-    with blob.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != blob.name:
-        blob.unlink()
-        raise OSError(f"its sha256 is {found}, not {blob.name} as the hub states")
-    return f"sha256:{found}"
+    check_sha256(blob, blob.name, "the hub")
+    return f"sha256:{blob.name}"

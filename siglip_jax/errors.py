@@ -1,5 +1,10 @@
 """An error about a model that says what to give, for readers who give it in different ways."""
 
+import contextlib
+import struct
+import tokenize
+import zlib
+from collections.abc import Generator
 from typing import Any, Literal, Self
 
 Need = Literal[
@@ -37,3 +42,38 @@ class ModelError(ValueError):
         """The same, with the file that it is about named first."""
         values = {"path": path, **self.values}
         return type(self)(f"{path}: {self.fact}", needs=self.needs, advice=self.advice, **values)
+
+
+# What libraries, and we, run into where a file says something that no such file does.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    struct.error,
+    tokenize.TokenError,
+    zlib.error,
+)
+
+
+@contextlib.contextmanager
+def legible(path: Any) -> Generator[None]:
+    """Around the reading of files: what nobody foresaw in them is one line about `path`.
+
+    The cause stays behind it, for --debug.
+
+    >>> with legible("x.npz"):
+    ...     {}["shape"]
+    Traceback (most recent call last):
+    ValueError: x.npz is damaged, or of a kind that is not known (KeyError: 'shape')
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        said = " ".join(str(error).split())[:200]
+        what = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        raise ValueError(f"{path} is damaged, or of a kind that is not known ({what})") from error

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
-from siglip_jax.download import Progress, check_cached, download
+from siglip_jax.download import Progress, check_cached, check_sha256, download
 from siglip_jax.fine_tunes import FINE_TUNES, FineTune, find_fine_tune
 from siglip_jax.messages import did_you_mean, reason, suggestions
 
@@ -242,6 +242,7 @@ class _Wanted(NamedTuple):
     file: str
     hub: tuple[str, str] | None
     url: str
+    sha256: str | None = None
 
     @property
     def target(self) -> Path:
@@ -267,7 +268,8 @@ def _weights(checkpoint: Checkpoint) -> _Wanted:
 
 def _vocabulary(vocabulary: Vocabulary) -> _Wanted:
     what = f"the vocabulary {vocabulary.name}"
-    return _Wanted(what, f"{vocabulary.name}.model", vocabulary.hub, vocabulary.url)
+    file = f"{vocabulary.name}.model"
+    return _Wanted(what, file, vocabulary.hub, vocabulary.url, vocabulary.sha256)
 
 
 def fetch_weights(checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
@@ -335,6 +337,12 @@ def fetch_files(
         row = _row(name)
         # The vocabulary last: of both, if they lack, tells the error about the weights.
         found = [_fetched_weights(row, progress), _fetched_vocabulary(row.vocabulary)]
+        try:
+            found[1] = _certain(found[1], _vocabulary(row.vocabulary))
+        except OSError as error:
+            raise ValueError(
+                f"{found[1].path} was damaged: {reason(error)}; it is removed: fetch it again"
+            ) from error
     return [_checked(file) for file in found]
 
 
@@ -363,13 +371,21 @@ def _fetched(wanted: _Wanted, progress: Progress | None = None) -> Fetched:
         return Fetched(wanted.what, here, None)
     if wanted.hub is not None and not offline():
         try:
-            return _from_hub(wanted.what, *wanted.hub)
+            return _certain(_from_hub(wanted.what, *wanted.hub), wanted)
         except Exception:  # huggingface_hub raises a dozen unrelated types
             pass  # big_vision's own storage may have it; else that says what is wrong
     if offline():
         raise OSError("HF_HUB_OFFLINE is set")
     digest = download(wanted.url, wanted.target, progress)
-    return Fetched(wanted.what, wanted.target, digest)
+    return _certain(Fetched(wanted.what, wanted.target, digest), wanted)
+
+
+def _certain(file: Fetched, wanted: _Wanted) -> Fetched:
+    """The file, if it is what our table says. Raises an OSError, and removes it, if it is not."""
+    if wanted.sha256 is None:
+        return file
+    check_sha256(file.path.resolve(), wanted.sha256, "our table of released files")
+    return file._replace(digest=f"sha256:{wanted.sha256}")
 
 
 def _from_hub(what: str, repository: str, file: str) -> Fetched:

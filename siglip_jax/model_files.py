@@ -7,6 +7,7 @@ from pathlib import Path
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.converters import OpenCheckpoint, needed_files, open_checkpoint
 from siglip_jax.converters.adapters import is_adapter, merge
+from siglip_jax.errors import legible
 from siglip_jax.fetch import Progress, fetch_model
 
 
@@ -53,7 +54,8 @@ def open_model(
             raise ValueError(f"{name} is no PEFT adapter, so that it has no base; leave out base")
         if base is not None:
             below = open_model(base, config=config, res=res, tower=tower, progress=progress)
-            opened = merge(below, files.path)
+            with legible(files.path):
+                opened = merge(below, files.path)
         else:
             opened = open_checkpoint(files.path, config=known, res=res, tower=tower)
             # By its own name: of the architecture alone it would be the released one.

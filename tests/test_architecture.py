@@ -68,7 +68,7 @@ MODULES = {
                  "checkpoints download fine_tunes weights.big_vision"),
     "download": Row("one file by https: resumed, checked, whole or not at all"),
     "model_files": Row("the files of a model, opened once by whatever name",
-                       "config converters fetch"),
+                       "config converters errors fetch"),
     "pretrained": Row("load and save: a model with all its scores depend on",
                       "checkpoints classifier config converters errors fetch model_files models "
                       "preprocessing programs scoring weights", jax=True),

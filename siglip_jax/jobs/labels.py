@@ -9,6 +9,7 @@ from siglip_jax.activity import activity
 from siglip_jax.jobs.durable import durable
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.top_k import Chunk, TopK
+from siglip_jax.messages import reason
 from siglip_jax.programs.memory import device_memory
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.prompts import average, check_finite, expand
@@ -93,5 +94,20 @@ class Labels:
                     check_finite(z, labels)
                     with durable(path) as temporary, temporary.open("wb") as file:
                         np.save(file, z)
-                files.append(np.load(path, mmap_mode="r"))
+                files.append(_mapped(path, len(labels)))
         return files
+
+
+def _mapped(path: Path, count: int) -> np.ndarray:
+    try:
+        z = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        said = reason(error)
+    else:
+        if z.ndim == 2 and len(z) == count:
+            return z
+        said = f"it has the shape {z.shape}"
+    raise ValueError(
+        f"{path}: not the embeddings of {count:,} labels ({said}); remove it, and the same command "
+        "computes them again"
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from siglip_jax.jobs.durable import sha256, write_json
+from siglip_jax.messages import reason
 
 _REASONS = 1000  # an entry's; the rows of Parquet files have all of them
 
@@ -117,6 +118,9 @@ class Ledger:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: not an entry of a ledger: {error}") from error
+            raise ValueError(
+                f"{path}: not an entry of a ledger ({reason(error)}); remove it, and the same "
+                "command computes its shard again"
+            ) from error
         self._known[shard] = entry
         return entry

@@ -29,7 +29,7 @@ class Journal:
     def __init__(self, folder: Path, step: int) -> None:
         path = folder / "metrics.jsonl"
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+            kept = [line for line in _lines(path) if _step(line) <= step]
             with staged(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept))
         self._path = path
@@ -119,11 +119,22 @@ class _WeightsAndBiases:
         self._run.log(values, step=step)
 
 
+def _lines(path: Path) -> list[str]:
+    """The lines of a journal; but for the last, which may be cut off, all must be whole."""
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines[:-1], 1):
+        if _step(line) == math.inf:
+            raise ValueError(
+                f"{path}: line {number} is not one of a run's journal; remove the line, or the file"
+            )
+    return lines
+
+
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # cut off in the middle of a line
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf  # cut off in the middle of a line
 
 
 def read_journal(folder: str | Path) -> list[dict[str, Any]]:

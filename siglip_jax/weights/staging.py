@@ -1,10 +1,12 @@
 """Outputs that appear whole or not at all."""
 
 import contextlib
+import ctypes
+import errno
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from pathlib import Path
 
 _unfinished: set[Path] = set()
@@ -38,10 +40,15 @@ def staged(
             yield temporary
         if durable:
             _sync(temporary)
-        if temporary.is_dir() and path.is_dir():
-            aside = _beside(path)
-            move_all([(path, aside), (temporary, path)])
-            shutil.rmtree(aside, ignore_errors=True)
+        if not replace:
+            try:
+                move_new(temporary, path)
+            except FileExistsError:
+                said = f"{path} has appeared meanwhile; choose another name or remove it"
+                raise ValueError(said) from None
+        elif temporary.is_dir() and path.is_dir():
+            exchange(temporary, path)
+            shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.replace(path)
     except BaseException:
@@ -88,14 +95,53 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def move_all(moves: Iterable[tuple[Path, Path]]) -> None:
-    """Renames each first path to the second, in order; if one fails, all are undone."""
-    done: list[tuple[Path, Path]] = []
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def exchange(a: Path, b: Path) -> None:
+    """Two files or folders change their names, in one step where the file system can do that."""
+    if _renamed(a, b, _EXCHANGE):
+        return
+    aside = _beside(b)
+    b.rename(aside)
     try:
-        for here, there in moves:
-            here.rename(there)
-            done.append((here, there))
+        a.rename(b)
     except BaseException:
-        for here, there in reversed(done):
-            there.rename(here)
+        aside.rename(b)
         raise
+    aside.rename(a)
+
+
+def move_new(here: Path, there: Path) -> None:
+    """Renames a file or folder to a name that is free.
+
+    Raises:
+      FileExistsError: if it is not.
+    """
+    if _renamed(here, there, _NO_REPLACE):
+        return
+    if there.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(there))
+    here.rename(there)
+
+
+# Flags of Linux's renameat2.
+_NO_REPLACE, _EXCHANGE = 1, 2
+_HERE = -100  # AT_FDCWD: paths are as the process sees them
+
+
+def _renamed(a: Path, b: Path, flag: int) -> bool:
+    """Whether the system can rename so, and has."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    if libc.renameat2(_HERE, os.fsencode(a), _HERE, os.fsencode(b), flag) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(a), None, str(b))

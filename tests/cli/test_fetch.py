@@ -1,5 +1,6 @@
 """`siglip-jax fetch`: what it brings, what it checks and says."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -29,7 +30,9 @@ def online(monkeypatch, storage):
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: None)
     monkeypatch.setattr(checkpoints, "_STORAGE", host)
     c4 = checkpoints.VOCABULARIES["c4_en"]
-    here = dict.fromkeys(["c4_en"], c4.__class__(**{**vars(c4), "url": f"{host}/c4"}))
+    here = dict.fromkeys(
+        ["c4_en"], c4.__class__(**{**vars(c4), "url": f"{host}/c4", "sha256": None})
+    )
     monkeypatch.setattr(checkpoints, "VOCABULARIES", checkpoints.VOCABULARIES | here)
     return server
 
@@ -63,6 +66,26 @@ def test_damage_is_one_line(cli, online, tmp_path):
     (line,) = err
     assert "nor download them (its md5 is " in line and "and the vocabulary c4_en" in line
     assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_vocabulary_that_is_not_the_released_one(cli, online, tmp_path, monkeypatch):
+    """Whatever the server says of it: the table has its digest."""
+    c4 = checkpoints.VOCABULARIES["c4_en"]
+    right = hashlib.sha256(storage_server.DATA).hexdigest()
+    for digest, code in (("0" * 64, 2), (right, 0)):
+        stated = {"c4_en": dataclasses.replace(c4, sha256=digest)}
+        monkeypatch.setattr(checkpoints, "VOCABULARIES", checkpoints.VOCABULARIES | stated)
+        got, out, err = cli("fetch", "siglip_b16_224")
+        assert got == code
+        assert (tmp_path / "home" / "c4_en.model").exists() == (code == 0)
+        if code:
+            assert f"its sha256 is {right}, not {digest} as our table of released files" in err[0]
+    assert f"sha256:{right[:9]}" in out
+    # One that was damaged since, or that somebody put there.
+    (tmp_path / "home" / "c4_en.model").write_bytes(b"x")
+    code, _, err = cli("fetch", "siglip_b16_224")
+    assert code == 2 and "c4_en.model was damaged: its sha256 is" in err[0]
+    assert cli("fetch", "siglip_b16_224")[0] == 0
 
 
 def test_offline_one_line_names_weights_and_vocabulary(cli, tmp_path):

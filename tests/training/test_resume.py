@@ -143,6 +143,13 @@ def test_the_journal_forgets_what_is_done_again(tmp_path):
     assert read_journal(tmp_path) == [{"step": n, "loss": 1.0 / n} for n in range(1, 5)]
 
 
+def test_garbage_in_a_journal_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\x9b\xff\x00\n{"step": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: line 2 is not one .*; remove the line"):
+        Journal(tmp_path, 2)
+
+
 def test_a_checkpoint_that_was_not_finished_is_none(tmp_path):
     """What a process that is killed while it writes leaves behind."""
     state = {"a": jax.numpy.arange(4.0)}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from siglip_jax.weights.staging import move_all, staged
+from siglip_jax.weights import staging
+from siglip_jax.weights.staging import exchange, move_new, staged
 
 
 def test_a_file_that_fails_leaves_what_was_there(tmp_path):
@@ -60,9 +61,30 @@ def test_durable_is_on_the_disk_before_it_has_its_name_and_the_name_after(tmp_pa
     assert seen == [(temporary.name, False), (tmp_path.name, True)]
 
 
-def test_moves_that_fail_are_undone(tmp_path):
-    (tmp_path / "a").write_text("a")
-    moves = [(tmp_path / "a", tmp_path / "b"), (tmp_path / "missing", tmp_path / "c")]
-    with pytest.raises(FileNotFoundError):
-        move_all(moves)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+@pytest.mark.parametrize("system", [True, False], ids=["one step", "several"])
+def test_names_change_hands(tmp_path, monkeypatch, system):
+    """Where the system has no renameat2, too."""
+    if not system:
+        monkeypatch.setattr(staging, "_renamed", lambda *_: False)
+    file, folder, free = tmp_path / "file", tmp_path / "folder", tmp_path / "free"
+    file.write_text("a")
+    folder.mkdir()
+    exchange(file, folder)
+    assert file.is_dir() and folder.read_text() == "a"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+    with pytest.raises(FileExistsError):
+        move_new(folder, file)
+    assert file.is_dir() and folder.read_text() == "a"
+    move_new(folder, free)
+    assert free.read_text() == "a" and not folder.exists()
+
+
+def test_a_name_that_is_taken_meanwhile(tmp_path):
+    path = tmp_path / "model"
+    with (
+        pytest.raises(ValueError, match="model has appeared meanwhile"),
+        staged(path, replace=False) as temporary,
+    ):
+        temporary.mkdir()
+        path.write_text("mine")
+    assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
