@@ -26,7 +26,7 @@ from . import open_clip, timm, transformers
 from .checkpoint import OpenCheckpoint
 from .files import find_weights, open_file
 from .format import safetensors_in
-from .json_file import Settings, read_settings, write_json
+from .json_file import Settings, read_settings, understood, write_json
 from .loop_form import LoopForm
 from .rules import Step
 from .wrappers import FileReader
@@ -144,7 +144,8 @@ def merge(base: OpenCheckpoint, path: Path) -> OpenCheckpoint:
       ValueError: if it is of a kind that is not merged, damaged, or of another model.
     """
     try:
-        return _merge(base, path.parent if path.name in WEIGHTS else path)
+        with understood(path):
+            return _merge(base, path.parent if path.name in WEIGHTS else path)
     except BaseException:
         base.close()
         raise

@@ -16,6 +16,7 @@ from .adapters import adapter_files, is_adapter, without_base
 from .checkpoint import TOKENIZER_JSON, VOCABULARY_FILES, OpenCheckpoint
 from .files import open_file
 from .format import Format
+from .json_file import understood
 from .shards import INDEX
 
 # In the order in which a folder is looked at: the surest configuration goes first.
@@ -68,7 +69,13 @@ def open_checkpoint(
       ValueError: if it is no SigLIP, damaged, or does not say enough; the message
         names what is missing.
     """
-    path = Path(path)
+    with understood(path):
+        return _opened(Path(path), config, res, tower)
+
+
+def _opened(
+    path: Path, config: Siglip | None, res: int | None, tower: Tower | None
+) -> OpenCheckpoint:
     if is_adapter(path):
         raise without_base(path)
     form = FORMATS[detect(path)]

@@ -1,10 +1,34 @@
 """The JSON files that say what a model is: read with plain errors, written for people."""
 
+import contextlib
 import json
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
 from siglip_jax.json_text import parsed, read_text
+from siglip_jax.messages import reason
+
+# What values of other types than a setting has make its readers stumble over.
+MISUNDERSTOOD = (
+    TypeError, AttributeError, KeyError, IndexError, ArithmeticError, RecursionError,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def understood(where: object) -> Generator[None, None, None]:
+    """The block reads settings that may be of any type; where it stumbles, a ValueError.
+
+    >>> with understood("config.json"):
+    ...     3 + {}["hidden_size"]
+    Traceback (most recent call last):
+    ValueError: config.json: a setting is of another kind than expected (KeyError: 'hidden_size')
+    """
+    try:
+        yield
+    except MISUNDERSTOOD as error:
+        said = f"{type(error).__name__}: {reason(error)}"
+        raise ValueError(f"{where}: a setting is of another kind than expected ({said})") from error
 
 
 class Settings:

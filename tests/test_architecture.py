@@ -58,6 +58,7 @@ MODULES = {
     "allocator": Row("glibc's malloc, told to keep what is freed"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
     "json_text": Row("JSON that others wrote, parsed within bounds"),
+    "regular_file": Row("a file that may be anything, read within bounds"),
     "private_folder": Row("folders and files that only their user can have written"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
     "errors": Row("an error about a model, in parts that each caller words"),
@@ -93,6 +94,8 @@ MODULES = {
     "preprocessing.profiles": Row("what changes scores before the model", "checkpoints config"),
     "preprocessing.image_settings": Row("an image profile in other systems' words"),
     "preprocessing.decode": Row("files to uint8 RGB pixels"),
+    "preprocessing.decode_process": Row("processes that decode, ended if it takes too long"),
+    "preprocessing.picture_cost": Row("which images may be decoded in a thread"),
     "preprocessing.signatures": Row("images by their first bytes; what else reads some"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
     "preprocessing.torch_resize": Row("torchvision's resizes of uint8 in numpy"),
@@ -293,7 +296,7 @@ MODULES = {
 }
 # fmt: on
 # What every module may import: it imports nothing of this project itself.
-ANYWHERE = ("json_text", "messages", "weights.tree")
+ANYWHERE = ("json_text", "messages", "regular_file", "weights.tree")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
 NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
 

@@ -1,6 +1,5 @@
 """From an item to what the model takes, in bounded memory."""
 
-import io
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +18,20 @@ from siglip_jax.preprocessing import (
     naflex_patches,
     preprocess_image,
 )
+from siglip_jax.preprocessing.decode import cost
+from siglip_jax.preprocessing.decode_process import Decoded
+from siglip_jax.preprocessing.profiles import ImageProfile
+from siglip_jax.regular_file import read_regular
 from siglip_jax.scoring.budget import Budget
 from siglip_jax.scoring.rows import Prepared
 
-# The decoded image, and what resizing makes of it, in floats.
+# The decoded image, and what resizing makes of it, in floats; behind transparent pixels the
+# background is laid, inks are multiplied in 16 bits, and a process hands its pixels over.
 _BYTES_PER_PIXEL = 16
+_OF_MODE = {"CMYK": 36, "I": 20, "F": 20, "LAB": 20, "HSV": 20} | dict.fromkeys(
+    ("RGBA", "LA", "PA", "RGBa", "La"), 28
+)
+_OF_NAFLEX = 28  # big_vision's antialias works on floats of the whole image
 
 
 class Preparer:
@@ -47,6 +55,8 @@ class Preparer:
         memory: int = 2**29,
     ) -> None:
         self.what, self.decoding = what, Budget(memory)
+        # Apart, so that no thread waits for room for pixels that another's file takes.
+        self._files = Budget(memory)
         self.profile, self._vision, self._tokenizer = profile, config.vision, tokenizer
         self._image = profile.image
 
@@ -65,6 +75,11 @@ class Preparer:
         example = (image, ids) if self.what == "pairs" else image if ids is None else ids
         return done._replace(example=example)
 
+    def close(self) -> None:
+        """Nothing waits for room any more."""
+        self.decoding.close()
+        self._files.close()
+
     def image(self, pixels: np.ndarray) -> Any:
         """Pixels (h, w, 3) uint8 as the image tower takes them: an array, or `Patches`."""
         if isinstance(self._vision, NaFlexVision):
@@ -82,10 +97,19 @@ class Preparer:
         if item.image is None:
             raise ValueError("there is no image")
         data = item.image
-        if isinstance(data, str | os.PathLike):
-            data = _read(data)
-        whole = _size(data)
-        amount = _BYTES_PER_PIXEL * whole[0] * whole[1]
+        if not isinstance(data, str | os.PathLike):
+            return self._of_data(data, done)
+        held = min(_file_size(data), self._files.limit)
+        self._files.take(held)
+        try:
+            return self._of_data(_read(data, self._files.limit), done)
+        finally:
+            self._files.give(held)
+
+    def _of_data(self, data: Any, done: Prepared) -> tuple[Prepared, Any]:
+        known = _size(data, self._image)
+        whole = known.height, known.width
+        amount = self._per_pixel(known.mode) * whole[0] * whole[1]
         self.decoding.take(amount)
         try:
             pixels = decode_image(data, self._image)
@@ -100,23 +124,33 @@ class Preparer:
         finally:
             self.decoding.give(amount)
 
+    def _per_pixel(self, mode: str) -> int:
+        floats = _OF_NAFLEX if self._image.resize == "tf_antialias" else _BYTES_PER_PIXEL
+        return max(floats, _OF_MODE.get(mode, _BYTES_PER_PIXEL))
 
-def _read(path: Any) -> bytes:
+
+def _read(path: Any, most: int) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path, most)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {reason(error)}") from error
 
 
-def _size(data: Any) -> tuple[int, int]:
-    """(height, width) that a header states; zeros where there is none: decoding says why."""
+def _file_size(path: Any) -> int:
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):  # which reading will say
+        return 0
+
+
+def _size(data: Any, profile: ImageProfile) -> Decoded:
+    """What a header states; zeros where there is none: decoding says why."""
     if isinstance(data, Image.Image):
-        return data.height, data.width
+        return Decoded(data.height, data.width, data.mode)
     if isinstance(data, np.ndarray):
         sides = cast(tuple[int, ...], data.shape)
-        return (sides[0], sides[1]) if len(sides) > 1 else (0, 0)
+        return Decoded(*((sides[0], sides[1]) if len(sides) > 1 else (0, 0)), "RGB")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
-    except Exception:
-        return 0, 0
+        return cost(bytes(data), profile) or Decoded(0, 0, "RGB")
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("image bytes: ")) from error
