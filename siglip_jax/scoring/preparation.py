@@ -149,7 +149,8 @@ def _size(data: Any, profile: ImageProfile) -> Decoded:
         return Decoded(data.height, data.width, data.mode)
     if isinstance(data, np.ndarray):
         sides = cast(tuple[int, ...], data.shape)
-        return Decoded(*((sides[0], sides[1]) if len(sides) > 1 else (0, 0)), "RGB")
+        height, width = sides[:2] if len(sides) > 1 else (0, 0)
+        return Decoded(height, width, "RGBA" if sides[2:] == (4,) else "RGB")
     try:
         return cost(bytes(data), profile) or Decoded(0, 0, "RGB")
     except ValueError as error:
