@@ -17,7 +17,7 @@ from siglip_jax.preprocessing import (
     preprocess_image,
 )
 from siglip_jax.preprocessing.decode import cost, open_image
-from siglip_jax.preprocessing.picture_cost import Road, road
+from siglip_jax.preprocessing.picture_cost import road
 
 _ALPHA, _PLAIN = ("RGBA", "LA", "PA"), ("1", "L", "P", "RGB")
 # So many images drawn at random and not one readable: nothing is left to replace them by.
@@ -96,7 +96,8 @@ class Preparation:
 
 def _with_alpha(data: bytes, profile: ImageProfile) -> Image.Image:
     """The image in mode RGB, or RGBA if it has transparency."""
-    if road(data) != Road():
+    process, refused, _ = road(data)
+    if process or refused:
         whole = decode_image(data, profile)  # an error where it takes too long
         known = cost(data, profile)
         if known is None or known.mode not in _ALPHA:

@@ -100,7 +100,7 @@ def cost(data: bytes, profile: ImageProfile) -> decode_process.Decoded | None:
     Raises:
       ValueError: if it is no image that is decoded, and finding that out has taken a process.
     """
-    process, refused = road(data)
+    process, refused, jpeg = road(data)
     if refused:
         return None
     if process:
@@ -108,6 +108,10 @@ def cost(data: bytes, profile: ImageProfile) -> decode_process.Decoded | None:
             return decode_process.ask(data, profile, decode=False)
         except decode_process.Failed as error:
             raise ValueError(str(error)) from None
+    if jpeg is not None:
+        fits = 0 < jpeg.height * jpeg.width <= profile.max_pixels
+        mode = "CMYK" if jpeg.components == 4 else "RGB"
+        return decode_process.Decoded(jpeg.height, jpeg.width, mode) if fits else None
     try:
         return decode_process.Decoded(*measured(data, profile))
     except ValueError:
@@ -115,7 +119,7 @@ def cost(data: bytes, profile: ImageProfile) -> decode_process.Decoded | None:
 
 
 def _here_or_there(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
-    process, refused = road(data)
+    process, refused, _ = road(data)
     if refused:
         raise _Refused(refused)
     if not process:

@@ -17,47 +17,49 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 # Markers that are followed by their length, and the end: not those that stand alone.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
-_UNKNOWN = 1 << 40  # pixels, where there are more markers than any file has
+_MANY = -1  # scans, where there are more markers than any file has
 # What Pillow's readers of the formats that we mean take, beyond `image_format`.
 _OTHERS = (b"\0\0\1\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0", b"P", b"BM", b"GIF8")
 
 
 class Scans(NamedTuple):
-    """How often a JPEG goes over its pixels."""
+    """How often a JPEG goes over its pixels, and its size, zeros where it states none."""
 
     count: int
-    pixels: int
+    height: int = 0
+    width: int = 0
+    components: int = 0
 
 
 def scans(data: bytes) -> Scans:
     r"""The scans of a JPEG, by its markers, as libjpeg goes from one to the next.
 
-    >>> scans(b"\xff\xd8\xff\xc2\0\x0b\x08\0\x10\0\x10\1\1\x11\0\xff\xda\0\x08..\xff\xda\0\x08")
-    Scans(count=2, pixels=256)
+    >>> scans(b"\xff\xd8\xff\xc2\0\x0b\x08\0\x10\0\x10\1\1\x11\0\xff\xda\0\2..\xff\xda\0\2")
+    Scans(count=2, height=16, width=16, components=1)
     """
-    at, count, components, progressive, pixels = 2, 0, 0, False, 1 << 16
+    at, count, progressive, size = 2, 0, False, (0, 0, 0)
     for _ in range(_MOST_MARKERS):
         found = _MARKER.search(data, at)
         if found is None or found[1] == b"\xd9":
-            return Scans(max(count, 1), pixels)
+            return Scans(max(count, 1), *size)
         marker, at = found[1][0], found.end()
         if marker == 0xDA:
             count += 1
-            if not progressive and data[at + 2 : at + 3] >= bytes([components or 1]):
-                return Scans(1, pixels)  # libjpeg stops after it
+            if not progressive and data[at + 2 : at + 3] >= bytes([size[2] or 1]):
+                return Scans(1, *size)  # libjpeg stops after it
         elif marker in _FRAMES:
-            progressive, components = marker in _PROGRESSIVE, (data[at + 7 : at + 8] or b"\0")[0]
-            height, width = (int.from_bytes(data[at + n : at + n + 2]) for n in (3, 5))
-            pixels = height * width
+            progressive, frame = marker in _PROGRESSIVE, data[at + 3 : at + 8].ljust(5, b"\0")
+            size = int.from_bytes(frame[:2]), int.from_bytes(frame[2:4]), frame[4]
         at += int.from_bytes(data[at : at + 2])
-    return Scans(max(count, 1), _UNKNOWN)
+    return Scans(_MANY, *size)
 
 
 class Road(NamedTuple):
-    """How an image is decoded: in a process, or not at all and why not."""
+    """How an image is decoded: in a process, or not at all and why not; a JPEG's scans."""
 
     process: bool = False
     refused: str | None = None
+    scans: Scans | None = None
 
 
 def road(data: bytes) -> Road:
@@ -70,10 +72,12 @@ def road(data: bytes) -> Road:
     """
     kind = image_format(data[:HEAD])
     if kind == "JPEG":
-        count, pixels = scans(data)
-        if count > MOST_SCANS:
-            return Road(refused=f"a JPEG of {count:,} scans, more than the limit of {MOST_SCANS}")
-        return Road(count * pixels > _QUICK)
+        found = scans(data)
+        if found.count > MOST_SCANS:
+            said = f"a JPEG of {found.count:,} scans, more than the limit of {MOST_SCANS}"
+            return Road(refused=said)
+        long = found.count * found.height * found.width > _QUICK
+        return Road(long or found.count == _MANY, scans=found)
     if kind == "PNG":
         return Road(_many_chunks(data))
     if kind == "BMP":
