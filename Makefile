@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo check test test-slow lint docs wheel parity gpu gpu-wheels tpu readme clean
+.PHONY: help demo check test test-slow fuzz lint docs wheel parity gpu gpu-wheels tpu readme clean
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -31,6 +31,12 @@ test: $(INSTALLED) ## the tests but for the slow ones
 
 test-slow: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+FUZZ_CASES ?= 10000
+FUZZ_SECONDS ?= 3600
+fuzz: $(INSTALLED) ## every format damaged in 10,000 ways; FUZZ_CASES=N, FUZZ_SECONDS=N a format
+	FUZZ_CASES=$(FUZZ_CASES) FUZZ_SECONDS=$(FUZZ_SECONDS) \
+	  $(BIN)/python -m pytest -n 2 --dist worksteal -rP tests/fuzz
 
 lint: $(INSTALLED) ## ruff: rules and format; pyright: types
 	$(BIN)/ruff check

@@ -17,7 +17,7 @@ import numpy as np
 
 from siglip_jax.classifier import Classifier, Pooling, default_labels
 from siglip_jax.config import Siglip
-from siglip_jax.errors import ModelError
+from siglip_jax.errors import ModelError, legible
 from siglip_jax.messages import near_part
 from siglip_jax.weights.reader import FLOATS, Header, Reader
 from siglip_jax.weights.staging import staged
@@ -144,7 +144,8 @@ def merge(base: OpenCheckpoint, path: Path) -> OpenCheckpoint:
       ValueError: if it is of a kind that is not merged, damaged, or of another model.
     """
     try:
-        return _merge(base, path.parent if path.name in WEIGHTS else path)
+        with legible(path):
+            return _merge(base, path.parent if path.name in WEIGHTS else path)
     except BaseException:
         base.close()
         raise

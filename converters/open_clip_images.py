@@ -14,7 +14,7 @@ from siglip_jax.preprocessing.image_settings import mean_and_std, range_of
 from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
 
 from .folder_images import FolderImages
-from .json_file import Settings
+from .json_file import MISUNDERSTOOD, Settings
 
 _DEFAULTS: dict[str, Any] = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
@@ -39,7 +39,7 @@ def read_images(card: Settings, config: Siglip, pad: int | None) -> FolderImages
     said, problem = None, ""
     try:
         said = _read(card.part("preprocess_cfg"), released)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, *MISUNDERSTOOD) as error:
         problem = reason(error)
     return FolderImages(
         file=Path(card.where), system="open_clip", said=said, released=released, problem=problem

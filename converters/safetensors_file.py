@@ -182,6 +182,9 @@ def _why_not_safetensors(path: Path) -> str:
         return f"{path} is empty; fetch it again"
     if start.startswith(b"version https://git-lfs"):
         return f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull`"
+    claimed = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and _HEADER_LIMIT < claimed <= path.stat().st_size:
+        return f"{path}: its header has {claimed:,} bytes, more than any model's"
     if start[8:10] == b'{"':
         return f"{path} is cut short: not even its header is whole; fetch it again"
     return f"{path} is not a safetensors file: it begins with {start[:16]!r}"

@@ -15,7 +15,7 @@ from siglip_jax.preprocessing.image_settings import mean_and_std, range_of
 from siglip_jax.preprocessing.profiles import Fit, ImageProfile, custom_profile
 
 from .folder_images import FolderImages
-from .json_file import Settings
+from .json_file import MISUNDERSTOOD, Settings
 
 _DEFAULTS: dict[str, Any] = {
     "mean": [0.485, 0.456, 0.406],
@@ -41,7 +41,7 @@ def read_images(card: Settings, config: Siglip) -> FolderImages | None:
         said = _read(card.part("pretrained_cfg"), released)
         if (said.fit, said.crop) in _RELEASED:
             released = dataclasses.replace(released, fit=said.fit, crop=said.crop)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, *MISUNDERSTOOD) as error:
         problem = reason(error)
     return FolderImages(
         file=Path(card.where), system="open_clip", said=said, released=released, problem=problem

@@ -13,7 +13,7 @@ from siglip_jax.preprocessing.image_settings import crop_share, mean_and_std, ra
 from siglip_jax.preprocessing.profiles import ImageProfile, Resize, custom_profile
 
 from .folder_images import FolderImages
-from .json_file import Settings, read_settings
+from .json_file import MISUNDERSTOOD, Settings, read_settings
 
 IMAGES, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
@@ -69,7 +69,7 @@ def read_images(folder: Path, config: Siglip, pad: int | None) -> FolderImages |
     said, problem = None, ""
     try:
         said = _read(card, config, released)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, *MISUNDERSTOOD) as error:
         problem = reason(error)
     return FolderImages(
         file=file, system="transformers", said=said, released=released, problem=problem

@@ -60,6 +60,7 @@ MODULES = {
     "recent_rate": Row("items a second of the last seconds, and how long the rest takes"),
     "messages": Row("suggestions, near files, one-line reasons, what to install"),
     "json_text": Row("JSON that others wrote, parsed within bounds"),
+    "regular_file": Row("a file that may be anything, read within bounds"),
     "private_folder": Row("folders and files that only their user can have written"),
     "stop": Row("told to stop once, what is in hand is finished; twice, at once"),
     "run_folder": Row("which run or job a folder belongs to, and which process writes to it"),
@@ -96,6 +97,8 @@ MODULES = {
     "preprocessing.profiles": Row("what changes scores before the model", "checkpoints config"),
     "preprocessing.image_settings": Row("an image profile in other systems' words"),
     "preprocessing.decode": Row("files to uint8 RGB pixels"),
+    "preprocessing.decode_process": Row("processes that decode, ended if it takes too long"),
+    "preprocessing.picture_cost": Row("which images may be decoded in a thread"),
     "preprocessing.signatures": Row("images by their first bytes; what else reads some"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
     "preprocessing.torch_resize": Row("torchvision's resizes of uint8 in numpy"),
@@ -305,7 +308,7 @@ MODULES = {
 }
 # fmt: on
 # What every module may import: these import nothing of this project but each other.
-ANYWHERE = ("activity", "json_text", "messages", "recent_rate", "weights.tree")
+ANYWHERE = ("activity", "json_text", "messages", "recent_rate", "regular_file", "weights.tree")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "jaxtyping"}
 NEVER = {"torch", "torchvision", "tensorflow", "tensorflow_text", "transformers", "big_vision"}
 

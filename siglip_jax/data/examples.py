@@ -1,7 +1,6 @@
 """A pair as a model takes it, and batches of them at any position of an endless stream."""
 
 import dataclasses
-import io
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +16,8 @@ from siglip_jax.preprocessing import (
     naflex_patches,
     preprocess_image,
 )
+from siglip_jax.preprocessing.decode import cost, open_image
+from siglip_jax.preprocessing.picture_cost import road
 
 _ALPHA, _PLAIN = ("RGBA", "LA", "PA"), ("1", "L", "P", "RGB")
 # So many images drawn at random and not one readable: nothing is left to replace them by.
@@ -95,8 +96,14 @@ class Preparation:
 
 def _with_alpha(data: bytes, profile: ImageProfile) -> Image.Image:
     """The image in mode RGB, or RGBA if it has transparency."""
+    process, refused, _ = road(data)
+    if process or refused:
+        whole = decode_image(data, profile)  # an error where it takes too long
+        known = cost(data, profile)
+        if known is None or known.mode not in _ALPHA:
+            return Image.fromarray(whole)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(data) as image:
             clear = image.mode in _PLAIN and "transparency" in image.info
             if (image.mode in _ALPHA or clear) and image.width * image.height <= profile.max_pixels:
                 upright = ImageOps.exif_transpose(image) if profile.exif else image

@@ -16,6 +16,7 @@ from siglip_jax.data.parquet_file import (
     Header,
     Piece,
     UnreadableError,
+    check_claims,
     check_types,
     cut,
     opened_parquet,
@@ -181,6 +182,7 @@ class ParquetRows(Dataset):
             columns = Columns(file.name, schema.names, self._wanted)
             check_types(file.name, schema, columns)
             rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
+            check_claims(file, metadata)
             keys = read_column(opened, file, columns.key) if columns.key else None
         return Header(columns, rows, metadata, keys)
 

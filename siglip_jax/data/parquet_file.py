@@ -11,6 +11,8 @@ from siglip_jax.data.storage import Stored, is_remote, open_binary, whole_only
 # Rows that are decoded at a time, and bytes of a column that are read ahead: images may
 # have megabytes each, and a row group thousands of them.
 _ROWS, BUFFER = 32, 1 << 20
+# What a file may claim to hold, beyond so many times its size.
+_RATIO, _FREE, _FREE_ROWS = 200, 1 << 30, 1_000_000
 
 
 class Header(NamedTuple):
@@ -144,6 +146,21 @@ def refuse_repeated_keys(files: Sequence[Stored], headers: Sequence[Header]) -> 
             f"{files[0].name}: {first['values']!r} is {first['counts']} times in column {name}",
             "key_column",
             "name a column with {} in which every value is there once",
+        )
+
+
+def check_claims(file: Stored, metadata: Any) -> None:
+    """Raises a ValueError where a file says that it holds more than it can."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    rows = sum(group.num_rows for group in groups)
+    chunks = [group.column(c) for group in groups for c in range(group.num_columns)]
+    unpacked = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+    stored = file.size or max((chunk.total_compressed_size for chunk in chunks), default=0)
+    few = min((group.num_rows for group in groups), default=0) >= 0
+    if not few or rows > _FREE_ROWS + _RATIO * stored or unpacked > _FREE + _RATIO * stored:
+        raise ValueError(
+            f"{file.name}: it claims to hold {rows:,} rows, and {unpacked:,} bytes of one column, "
+            f"in {stored:,} bytes; fetch or write it again"
         )
 
 

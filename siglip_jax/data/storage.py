@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from siglip_jax.data.failures import protocol_of, retrying
 from siglip_jax.data.remote import RemoteFile, filesystem
 from siglip_jax.messages import suggestions
+from siglip_jax.regular_file import read_regular
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -146,14 +147,19 @@ def size(path: str) -> int | None:
         return None
 
 
-def read_bytes(where: str) -> bytes:
+def read_bytes(where: str, *, pipe: bool = False) -> bytes:
     """A whole file.
 
+    Args:
+      pipe: a local one may be a pipe, such as the shell's `<(command)`.
+
     Raises:
-      ValueError: one line that names it.
+      ValueError: one line that names it; also if it is neither a file nor may be a pipe, or
+        is larger than any image.
     """
     if not is_remote(where):
-        return retrying(where, Path(local(where)).read_bytes)
+        path = Path(local(where))
+        return retrying(where, path.read_bytes if pipe else lambda: read_regular(path))
     fs, path = filesystem(where)
     return retrying(where, lambda: fs.cat_file(path))
 

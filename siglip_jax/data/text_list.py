@@ -73,7 +73,7 @@ def _text(path: str) -> str:
         source = getattr(sys.stdin, "buffer", None)
         data = source.read() if source is not None else sys.stdin.read().encode()
     else:
-        data = read_bytes(path)
+        data = read_bytes(path, pipe=True)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

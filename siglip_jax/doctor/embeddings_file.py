@@ -28,7 +28,8 @@ def read_embeddings(files: list[Path], width: int) -> dict[Tower, np.ndarray]:
                 opened.seek(0)
                 with np.load(opened, allow_pickle=False) as arrays:
                     names = list(arrays)
-                    here = {name: arrays[name] for name in TOWERS if name in names}
+                    # A member that is no array comes as its bytes.
+                    here = {name: np.asarray(arrays[name]) for name in TOWERS if name in names}
         except OSError as error:
             raise ValueError(f"{file}: {reason(error)}") from error
         # numpy parses a header as Python, and raises whatever is wrong with that.

@@ -3,12 +3,14 @@
 big_vision decodes with `tf.io.decode_image`. Its JPEG decoder is libjpeg-turbo with
 the fast integer DCT, which simplejpeg gives bit for bit, CMYK included; Pillow uses
 the accurate DCT. Other formats have one right answer, and Pillow reads them.
+
+Only formats that we mean are given to Pillow, which knows forty, one of which runs Ghostscript.
+What could take minutes is decoded in a process (`decode_process`).
 """
 
 import dataclasses
 import io
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from siglip_jax.messages import reason
+from siglip_jax.preprocessing import decode_process
+from siglip_jax.preprocessing.picture_cost import road
 from siglip_jax.preprocessing.profiles import ImageProfile, Profile
 from siglip_jax.preprocessing.signatures import (
     HEAD,
@@ -23,11 +27,17 @@ from siglip_jax.preprocessing.signatures import (
     read_by_plugin,
     unknown_format,
 )
+from siglip_jax.regular_file import read_regular
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 _JPEG = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112
+_EXIF = ("exif", "Raw profile type exif")
+_EXIF_IN_JPEG = 1 << 17  # bytes in which it begins, if there is any
+_MOST_EXIF = 1 << 17  # characters; a JPEG can hold half of it in bytes
+# Pillow's names. JPEG's reader reads MPO, and a plugin JXL.
+_FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "HEIF", "ICO", "JXL")
 
 
 def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
@@ -59,7 +69,7 @@ def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
     elif isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         try:
-            data = Path(source).read_bytes()
+            data = read_regular(source)
         except (OSError, ValueError) as error:
             raise ValueError(f"{name}: cannot be read: {reason(error)}") from error
     else:
@@ -68,7 +78,72 @@ def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
         )
     if not data:
         raise ValueError(f"{name}: the file is empty")
-    return _guarded(_from_bytes, data, profile, name)
+    return _guarded(_here_or_there, data, profile, name)
+
+
+def measured(data: bytes, profile: ImageProfile) -> tuple[int, int, str, bool]:
+    """What `decode_process.Decoded` says of the bytes of a file, by its header.
+
+    Raises:
+      ValueError: if it is no image that is decoded.
+    """
+    return _guarded(_measured, data, profile, "image bytes")
+
+
+def pixels_of(data: bytes, profile: ImageProfile) -> np.ndarray:
+    """As `decode_image`, in this process whatever it may take."""
+    return _guarded(_from_bytes, data, profile, "image bytes")
+
+
+def cost(data: bytes, profile: ImageProfile) -> decode_process.Decoded | None:
+    """Size and mode of the bytes of a file, by its header; None where decoding will say why not.
+
+    Raises:
+      ValueError: if it is no image that is decoded, and finding that out has taken a process.
+    """
+    process, refused, jpeg = road(data)
+    if refused:
+        return None
+    if process:
+        try:
+            return decode_process.ask(data, profile, decode=False)
+        except decode_process.Failed as error:
+            raise ValueError(str(error)) from None
+    if jpeg is not None:
+        fits = 0 < jpeg.height * jpeg.width <= profile.max_pixels
+        mode = "CMYK" if jpeg.components == 4 else "RGB"
+        if not fits:
+            return None
+        turned = not profile.exif and b"Exif" in data[:_EXIF_IN_JPEG] and _turned_jpeg(data)
+        return decode_process.Decoded(jpeg.height, jpeg.width, mode, turned)
+    try:
+        return decode_process.Decoded(*measured(data, profile))
+    except ValueError:
+        return None
+
+
+def _here_or_there(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
+    process, refused, _ = road(data)
+    if refused:
+        raise _Refused(refused)
+    if not process:
+        return _from_bytes(data, profile, name)
+    try:
+        done = decode_process.ask(data, profile, decode=True)
+    except decode_process.Failed as error:
+        raise _Refused(str(error).removeprefix("image bytes: ")) from None
+    assert done.pixels is not None
+    return done.pixels
+
+
+def _measured(data: bytes, profile: ImageProfile, name: str) -> tuple[int, int, str, bool]:
+    allow_pixels(profile.max_pixels)
+    with open_image(data) as image:
+        _check_size(image.height, image.width, profile)
+        clear = "transparency" in image.info
+        # What is in `info` already: looking for it in a PNG file would decode the pixels.
+        turned = not profile.exif and "exif" in image.info and orientation_of(image) != 1
+        return image.height, image.width, "PA" if clear else image.mode, turned
 
 
 def drafted(profile: Profile) -> Profile:
@@ -117,7 +192,10 @@ def orientation_of(image: Image.Image) -> int:
     1
     """
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+        # Every entry of it may name all of it.
+        if any(len(image.info.get(key, "")) > _MOST_EXIF for key in _EXIF):
+            return 1
+        orientation = image.getexif().get(_ORIENTATION, 1)
     # Damaged metadata is no reason to refuse an image whose pixels are fine.
     except Exception:
         return 1
@@ -134,7 +212,7 @@ def allow_pixels(count: int) -> None:
         Image.MAX_IMAGE_PIXELS = count
 
 
-def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> np.ndarray:
+def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> Any:
     """Calls a decoder and gives every failure one line that starts with `name`."""
     try:
         image = decode(source, profile, name)
@@ -180,7 +258,7 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
             return _rotate(image, _orientation_of_jpeg(data)) if profile.exif else image
     allow_pixels(profile.max_pixels)
     try:
-        opened = _opened(data)
+        opened = open_image(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _Refused(
             f"more pixels than Pillow takes: {error} Raise max_pixels in the profile "
@@ -190,13 +268,19 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
         return _from_pil(image, profile, name)
 
 
-def _opened(data: bytes) -> Image.Image:
+def open_image(data: bytes, formats: tuple[str, ...] = _FORMATS) -> Image.Image:
+    """Pillow's image of the bytes of a file, by a reader of one of `formats`."""
+    Image.preinit()
+    known = [name for name in formats if name in Image.OPEN]
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=known)
     except UnidentifiedImageError:
-        if not read_by_plugin(image_format(data[:HEAD])):
+        Image.init()
+        read_by_plugin(image_format(data[:HEAD]))
+        others = [name for name in formats if name in Image.OPEN and name not in known]
+        if not others:
             raise
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=others)
 
 
 def _draft_size(height: int, width: int, profile: ImageProfile) -> tuple[int, int]:
@@ -232,16 +316,15 @@ def _decode_jpeg(data: bytes, least: tuple[int, int], *, cmyk: bool) -> np.ndarr
 
 
 def _orientation_of_jpeg(data: bytes) -> int:
-    with Image.open(io.BytesIO(data)) as image:
-        return _orientation(image)
+    with open_image(data, ("JPEG", "MPO")) as image:
+        return orientation_of(image)
 
 
-def _orientation(image: Image.Image) -> int:
+def _turned_jpeg(data: bytes) -> bool:
     try:
-        return image.getexif().get(_ORIENTATION, 1)
-    # Damaged metadata is no reason to refuse an image whose pixels are fine.
-    except Exception:
-        return 1
+        return _orientation_of_jpeg(data) != 1
+    except Exception:  # which decoding will say
+        return False
 
 
 def _rotate(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -257,7 +340,7 @@ def _rotate(image: np.ndarray, orientation: int) -> np.ndarray:
 
 def _from_pil(image: Image.Image, profile: ImageProfile, name: str) -> np.ndarray:
     _check_size(image.height, image.width, profile)
-    orientation = _orientation(image) if profile.exif else 1
+    orientation = orientation_of(image) if profile.exif else 1
     try:
         image.load()
     except OSError as error:

@@ -68,4 +68,6 @@ def unknown_format(format: str | None) -> str:
         return f"a {format} image; to read it: pip install {_PLUGINS[format][2]}"
     if format is None:
         return "not an image in a known format"
+    if format == "JPEG 2000":
+        return "a JPEG 2000 image, which is not read; save it as PNG"
     return f"a truncated or damaged {format}"

@@ -24,7 +24,6 @@ import string
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import sentencepiece
@@ -33,6 +32,7 @@ from siglip_jax.checkpoints import VOCABULARIES
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import TextProfile
 from siglip_jax.preprocessing.tokenizer_json import JsonPieces, Pieces
+from siglip_jax.regular_file import read_regular
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -94,7 +94,7 @@ class Tokenizer:
         else:
             name = os.fspath(model)
             try:
-                data = Path(model).read_bytes()
+                data = read_regular(model, _MOST)
             except (OSError, ValueError) as error:
                 raise ValueError(f"{name}: vocabulary cannot be read: {reason(error)}") from error
         self.profile = profile
@@ -175,6 +175,9 @@ class Tokenizer:
                 f"but the model's token embedding has {self.profile.rows} rows; remove it"
             )
         return tokens
+
+
+_MOST = 64 << 20  # bytes; Gemma's tokenizer.json has half of it
 
 
 # A command checks a vocabulary before it reads the weights, and uses it after.

@@ -6,6 +6,7 @@ run here; the second is read (`text_settings`), so that the profile stays the wh
 written (`text_steps`).
 """
 
+import base64
 import json
 import string
 from collections.abc import Sequence
@@ -112,7 +113,21 @@ def read_normalizer(text: str) -> Step | None:
     if start < 0:
         return None
     rest = text[start + len(key) : start + len(key) + (1 << 23)].lstrip().removeprefix(":").lstrip()
-    return json.JSONDecoder().raw_decode(rest)[0]
+    try:
+        return json.JSONDecoder().raw_decode(rest)[0]
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _check_charsmaps(steps: Sequence[Step]) -> None:
+    """Raises a ValueError where `tokenizers` would panic, and print pages about itself."""
+    for step in steps:
+        if step.get("type") == "Precompiled":
+            data = base64.b64decode(step["precompiled_charsmap"], validate=True)
+            size = int.from_bytes(data[:4], "little")
+            if len(data) < 4 or size % 4 or 4 + size > len(data):
+                raise ValueError("its precompiled_charsmap is damaged")
+            data[4 + size :].decode()
 
 
 def _flat(step: Step | None) -> list[Step]:
@@ -151,8 +166,13 @@ class JsonPieces:
             *_, steps = text_settings(plain.get("normalizer"))
             plain["normalizer"] = {"type": "Sequence", "normalizers": steps} if steps else None
             plain["truncation"] = plain["padding"] = None
+            _check_charsmaps(steps)
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(json.dumps(plain))
         except Exception as error:  # theirs is a plain Exception
+            raise ValueError(reason(error)) from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
             raise ValueError(reason(error)) from error
         # A piece such as </s> in a text is text.
         self._tokenizer.encode_special_tokens = True

@@ -164,7 +164,7 @@ class Pipeline:
         for feed in self._feeds:
             feed.close()
         if isinstance(self._prepare, Preparer):
-            self._prepare.decoding.close()
+            self._prepare.close()
         self._pool.shutdown(cancel_futures=True)
         self._collector.shutdown(cancel_futures=True)
 

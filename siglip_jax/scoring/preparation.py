@@ -1,6 +1,5 @@
 """From an item to what the model takes, in bounded memory."""
 
-import io
 import os
 import warnings
 from pathlib import Path
@@ -22,12 +21,20 @@ from siglip_jax.preprocessing import (
     naflex_patches,
     preprocess_image,
 )
-from siglip_jax.preprocessing.decode import allow_pixels, orientation_of
+from siglip_jax.preprocessing.decode import allow_pixels, cost, orientation_of
+from siglip_jax.preprocessing.decode_process import Decoded
+from siglip_jax.preprocessing.profiles import ImageProfile
+from siglip_jax.regular_file import read_regular
 from siglip_jax.scoring.budget import Budget
 from siglip_jax.scoring.rows import Prepared
 
-# The decoded image, and what resizing makes of it, in floats.
+# The decoded image, and what resizing makes of it, in floats; behind transparent pixels the
+# background is laid, inks are multiplied in 16 bits, and a process hands its pixels over.
 _BYTES_PER_PIXEL = 16
+_OF_MODE = {"CMYK": 36, "I": 20, "F": 20, "LAB": 20, "HSV": 20} | dict.fromkeys(
+    ("RGBA", "LA", "PA", "RGBa", "La"), 28
+)
+_OF_NAFLEX = 28  # big_vision's antialias works on floats of the whole image
 
 
 class Preparer:
@@ -51,6 +58,8 @@ class Preparer:
         memory: int = 2**29,
     ) -> None:
         self.what, self.decoding = what, Budget(memory)
+        # Apart, so that no thread waits for room for pixels that another's file takes.
+        self._files = Budget(memory)
         self.profile, self._vision, self._tokenizer = profile, config.vision, tokenizer
         self._image = profile.image
         allow_pixels(self._image.max_pixels)
@@ -60,19 +69,31 @@ class Preparer:
         if item.error is not None:
             return done
         try:
-            image, ids = None, None
-            if self.what != "texts" and isinstance(item.image, str | os.PathLike):
-                item = Item(item.key, _read(item.image), item.text, stamp=item.stamp)
-            done = done._replace(stamp=item_stamp(item))
-            if self.what != "images":
-                ids = self._ids(item)
-            if self.what != "texts":
-                done, image = self._decoded(item.image, done)
+            if self.what == "texts" or not isinstance(item.image, str | os.PathLike):
+                return self._made(item, done)
+            held = min(_file_size(item.image), self._files.limit)
+            self._files.take(held)
+            try:
+                data = _read(item.image, self._files.limit)
+                return self._made(Item(item.key, data, item.text, stamp=item.stamp), done)
+            finally:
+                self._files.give(held)
         except ValueError as error:
             passing = isinstance(error, PassingError)
             return done._replace(error=" ".join(str(error).split()), cause=error, passing=passing)
-        example = (image, ids) if self.what == "pairs" else image if ids is None else ids
-        return done._replace(example=example)
+
+    def _made(self, item: Item, done: Prepared) -> Prepared:
+        done = done._replace(stamp=item_stamp(item))
+        ids = None if self.what == "images" else self._ids(item)
+        if self.what == "texts":
+            return done._replace(example=ids)
+        done, image = self._decoded(item.image, done)
+        return done._replace(example=image if ids is None else (image, ids))
+
+    def close(self) -> None:
+        """Nothing waits for room any more."""
+        self.decoding.close()
+        self._files.close()
 
     def image(self, pixels: np.ndarray) -> Any:
         """Pixels (h, w, 3) uint8 as the image tower takes them: an array, or `Patches`."""
@@ -90,9 +111,10 @@ class Preparer:
     def _decoded(self, data: Any, done: Prepared) -> tuple[Prepared, Any]:
         if data is None:
             raise ValueError("there is no image")
-        *whole, turned = _header(data, looks=not self._image.exif)
-        done = done._replace(rotated=turned)
-        amount = _BYTES_PER_PIXEL * whole[0] * whole[1]
+        known = _size(data, self._image)
+        done = done._replace(rotated=known.turned)
+        whole = known.height, known.width
+        amount = self._per_pixel(known.mode) * whole[0] * whole[1]
         self.decoding.take(amount)
         try:
             pixels = decode_image(data, self._image)
@@ -108,29 +130,38 @@ class Preparer:
         finally:
             self.decoding.give(amount)
 
+    def _per_pixel(self, mode: str) -> int:
+        floats = _OF_NAFLEX if self._image.resize == "tf_antialias" else _BYTES_PER_PIXEL
+        return max(floats, _OF_MODE.get(mode, _BYTES_PER_PIXEL))
 
-def _read(path: Any) -> bytes:
+
+def _read(path: Any, most: int) -> bytes:
     try:
-        return retrying("", Path(path).read_bytes)
+        return retrying("", lambda: read_regular(path, most))
     except ValueError as error:
         raise type(error)(f"{path}: cannot be read: {reason(error.__cause__ or error)}") from error
 
 
-def _header(data: Any, *, looks: bool) -> tuple[int, int, bool]:
-    """(height, width, EXIF rotation) as a header states them; zeros where there is none.
+def _file_size(path: Any) -> int:
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):  # which reading will say
+        return 0
 
-    Then decoding says why. The rotation is only looked for where it `looks`.
-    """
+
+def _size(data: Any, profile: ImageProfile) -> Decoded:
+    """What a header states; zeros where there is none: decoding says why."""
     if isinstance(data, Image.Image):
-        return data.height, data.width, looks and orientation_of(data) != 1
+        turned = not profile.exif and orientation_of(data) != 1
+        return Decoded(data.height, data.width, data.mode, turned)
     if isinstance(data, np.ndarray):
         sides = cast(tuple[int, ...], data.shape)
-        return (sides[0], sides[1], False) if len(sides) > 1 else (0, 0, False)
+        height, width = sides[:2] if len(sides) > 1 else (0, 0)
+        return Decoded(height, width, "RGBA" if sides[2:] == (4,) else "RGB")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width, looks and orientation_of(image) != 1
-    except Exception:
-        return 0, 0, False
+        return cost(bytes(data), profile) or Decoded(0, 0, "RGB")
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("image bytes: ")) from error
 
 
 def warn_of_rotation(count: int) -> None:

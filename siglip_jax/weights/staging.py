@@ -95,13 +95,6 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def exchange(a: Path, b: Path) -> None:
     """Two files or folders change their names, in one step where the file system can do that."""
     if _renamed(a, b, _EXCHANGE):

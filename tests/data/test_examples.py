@@ -1,6 +1,7 @@
 """Pictures on their way to an augmentation keep their transparency, and the profile's rules."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from siglip_jax.data import Augmentation
 from siglip_jax.data.examples import Preparation
+from siglip_jax.data.storage import read_bytes
 from siglip_jax.preprocessing import decode_image
 
 
@@ -67,3 +69,28 @@ def test_what_cannot_be_read_says_why(augmentation):
     ]:
         with pytest.raises(ValueError, match=message):
             Preparation(profile=profile, augmentation=augmentation).decoded(data)
+
+
+def test_formats_that_are_not_meant_run_nothing_in_training_either(monkeypatch):
+    """Augmentation opens images itself, to keep their transparency."""
+
+    def run(*arguments, **options):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    with pytest.raises(ValueError, match="not an image in a known format"):
+        decoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n")
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "GIF"])
+def test_transparency_of_every_format_is_kept_for_augmentation(form):
+    picture = Image.new("RGBA", (8, 6), (9, 8, 7, 0))
+    assert decoded(encoded(picture, form)).mode == "RGBA"
+    assert decoded(encoded(picture.convert("RGB"), form)).mode == "RGB"
+
+
+def test_a_named_pipe_is_no_image_of_a_pair(tmp_path):
+    (tmp_path / "a.txt").write_text("a dog\n")
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg: cannot be read: it is no regular file"):
+        read_bytes(str(tmp_path / "a.jpg"))

@@ -10,6 +10,8 @@ from job_inputs import items
 from pair_files import captions, picture, png, write_parquet
 
 from siglip_jax.data import Pairs, captions_of, open_items, open_pairs, parquet
+from siglip_jax.data.parquet_file import check_claims
+from siglip_jax.data.storage import Stored
 
 
 def test_bytes_and_texts_by_row_groups(tmp_path):
@@ -305,3 +307,27 @@ def test_missing_captions_are_counted(tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         open_pairs(str(file))
+
+
+@pytest.mark.parametrize("claim", [10**12, 2**62])
+def test_rows_that_no_file_of_its_size_holds(tmp_path, monkeypatch, claim):
+    """A number of the footer: shards of all these rows would be listed."""
+    path = write_parquet(tmp_path / "a.parquet")
+
+    class Group:
+        num_rows, num_columns = claim, 0
+
+    class Metadata:
+        num_row_groups = 1
+
+        def row_group(self, number):
+            return Group
+
+    with pytest.raises(ValueError, match=r"a\.parquet: it claims to hold [\d,]+ rows"):
+        check_claims(Stored("a.parquet", str(path), path.stat().st_size), Metadata())
+
+
+def test_a_column_that_unpacks_to_far_more_than_it_takes(tmp_path):
+    rows = ["a" * (1 << 20) for _ in range(3)]
+    path = write_parquet(tmp_path / "a.parquet", count=3, captions=rows)
+    assert len(open_items([str(path)]).shards()) == 1  # megabytes are no claim

@@ -1,15 +1,14 @@
 """Images are known by their first bytes, and some are read by other packages."""
 
-import io
 import sys
-import types
 
+import numpy as np
 import pytest
 from pictures import encoded, scene
 from PIL import Image
 
 from siglip_jax.checkpoints import find
-from siglip_jax.preprocessing import decode_image, profile_for
+from siglip_jax.preprocessing import decode_image, decode_process, profile_for
 from siglip_jax.preprocessing.signatures import HEAD, image_format
 
 PROFILE = profile_for(find("siglip_b16_224")).image
@@ -37,22 +36,22 @@ def test_a_missing_package_is_named(monkeypatch):
         decode_image(b"hello", PROFILE)
 
 
-def test_a_package_that_is_there_is_used(monkeypatch):
-    """Until somebody asks, importing it would only cost time."""
-    pixels = scene(20, 20)
+PLUGIN = """
+import PIL.Image, numpy
 
-    def register():
-        Image.register_open(
-            "HEIC", lambda file, name: Image.fromarray(pixels), lambda start: start == HEIC[:16]
-        )
+def register_heif_opener():
+    image = PIL.Image.fromarray(numpy.full((20, 20, 3), 7, numpy.uint8))
+    known = lambda start: start[4:12] == b"ftypheic"
+    PIL.Image.register_open("HEIF", lambda file, name: image, known)
+"""
 
-    monkeypatch.setitem(
-        sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register)
-    )
-    try:
-        assert (decode_image(HEIC, PROFILE) == pixels).all()
-        with Image.open(io.BytesIO(HEIC)) as image:
-            assert image.size == (20, 20)
-    finally:
-        Image.OPEN.pop("HEIC", None)
-        Image.ID[:] = [name for name in Image.ID if name != "HEIC"]
+
+def test_a_package_that_is_there_is_used(monkeypatch, tmp_path):
+    """By the process that decodes such an image; until one comes, importing it only costs time."""
+    (tmp_path / "pillow_heif.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    pool = decode_process._Pool()
+    monkeypatch.setattr(decode_process, "_POOL", pool)
+    assert (decode_image(HEIC, PROFILE) == np.full((20, 20, 3), 7)).all()
+    assert "pillow_heif" not in sys.modules
+    pool.close()

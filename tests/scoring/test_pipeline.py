@@ -1,6 +1,7 @@
 """Reading and decoding ahead: in order, and never more at a time than it may be."""
 
 import dataclasses
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -71,6 +72,39 @@ def test_pictures_are_decoded_when_there_is_room(scorer):
         done = list(pool.map(preparer, items))
     assert [item.error for item in done] == [None] * 40 and done[7].height == 200
     assert preparer.decoding.used == 0 and preparer.decoding.most == 16 * 100 * 200
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "bytes_per_pixel"),
+    [("RGB", "PNG", 16), ("RGBA", "PNG", 28), ("LA", "PNG", 28), ("CMYK", "JPEG", 36),
+     ("L", "JPEG", 16), ("RGB", "TIFF", 16), ("CMYK", "TIFF", 36)],
+)  # fmt: skip
+def test_the_budget_counts_what_decoding_takes(scorer, mode, form, bytes_per_pixel):
+    preparer = scorer.preparer("images", 1 << 20)
+    image = Image.new(mode, (30, 20))
+    assert preparer(Item("a", encoded(image, form))).error is None
+    assert preparer.decoding.most == bytes_per_pixel * 30 * 20
+    clear = Image.new("P", (30, 20))
+    preparer(Item("a", encoded(clear, "PNG", transparency=3)))
+    assert preparer.decoding.most == max(bytes_per_pixel, 28) * 30 * 20
+
+
+@pytest.mark.parametrize("what", ["large", "pipe", "device"])
+def test_only_regular_files_within_the_budget_are_read(scorer, tmp_path, what):
+    path = tmp_path / "a.jpg"
+    if what == "large":
+        with path.open("wb") as file:
+            file.truncate(3 << 30)
+    elif what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    preparer = scorer.preparer("images", 1 << 20)
+    error = preparer(Item("a", str(path))).error
+    said = "it has 3,221,225,472 bytes, more than the 1,048,576 that fit here"
+    expected = said if what == "large" else "it is no regular file"
+    assert error == f"{path}: cannot be read: {expected}"
+    assert preparer._files.used == preparer.decoding.used == 0
 
 
 def test_a_budget_that_is_closed_lets_nobody_wait():
