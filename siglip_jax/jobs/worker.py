@@ -184,7 +184,7 @@ class Worker:
         """A shard is back from the device: what is stored of it is computed, then written."""
         for index in rows.settle():
             self._errors.add(rows.items[index].key, rows.items[index].error or "")
-        self._errors.check(self._done())
+            self._errors.check(self._seen())
         computed = self._computed(rows)
         self._writes.append(self._writer.submit(self._commit, rows, computed))
 
