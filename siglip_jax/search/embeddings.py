@@ -66,11 +66,14 @@ class Embeddings:
         """Rows, those of items that could not be read included."""
         return self._starts[-1]
 
-    def chunks(self, size: int) -> Iterator[np.ndarray]:
-        """Arrays (size, width), the last one smaller, as stored; NaN where an item is in error."""
+    def chunks(self, size: int, first: int = 0) -> Iterator[np.ndarray]:
+        """Arrays (size, width), the last one smaller, as stored; NaN where an item is in error.
+
+        Those before `first` are left out, and their files are not read.
+        """
         held: list[np.ndarray] = []
         count = 0
-        for part in itertools.chain.from_iterable(map(self._parts, self._files)):
+        for part in self._from(first):
             while len(part):
                 held.append(part[: size - count])
                 count += len(held[-1])
@@ -112,6 +115,14 @@ class Embeddings:
             by_file.setdefault(bisect.bisect_right(self._starts, place) - 1, []).append(place)
         for number, own in by_file.items():
             yield self._files[number], self._starts[number], own
+
+    def _from(self, first: int) -> Iterator[np.ndarray]:
+        """The embeddings from a place on, some rows at a time."""
+        number = bisect.bisect_right(self._starts, first) - 1
+        for place, file in zip(self._starts[number:-1], self._files[number:], strict=True):
+            for part in self._parts(file):
+                yield part[max(first - place, 0) :]
+                place += len(part)
 
     def _parts(self, file: _File) -> Iterator[np.ndarray]:
         """A file's embeddings, some rows at a time."""
