@@ -135,12 +135,13 @@ class Embeddings:
         with from_extra("jobs", "pyarrow.parquet").ParquetFile(file.path) as opened:
             for batch in opened.iter_batches(_BATCH, columns=["embedding"], use_threads=False):
                 column = batch.column(0)
-                flat = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+                # By DLPack: pyarrow's own conversions import pandas, which takes half a second.
+                flat = np.from_dlpack(column.flatten()).reshape(-1, self.width)
                 if not column.null_count:
                     yield flat
                     continue
                 whole = np.full((len(column), self.width), np.nan, flat.dtype)
-                whole[column.is_valid().to_numpy(zero_copy_only=False)] = flat
+                whole[column.is_valid().to_pylist()] = flat
                 yield whole
 
 
@@ -233,10 +234,10 @@ def _names(path: Path, offsets: Sequence[int]) -> list[tuple[str, str | None]]:
         there = opened.schema_arrow.names
         key = next(name for name in ("key", "image_path") if name in there)
         text = next((name for name in ("text", "caption") if name in there), None)
-        table = opened.read([name for name in (key, text) if name]).take(offsets)
-    keys = table.column(key).to_pylist()
-    texts = table.column(text).to_pylist() if text else [None] * len(keys)
-    return list(zip(keys, texts, strict=True))
+        table = opened.read([name for name in (key, text) if name])
+    # One by one, for pyarrow's take imports pandas too.
+    keys, texts = table.column(key), table.column(text) if text else None
+    return [(keys[n].as_py(), None if texts is None else texts[n].as_py()) for n in offsets]
 
 
 def _together(parts: list[np.ndarray]) -> Any:
