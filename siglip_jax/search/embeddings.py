@@ -65,11 +65,14 @@ class Embeddings:
         """Rows, those of items that could not be read included."""
         return self._starts[-1]
 
-    def chunks(self, size: int) -> Iterator[np.ndarray]:
-        """Arrays (size, width), the last one smaller, as stored; NaN where an item is in error."""
+    def chunks(self, size: int, first: int = 0) -> Iterator[np.ndarray]:
+        """Arrays (size, width), the last one smaller, as stored; NaN where an item is in error.
+
+        Those before `first` are left out, and their files are not read.
+        """
         held: list[np.ndarray] = []
         count = 0
-        for part in itertools.chain.from_iterable(map(self._parts, self._files)):
+        for part in self._from(first):
             while len(part):
                 held.append(part[: size - count])
                 count += len(held[-1])
@@ -112,6 +115,14 @@ class Embeddings:
         for number, own in by_file.items():
             yield self._files[number], self._starts[number], own
 
+    def _from(self, first: int) -> Iterator[np.ndarray]:
+        """The embeddings from a place on, some rows at a time."""
+        number = bisect.bisect_right(self._starts, first) - 1
+        for place, file in zip(self._starts[number:-1], self._files[number:], strict=True):
+            for part in self._parts(file):
+                yield part[max(first - place, 0) :]
+                place += len(part)
+
     def _parts(self, file: _File) -> Iterator[np.ndarray]:
         """A file's embeddings, some rows at a time."""
         if file.path.suffix == ".npy":
@@ -125,12 +136,13 @@ class Embeddings:
         with pyarrow.parquet.ParquetFile(file.path) as opened:
             for batch in opened.iter_batches(_BATCH, columns=["embedding"], use_threads=False):
                 column = batch.column(0)
-                flat = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.width)
+                # By DLPack: pyarrow's own conversions import pandas, which takes half a second.
+                flat = np.from_dlpack(column.flatten()).reshape(-1, self.width)
                 if not column.null_count:
                     yield flat
                     continue
                 whole = np.full((len(column), self.width), np.nan, flat.dtype)
-                whole[column.is_valid().to_numpy(zero_copy_only=False)] = flat
+                whole[column.is_valid().to_pylist()] = flat
                 yield whole
 
 
@@ -225,10 +237,10 @@ def _names(path: Path, offsets: Sequence[int]) -> list[tuple[str, str | None]]:
         there = opened.schema_arrow.names
         key = next(name for name in ("key", "image_path") if name in there)
         text = next((name for name in ("text", "caption") if name in there), None)
-        table = opened.read([name for name in (key, text) if name]).take(offsets)
-    keys = table.column(key).to_pylist()
-    texts = table.column(text).to_pylist() if text else [None] * len(keys)
-    return list(zip(keys, texts, strict=True))
+        table = opened.read([name for name in (key, text) if name])
+    # One by one, for pyarrow's take imports pandas too.
+    keys, texts = table.column(key), table.column(text) if text else None
+    return [(keys[n].as_py(), None if texts is None else texts[n].as_py()) for n in offsets]
 
 
 def _together(parts: list[np.ndarray]) -> Any:

@@ -155,3 +155,130 @@ def test_refusals(cli, model, index, tmp_path):
     code, _, err = cli("search", index, "a dog", "--model", model)
     assert (code, len(err)) == (2, 1)
     assert "and this is another model: its profile differs; give --model, --profile" in err[0]
+
+
+def test_a_threshold(cli, model, index):
+    argv = ("search", index, "a dog", "--model", model, "--json")
+    hits = json.loads(cli(*argv)[1])["queries"][0]["hits"]
+    best, last = (hits[n]["probability"] for n in (0, -1))
+    assert best > last
+    code, out, err = cli(*argv, "--threshold", (best + last) / 2)
+    (result,) = json.loads(out)["queries"]
+    kept = [hit for hit in hits if hit["probability"] >= (best + last) / 2]
+    assert (code, result["hits"], result["left_out"]) == (0, kept, 3 - len(kept))
+    assert err == [
+        f"siglip-jax: a dog: {3 - len(kept)} of the 3 nearest are below --threshold "
+        f"{(best + last) / 2:g} and left out"
+    ]
+    code, out, err = cli(*argv, "--threshold", 1)
+    assert (code, json.loads(out)["queries"][0]["hits"]) == (0, [])
+    assert err == [
+        "siglip-jax: a dog: nothing reaches --threshold 1; the best is "
+        f"{hits[0]['key']} with {best:.3g}"
+    ]
+    assert cli(*argv, "--threshold", 0)[2] == []
+    assert cli(*argv, "--threshold", 0, "--top", 2)[2] == [
+        "siglip-jax: a dog: all of the 2 nearest reach --threshold 0, and more may; "
+        "--top finds them"
+    ]
+
+
+def test_combined_and_unwanted(cli, model, pictures, index):
+    argv = ("search", index, "a dog", "a bird", "--model", model, "--not", "a cat", "a fish")
+    scorer = siglip_jax.load(model).scorer()
+    near = scorer.embed_images([str(pictures / name) for name in FILES])
+    dog, bird, cat, fish = scorer.embed_texts(["a dog", "a bird", "a cat", "a fish"]) @ near.T
+    expected = {
+        "a dog": dog - (cat + fish) / 2,
+        "a bird": bird - (cat + fish) / 2,
+        "a dog + a bird": (dog + bird) / 2 - (cat + fish) / 2,
+    }
+    results = json.loads(cli(*argv, "--json")[1])["queries"]
+    results += json.loads(cli(*argv, "--json", "--combine")[1])["queries"]
+    assert [r["not"] for r in results] == 3 * [["a cat", "a fish"]]
+    assert results[0]["text"] == "a dog" and results[2]["combined"] == ["a dog", "a bird"]
+    for values, result in zip(expected.values(), results, strict=True):
+        order = np.argsort(-values)
+        assert [hit["key"] for hit in result["hits"]] == [FILES[n] for n in order]
+        got = [hit["similarity"] for hit in result["hits"]]
+        np.testing.assert_allclose(got, values[order], atol=1e-5)
+        assert not any("probability" in hit for hit in result["hits"])
+    out = cli(*argv, "--combine")[1]
+    assert out.splitlines()[1].startswith("a dog + a bird - a cat - a fish\t1\t")
+
+
+def test_where_hits_lie(cli, model, pictures, index, tmp_path, monkeypatch):
+    manifest = json.loads((index / "manifest.json").read_text())
+    manifest["source"]["origin"] = open_items([str(pictures)]).origin
+    (index / "manifest.json").write_text(json.dumps(manifest))
+    write_tar(tmp_path / "a.tar", [("x/1.png", (pictures / "b.png").read_bytes())])
+    source = open_items(["a.tar"])
+    embed(source, tmp_path / "t", model=siglip_jax.load(model))
+    manifest = json.loads((tmp_path / "t" / "manifest.json").read_text())
+    manifest["source"]["origin"] = source.origin
+    (tmp_path / "t" / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    argv = ("search", index, "a dog", "--also", tmp_path / "t", "--model", model)
+    code, out, _ = cli(*argv, "--json", "--sheet", "../s.html")
+    hits = {hit["key"]: hit for hit in json.loads(out)["queries"][0]["hits"]}
+    assert code == 0
+    assert {key: hit["file"] for key, hit in hits.items()} == {
+        **{name: str(pictures / name) for name in FILES},
+        "a.tar/x/1": str(tmp_path / "a.tar"),
+    }
+    assert hits["a.tar/x/1"]["member"] == "x/1" and "member" not in hits["b.png"]
+    page = (tmp_path / "s.html").read_text()
+    for link in (*(f"pictures/{name}" for name in FILES), "a.tar"):
+        assert page.count(f'<a href="{link}">') == 2
+
+
+def test_near_duplicates(cli, model, pictures, tmp_path, monkeypatch):
+    shutil.copy(pictures / "b.png", pictures / "sub" / "copy.png")
+    embed(open_items([str(pictures)]), tmp_path / "i", model=siglip_jax.load(model))
+    argv = ("search", "i", "--duplicates", "0.99999")
+    code, out, err = cli(*argv, "--sheet", "s.html", "--images", pictures)
+    lines = list(csv.reader(io.StringIO(out), dialect="excel-tab"))
+    assert code == 0
+    assert lines[0] == ["group", "key", "similarity", "file"]
+    assert [line[:2] for line in lines[1:]] == [["1", "b.png"], ["1", "sub/copy.png"]]
+    assert lines[1][3] == str(pictures / "b.png")
+    said = "siglip-jax: 2 of 4 images are in 1 group of similarity 0.99999 or more"
+    assert err == [said]
+    assert (tmp_path / "s.html").read_text().count("<img") == 2
+    result = json.loads(cli(*argv, "--json")[1])
+    assert [[hit["key"] for hit in g] for g in result["groups"]] == [["b.png", "sub/copy.png"]]
+    (pictures / "sub" / "copy.png").unlink()
+    code, shown = command_line.on_a_terminal(monkeypatch, *argv)
+    assert code == 0 and shown.splitlines()[0] == "group 1: 2 images"
+    embed(open_items([str(pictures)]), tmp_path / "j", model=siglip_jax.load(model))
+    code, out, err = cli("search", "j", "--duplicates", "0.99999", "--json")
+    assert (code, json.loads(out)["groups"]) == (0, [])
+    assert err[-1:] == ["siglip-jax: no two of 3 images have a similarity of 0.99999 or more"]
+
+
+def test_refused_options(cli, model, pictures, index):
+    cases = {
+        ("--not", "a cat"): "--not: there is nothing to search for; give a QUERY before --not",
+        ("a cat", "--not", "a cat"): "--not: 'a cat' is a QUERY as well; leave it out of one",
+        ("a cat", "--not", " "): "--not: the text is empty",
+        ("a cat", "--not", "no.png"): "no.png: no such file",
+        ("a cat", "--combine"): "--combine: expected several QUERYs, got 1",
+        ("a cat", "a cat", "--combine"): "--combine: expected several QUERYs, got 1",
+        ("a cat", "--threshold", "50"): "--threshold: expected a number from 0 to 1, got '50'",
+        ("a cat", "--threshold", "nan"): "--threshold: expected a number from 0 to 1, got 'nan'",
+        ("a", "--not", "b", "--threshold", "0.5"): "a search with --not ranks by similarities",
+        (pictures / "b.png", "--threshold", "0.5"): f"{index} holds images, and so is a QUERY",
+        ("--duplicates", "95"): "--duplicates: expected a number from 0 to 1, got '95'",
+        ("--duplicates", "1"): "--duplicates: expected a similarity between 0 and 1, such as",
+        (
+            "a cat",
+            "--duplicates",
+            "0.9",
+        ): "--duplicates compares the rows with each other; leave out",
+        ("--duplicates", "0.9", "--top", "3"): "with each other; leave out --top",
+    }
+    for argv, message in cases.items():
+        code, out, err = cli("search", index, *argv, "--model", model)
+        assert (code, out, len(err)) == (2, "", 1), argv
+        assert message in err[0]

@@ -2,6 +2,7 @@
 
 import json
 
+import command_line
 import jax
 import numpy as np
 import pytest
@@ -162,3 +163,14 @@ def test_an_unfinished_job(jobs, tmp_path):
     (other / "data" / "00002.parquet").unlink()
     with pytest.raises(ValueError, match=r"00002\.parquet is missing, the job wrote"):
         open_embeddings(other, unfinished=True)
+
+
+def test_pandas_is_not_imported(jobs):
+    command_line.shell(
+        "-c",
+        "import sys\n"
+        "from siglip_jax.search import open_embeddings\n"
+        f"found = open_embeddings({str(jobs / 'parquet-float16')!r})\n"
+        "assert len(list(found.chunks(4))) == 3 and found.rows([0])\n"
+        "sys.exit('pandas is imported' if 'pandas' in sys.modules else 0)",
+    )

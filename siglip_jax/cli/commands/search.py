@@ -6,17 +6,19 @@ filled with; its weights are compared with those first.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out index/
   siglip-jax search index/ "a dog on a beach" --top 20 --sheet hits.html
-  siglip-jax search index/ query.jpg --json
+  siglip-jax search index/ "a dog" --threshold 0.1
+  siglip-jax search index/ "a dog" --not "a cat"
+  siglip-jax search index/ query.jpg "in the snow" --combine --json
+  siglip-jax search index/ --duplicates 0.95 --sheet groups.html
   siglip-jax search index/ --export faiss:photos.faiss
 
 Prints a table for a person, tab-separated lines into a pipe, JSON with --json.
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from siglip_jax.activity import activity
 from siglip_jax.cli.advice import spoken
@@ -24,22 +26,21 @@ from siglip_jax.cli.options.data import refuse_empty
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
     PROFILES,
-    QUICK_START_LIMIT,
     add_model_arguments,
     available_mesh,
-    batch_sizes,
     describe_run,
     load_model,
     opened_model,
     positive,
 )
-from siglip_jax.cli.output import add_json_argument, print_json, printable
+from siglip_jax.cli.output import add_json_argument, printable
+from siglip_jax.cli.search_queries import check_options, rows_of, searches, sorted_queries
 from siglip_jax.errors import ModelError
-from siglip_jax.messages import near_file
 
 if TYPE_CHECKING:
+    from siglip_jax.cli.search_output import Result
     from siglip_jax.pretrained import Pretrained
-    from siglip_jax.search import Embeddings, Hit
+    from siglip_jax.search import Embeddings
 
 NAME = "search"
 HELP = "find the images or texts nearest to a text or image"
@@ -53,8 +54,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--also", nargs="+", default=[], metavar="INDEX", help="more folders of the same model"
     )
+    parser.add_argument("--top", type=positive, metavar="K", help="how many to find (default: 10)")
     parser.add_argument(
-        "--top", type=positive, default=10, metavar="K", help="how many to find (default: 10)"
+        "--threshold",
+        type=_between,
+        metavar="P",
+        help="leave out what is less probable than this, from 0 to 1",
+    )
+    parser.add_argument(
+        "--not",
+        dest="unwanted",
+        nargs="+",
+        default=[],
+        metavar="QUERY",
+        help="rank by similarity with each QUERY less the mean of those with these",
+    )
+    parser.add_argument(
+        "--combine",
+        action="store_true",
+        help="search for all QUERYs as one: by the mean of their similarities",
+    )
+    parser.add_argument(
+        "--duplicates",
+        type=_between,
+        metavar="S",
+        help="instead of a QUERY: groups of what is as similar to each other as this (0.95)",
     )
     add_json_argument(parser)
     parser.add_argument("--sheet", metavar="FILE", help="write the images found, as .png or .html")
@@ -77,12 +101,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(profile=None)
 
 
+def _between(text: str) -> float:
+    """argparse type of a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return value
+
+
 def run(args: argparse.Namespace) -> int:
     refuse_empty("QUERY", args.queries)
-    args.texts, images = _sorted_queries(args.queries)
-    args.image = [*images, *args.image]
-    if not args.texts and not args.image and not args.export:
-        raise ValueError("there is nothing to search for; give a QUERY or --export")
+    refuse_empty("--not", args.unwanted)
+    texts, images = sorted_queries(args.queries)
+    queries = [*texts, *images, *args.image]
+    check_options(args, queries)
     form, _, target = (args.export or "").partition(":")
     if args.export and not target:
         raise ValueError(
@@ -92,8 +127,11 @@ def run(args: argparse.Namespace) -> int:
         from siglip_jax.search.sheet import check_sheet
 
         check_sheet(Path(args.sheet).expanduser())
+    no_texts, no_images = sorted_queries(args.unwanted)
+    args.texts = list(dict.fromkeys([*texts, *no_texts]))
+    args.image = list(dict.fromkeys([*images, *args.image, *no_images]))
 
-    from siglip_jax.search import Searcher, open_embeddings
+    from siglip_jax.search import open_embeddings
 
     with activity(f"opening {args.index}"):
         embeddings = open_embeddings([args.index, *args.also], unfinished=args.unfinished)
@@ -103,37 +141,106 @@ def run(args: argparse.Namespace) -> int:
         with activity(f"writing {target}"):
             count = export(embeddings, form, Path(target).expanduser())
         print(f"siglip-jax: {count:,} rows in {target}", file=sys.stderr)
-    if not args.texts and not args.image:
-        return 0
-    model = _model(args, embeddings)
-    queries = _queries(args, model)
-    with activity("searching"):
-        found = Searcher(embeddings, mesh=available_mesh())(queries, args.top)
-    results = [
-        {"text" if number < len(args.texts) else "image": query, "hits": hits}
-        for number, (query, hits) in enumerate(zip([*args.texts, *args.image], found, strict=True))
-    ]
-    results = [_plain(result, embeddings) for result in results]
-    if args.sheet:
-        with activity(f"writing {args.sheet}"):
-            _write_sheet(args, embeddings, results, found)
-    _print(args, model, results)
+    if args.duplicates is not None:
+        _duplicates(args, embeddings)
+    if queries:
+        _search(args, queries, embeddings)
     return 0
 
 
-def _sorted_queries(queries: list[str]) -> tuple[list[str], list[str]]:
-    """Texts, and image files.
+def _search(args: argparse.Namespace, queries: list[str], embeddings: "Embeddings") -> None:
+    from siglip_jax.cli.search_output import Result, plain_hit, print_results, write_results_sheet
+    from siglip_jax.search import Searcher
 
-    Raises:
-      ValueError: if an image file does not exist.
-    """
-    from siglip_jax.data.specs import IMAGES
+    asked = searches(args, queries)
+    if args.threshold is not None:
+        kinds = {"texts" if "text" in each.about else "images" for each in asked}
+        if embeddings.what in kinds:
+            raise ValueError(
+                f"--threshold: a probability is of an image with a text; {args.index} holds "
+                f"{embeddings.what}, and so is a QUERY"
+            )
+    model = _model(args, embeddings)
+    top = args.top or 10
+    rows = rows_of(args, model, asked)
+    with activity("searching"):
+        found = Searcher(embeddings, mesh=available_mesh())(rows, top)
+    results: list[Result] = []
+    for each, hits in zip(asked, found, strict=True):
+        kind = {"text": "texts", "image": "images"}.get(next(iter(each.about)))
+        scored = kind not in (None, embeddings.what) and not args.unwanted
+        plain = [plain_hit(hit, embeddings, scored, args.images) for hit in hits]
+        result = Result(each.title, each.about, hits, plain)
+        results.append(result if args.threshold is None else _above(args, embeddings, result))
+    if args.sheet:
+        with activity(f"writing {args.sheet}"):
+            write_results_sheet(args, embeddings, results)
+    about = {"index": args.index, **describe_run(args, model)}
+    threshold = {} if args.threshold is None else {"threshold": args.threshold}
+    print_results(args, about | threshold, results)
 
-    images = [query for query in queries if Path(query).suffix.lower() in IMAGES]
-    for image in images:
-        if not Path(image).expanduser().exists():
-            raise ValueError(f"{image}: no such file{near_file(image)}")
-    return [query for query in queries if query not in images], images
+
+def _above(args: argparse.Namespace, embeddings: "Embeddings", result: "Result") -> "Result":
+    """The hits that reach --threshold; what this means for the others is said."""
+    both = zip(result.hits, result.plain, strict=True)
+    kept = [(hit, plain) for hit, plain in both if plain["probability"] >= args.threshold]
+    below = len(result.hits) - len(kept)
+    said = None
+    if not kept and result.plain:
+        best = result.plain[0]
+        said = (
+            f"nothing reaches --threshold {args.threshold:g}; "
+            f"the best is {best['key']} with {best['probability']:.3g}"
+        )
+    elif below:
+        said = (
+            f"{below:,} of the {len(result.hits):,} nearest are below --threshold "
+            f"{args.threshold:g} and left out"
+        )
+    elif len(result.hits) < len(embeddings):
+        said = (
+            f"all of the {len(result.hits):,} nearest reach --threshold {args.threshold:g}, and "
+            "more may; --top finds them"
+        )
+    if said:
+        print(printable(f"siglip-jax: {result.title}: {said}"), file=sys.stderr)
+    hits, plain = ([pair[n] for pair in kept] for n in (0, 1))
+    return result._replace(about=result.about | {"left_out": below}, hits=hits, plain=plain)
+
+
+def _duplicates(args: argparse.Namespace, embeddings: "Embeddings") -> None:
+    from siglip_jax.cli.search_output import Result, plain_hit, print_groups, write_groups_sheet
+    from siglip_jax.search import duplicates
+
+    if not 0 < args.duplicates < 1:
+        raise ValueError(
+            "--duplicates: expected a similarity between 0 and 1, such as 0.95, got "
+            f"{args.duplicates:g}; rounding leaves even copies below 1, and 0.9999 finds them"
+        )
+    with activity("comparing rows", unit="blocks") as step:
+        found = duplicates(embeddings, args.duplicates, progress=step.update)
+    groups = [
+        Result(
+            f"group {number}: {len(hits):,} {embeddings.what}",
+            {},
+            hits,
+            [plain_hit(hit, embeddings, False, args.images) for hit in hits],
+        )
+        for number, hits in enumerate(found, 1)
+    ]
+    rows = sum(len(hits) for hits in found)
+    what = f"{len(embeddings):,} {embeddings.what}"
+    print(
+        f"siglip-jax: {rows:,} of {what} are in {len(groups):,} group{'s' * (len(groups) != 1)} of "
+        f"similarity {args.duplicates:g} or more"
+        if groups
+        else f"siglip-jax: no two of {what} have a similarity of {args.duplicates:g} or more",
+        file=sys.stderr,
+    )
+    if args.sheet:
+        with activity(f"writing {args.sheet}"):
+            write_groups_sheet(args, embeddings, groups)
+    print_groups(args, {"index": args.index, "duplicates": args.duplicates}, groups)
 
 
 def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
@@ -177,105 +284,3 @@ def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
             "give --model, --profile and --res as the job was given them, or embed anew"
         )
     return model
-
-
-def _queries(args: argparse.Namespace, model: "Pretrained") -> Any:
-    import numpy as np
-
-    sizes = batch_sizes(args, len(args.image), len(args.texts))
-    few = len(args.image) + len(args.texts) <= QUICK_START_LIMIT
-    scorer = model.scorer(tokenizer=bool(args.texts), quick_start=few, **sizes)
-    parts = []
-    if args.texts:
-        parts.append(scorer.embed_texts(args.texts))
-    if args.image:
-        parts.append(scorer.embed_images(args.image))
-    return np.concatenate(parts)
-
-
-def _plain(result: dict[str, Any], embeddings: "Embeddings") -> dict[str, Any]:
-    """A result in plain JSON types; probabilities are of an image with a text only."""
-    import numpy as np
-
-    from siglip_jax.scoring.scores import sigmoid
-
-    kind = "texts" if "text" in result else "images"
-    manifest = embeddings.manifests[0]
-
-    def plain(hit: "Hit") -> dict[str, Any]:
-        made: dict[str, Any] = {"key": hit.row.key}
-        if hit.row.text is not None:
-            made["text"] = hit.row.text
-        if len(embeddings.folders) > 1:
-            made["index"] = str(embeddings.folders[hit.row.folder])
-        made["similarity"] = hit.similarity
-        if kind != embeddings.what:
-            # A model that embeds the query as well as the index has both towers.
-            assert manifest.t is not None and manifest.b is not None
-            logit = float(np.exp(manifest.t) * hit.similarity + manifest.b)
-            made |= {"logit": logit, "probability": float(sigmoid(np.float32(logit)))}
-        return made
-
-    return result | {"hits": [plain(hit) for hit in result["hits"]]}
-
-
-def _score(hit: dict[str, Any]) -> str:
-    from siglip_jax.cli.commands.score import percent
-
-    probability = hit.get("probability")
-    spoken = f"  {percent(probability)}" if probability is not None else ""
-    return f"{hit['similarity']:.4f}{spoken}"
-
-
-def _print(args: argparse.Namespace, model: "Pretrained", results: list[dict[str, Any]]) -> None:
-    if args.json:
-        about = {"index": args.index, **describe_run(args, model)}
-        print_json(about | {"queries": results})
-        return
-    if not sys.stdout.isatty():
-        # A tab or a line break inside a key is quoted.
-        lines = csv.writer(sys.stdout, dialect="excel-tab", lineterminator="\n")
-        lines.writerow(["query", "rank", "key", "similarity", "probability"])
-        for result in results:
-            query = result.get("text", result.get("image"))
-            for rank, hit in enumerate(result["hits"], 1):
-                probability = f"{hit['probability']:.6g}" if "probability" in hit else ""
-                row = [query, rank, hit["key"], f"{hit['similarity']:.6g}", probability]
-                lines.writerow(row)
-        return
-    from siglip_jax.cli.output import aligned
-
-    for number, result in enumerate(results):
-        print(("\n" if number else "") + printable(result.get("text", result.get("image", ""))))
-        rows = [
-            (f"{rank:>4}", _score(hit), hit["key"], hit.get("text", ""))
-            for rank, hit in enumerate(result["hits"], 1)
-        ]
-        print(aligned(rows, "rrll") if rows else "  nothing")
-
-
-def _write_sheet(
-    args: argparse.Namespace,
-    embeddings: "Embeddings",
-    results: list[dict[str, Any]],
-    found: "list[list[Hit]]",
-) -> None:
-    from siglip_jax.search.pictures import pictures_of
-    from siglip_jax.search.sheet import Shown, write_sheet
-
-    rows = list(dict.fromkeys(hit.row for hits in found for hit in hits))
-    pictures = pictures_of(embeddings, rows, args.images) if embeddings.what == "images" else {}
-    sheet = []
-    for result, hits in zip(results, found, strict=True):
-        shown = [
-            Shown(hit.row.key, _score(plain), pictures.get(hit.row), hit.row.text)
-            for hit, plain in zip(hits, result["hits"], strict=True)
-        ]
-        sheet.append((result.get("text", result.get("image", "")), shown))
-    write_sheet(Path(args.sheet).expanduser(), sheet)
-    if embeddings.what == "images" and len(pictures) < len(rows):
-        print(
-            f"siglip-jax: {len(rows) - len(pictures):,} of {len(rows):,} images were not found "
-            "again; --images says where they are",
-            file=sys.stderr,
-        )
