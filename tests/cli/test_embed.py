@@ -62,7 +62,7 @@ def test_embed_replaces_only_when_told(cli, model, tmp_path):
     [
         (OSError(28, "No space left on device"), 2, "[Errno 28] No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (MemoryError(), 2, "out of memory; try a smaller --batch-size, or --fsdp with several"),
+        (MemoryError(), 2, "out of memory; try a smaller --batch-size, --weights bfloat16, or"),
     ],
 )
 def test_embed_leaves_nothing_half_written(cli, model, monkeypatch, tmp_path, error, code, line):
