@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from siglip_jax.classifier import Classifier, Pooling, default_labels
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError
 from siglip_jax.messages import near_part
 from siglip_jax.weights.reader import FLOATS, Header, Reader
@@ -49,6 +49,11 @@ _LAYERS: tuple[tuple[str, Pooling], ...] = (
     (transformers.CLASSIFIER, "mean"),
     (timm.CLASSIFIER, "map"),
 )
+# Of the names of one tower in the whole models of other systems; of what is of both, too.
+_BEGINNINGS: dict[Tower, tuple[str, ...]] = {
+    "image": ("vision_model.", "visual.", "logit_"),
+    "text": ("text_model.", "text.", "logit_"),
+}
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B)(\.weight)?")
 
 
@@ -75,6 +80,16 @@ class _Adapter(NamedTuple):
     changes: dict[str, _Change]  # by the name of their weight
     replaced: dict[str, str]  # weights that were trained whole, to their stored names
     rank: int
+
+    def only(self, tower: Tower | None) -> Self:
+        """What of it is not of the other tower, or of both."""
+        if tower is None:
+            return self
+        other = _BEGINNINGS["text" if tower == "image" else "image"]
+        return self._replace(
+            changes={name: c for name, c in self.changes.items() if not name.startswith(other)},
+            replaced={name: s for name, s in self.replaced.items() if not name.startswith(other)},
+        )
 
 
 class _Merged:
@@ -137,25 +152,30 @@ def without_base(path: Path) -> ModelError:
     )
 
 
-def merge(base: OpenCheckpoint, path: Path) -> OpenCheckpoint:
+def merge(base: OpenCheckpoint, path: Path, tower: Tower | None = None) -> OpenCheckpoint:
     """The base with an adapter merged into it; closes the base if that fails.
+
+    Args:
+      base: of the tower alone, where one is asked for.
+      path: the adapter's folder, or its file of weights.
+      tower: the only one to read; what the adapter changes of the other is left out.
 
     Raises:
       ValueError: if it is of a kind that is not merged, damaged, or of another model.
     """
     try:
-        return _merge(base, path.parent if path.name in WEIGHTS else path)
+        return _merge(base, path.parent if path.name in WEIGHTS else path, tower)
     except BaseException:
         base.close()
         raise
 
 
-def _merge(base: OpenCheckpoint, folder: Path) -> OpenCheckpoint:
+def _merge(base: OpenCheckpoint, folder: Path, tower: Tower | None) -> OpenCheckpoint:
     card = read_settings(folder / CONFIG)
     _check_kind(card)
     stored = open_file(find_weights(folder, WEIGHTS))
     try:
-        adapter = _read(stored, card, _begin(card))
+        adapter = _read(stored, card, _begin(card)).only(tower)
         classifier, adapter = _classifier(base, adapter, folder)
         if classifier is not None and base.tower is None:
             base = dataclasses.replace(

@@ -77,6 +77,16 @@ def _files(name: str | os.PathLike[str], needed: Needed, revision: str | None) -
     return None if folder is None else Files(folder, None)
 
 
+def released(name: str | os.PathLike[str]) -> Checkpoint | None:
+    """The row of a released checkpoint that is meant by its name, not by its files."""
+    if is_path(Path(name).expanduser()):
+        return None
+    try:
+        return checkpoints.find(os.fspath(name))
+    except ValueError:
+        return None  # a path, a bundled model, a repository; else the error that offers near names
+
+
 def is_path(path: Path) -> bool:
     """Whether there is a file or folder, or a tensorstore checkpoint of that common name."""
     return path.exists() or path.with_name(f"{path.name}-LAST").is_file()
