@@ -23,6 +23,7 @@ from siglip_jax.weights.reader import FLOATS, Header, Reader
 from siglip_jax.weights.staging import staged
 
 from . import open_clip, timm, transformers
+from .big_vision import Part
 from .checkpoint import OpenCheckpoint
 from .files import find_weights, open_file
 from .format import safetensors_in
@@ -179,7 +180,9 @@ def _merge(base: OpenCheckpoint, folder: Path, tower: Tower | None) -> OpenCheck
         classifier, adapter = _classifier(base, adapter, folder)
         if classifier is not None and base.tower is None:
             base = dataclasses.replace(
-                base, config=base.config.only("image"), reader=_TowerAlone(base.reader)
+                base,
+                config=base.config.only("image"),
+                reader=Part(base.reader, lambda name: name.startswith("img/")),
             )
         steps = _steps(base, adapter, folder)
     except BaseException:
@@ -295,28 +298,6 @@ def _classifier(
         others = {plain: name for plain, name in adapter.replaced.items() if plain not in names}
         return head, adapter._replace(replaced=others)
     return None, adapter
-
-
-class _TowerAlone:
-    """The image tower of a whole model (see `weights.reader.Reader`)."""
-
-    subtree = ""
-
-    def __init__(self, whole: Reader) -> None:
-        self.path, self.ignored, self._whole = whole.path, whole.ignored, whole
-        self.shapes = {n: h for n, h in whole.shapes.items() if n.startswith("img/")}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._whole.close()
-
-    def read(self, name: str) -> np.ndarray:
-        return self._whole.read(name)
 
 
 def _steps(base: OpenCheckpoint, adapter: _Adapter, folder: Path) -> list[Step]:
