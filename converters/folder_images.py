@@ -99,8 +99,8 @@ def of_colours(value: Any) -> list[float]:
     >>> of_colours(0.5), of_colours([0.5])
     ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
     """
-    values = cast(list[float], list(value) if isinstance(value, list | tuple) else [value])
-    values = values * 3 if len(values) == 1 else values
+    values = cast(list[float], value if isinstance(value, list | tuple) else [value])
+    values = list(values) * (3 if len(values) == 1 else 1)
     if len(values) != 3:
         raise ValueError(f"a mean or std of {len(values)} numbers is not of three colours")
     return values
