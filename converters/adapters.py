@@ -16,13 +16,14 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from siglip_jax.classifier import Classifier, Pooling, default_labels
-from siglip_jax.config import Siglip
+from siglip_jax.config import Siglip, Tower
 from siglip_jax.errors import ModelError, legible
 from siglip_jax.messages import near_part
 from siglip_jax.weights.reader import FLOATS, Header, Reader
 from siglip_jax.weights.staging import staged
 
 from . import open_clip, timm, transformers
+from .big_vision import Part
 from .checkpoint import OpenCheckpoint
 from .files import find_weights, open_file
 from .format import safetensors_in
@@ -49,6 +50,11 @@ _LAYERS: tuple[tuple[str, Pooling], ...] = (
     (transformers.CLASSIFIER, "mean"),
     (timm.CLASSIFIER, "map"),
 )
+# Of the names of one tower in the whole models of other systems; of what is of both, too.
+_BEGINNINGS: dict[Tower, tuple[str, ...]] = {
+    "image": ("vision_model.", "visual.", "logit_"),
+    "text": ("text_model.", "text.", "logit_"),
+}
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B)(\.weight)?")
 
 
@@ -75,6 +81,16 @@ class _Adapter(NamedTuple):
     changes: dict[str, _Change]  # by the name of their weight
     replaced: dict[str, str]  # weights that were trained whole, to their stored names
     rank: int
+
+    def only(self, tower: Tower | None) -> Self:
+        """What of it is not of the other tower, or of both."""
+        if tower is None:
+            return self
+        other = _BEGINNINGS["text" if tower == "image" else "image"]
+        return self._replace(
+            changes={name: c for name, c in self.changes.items() if not name.startswith(other)},
+            replaced={name: s for name, s in self.replaced.items() if not name.startswith(other)},
+        )
 
 
 class _Merged:
@@ -137,30 +153,37 @@ def without_base(path: Path) -> ModelError:
     )
 
 
-def merge(base: OpenCheckpoint, path: Path) -> OpenCheckpoint:
+def merge(base: OpenCheckpoint, path: Path, tower: Tower | None = None) -> OpenCheckpoint:
     """The base with an adapter merged into it; closes the base if that fails.
+
+    Args:
+      base: of the tower alone, where one is asked for.
+      path: the adapter's folder, or its file of weights.
+      tower: the only one to read; what the adapter changes of the other is left out.
 
     Raises:
       ValueError: if it is of a kind that is not merged, damaged, or of another model.
     """
     try:
         with legible(path):
-            return _merge(base, path.parent if path.name in WEIGHTS else path)
+            return _merge(base, path.parent if path.name in WEIGHTS else path, tower)
     except BaseException:
         base.close()
         raise
 
 
-def _merge(base: OpenCheckpoint, folder: Path) -> OpenCheckpoint:
+def _merge(base: OpenCheckpoint, folder: Path, tower: Tower | None) -> OpenCheckpoint:
     card = read_settings(folder / CONFIG)
     _check_kind(card)
     stored = open_file(find_weights(folder, WEIGHTS))
     try:
-        adapter = _read(stored, card, _begin(card))
+        adapter = _read(stored, card, _begin(card)).only(tower)
         classifier, adapter = _classifier(base, adapter, folder)
         if classifier is not None and base.tower is None:
             base = dataclasses.replace(
-                base, config=base.config.only("image"), reader=_TowerAlone(base.reader)
+                base,
+                config=base.config.only("image"),
+                reader=Part(base.reader, lambda name: name.startswith("img/")),
             )
         steps = _steps(base, adapter, folder)
     except BaseException:
@@ -276,28 +299,6 @@ def _classifier(
         others = {plain: name for plain, name in adapter.replaced.items() if plain not in names}
         return head, adapter._replace(replaced=others)
     return None, adapter
-
-
-class _TowerAlone:
-    """The image tower of a whole model (see `weights.reader.Reader`)."""
-
-    subtree = ""
-
-    def __init__(self, whole: Reader) -> None:
-        self.path, self.ignored, self._whole = whole.path, whole.ignored, whole
-        self.shapes = {n: h for n, h in whole.shapes.items() if n.startswith("img/")}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._whole.close()
-
-    def read(self, name: str) -> np.ndarray:
-        return self._whole.read(name)
 
 
 def _steps(base: OpenCheckpoint, adapter: _Adapter, folder: Path) -> list[Step]:

@@ -26,7 +26,7 @@ _TOKENS = "txt/Embed_0/embedding"
 _POSEMB, _OLD_POSEMB = "txt/pos_embedding", "txt/Encoder_0/pos_embedding"
 
 
-class _Part:
+class Part:
     """Those tensors of a checkpoint whose names `keep` takes."""
 
     def __init__(self, whole: Reader, keep: Callable[[str], bool]) -> None:
@@ -47,7 +47,7 @@ class _Part:
         return self._whole.read(name)
 
 
-class _Summed(_Part):
+class _Summed(Part):
     """A checkpoint whose two text position embeddings are read as their sum."""
 
     def __init__(self, whole: Reader) -> None:
@@ -75,7 +75,7 @@ def tower_of(
     if tower is None or only_tower(reader.shapes) == tower:
         return reader, only_tower(reader.shapes)
     inside = f"{PREFIX[tower]}/"
-    part = _Part(reader, lambda name: name.startswith(inside))
+    part = Part(reader, lambda name: name.startswith(inside))
     if not part.shapes:
         raise ValueError(f"{reader.path} has no {tower} tower")
     left = [name for name in reader.shapes if name not in part.shapes]

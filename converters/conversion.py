@@ -228,7 +228,7 @@ def _tower(opened: OpenCheckpoint, to: str, tower: Tower | None) -> Tower | None
     if chosen not in allowed:
         what = f"the {chosen} tower alone" if chosen else "a whole model"
         others = [name for name, form in FORMATS.items() if chosen in form.towers]
-        raise ValueError(f"{to} has no format for {what}; {' and '.join(others)} have")
+        raise ValueError(f"{to} has no format for {what}; there is one in {', '.join(others)}")
     pool = opened.config.only(chosen).pool
     if pool is not None and pool not in _format(to).pools:
         others = [name for name, form in FORMATS.items() if pool in form.pools]

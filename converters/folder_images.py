@@ -4,10 +4,12 @@ Each format's reader makes a `FolderImages`; `OpenCheckpoint` chooses by it, `co
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from siglip_jax.config import Siglip
+from siglip_jax.messages import reason
 from siglip_jax.preprocessing.image_settings import SETTINGS, different_settings, settings_of
 from siglip_jax.preprocessing.profiles import (
     ImageProfile,
@@ -15,6 +17,8 @@ from siglip_jax.preprocessing.profiles import (
     ProfileName,
     custom_profile,
 )
+
+from .json_file import MISUNDERSTOOD
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,31 @@ class FolderImages:
             for key in self.changed
             if ours[key] != theirs[key]
         )
+
+
+def images_said(
+    file: Path, system: ProfileName, released: ImageProfile, read: Callable[[], ImageProfile]
+) -> FolderImages:
+    """What `read` makes of a folder's settings, or why that is nothing that we can do."""
+    said, problem = None, ""
+    try:
+        said = read()
+    except (ValueError, *MISUNDERSTOOD) as error:
+        problem = reason(error)
+    return FolderImages(file=file, system=system, said=said, released=released, problem=problem)
+
+
+def of_colours(value: Any) -> list[float]:
+    """A mean, deviation or fill as three numbers, of one for all colours or one for each.
+
+    >>> of_colours(0.5), of_colours([0.5])
+    ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    """
+    values = cast(list[float], value if isinstance(value, list | tuple) else [value])
+    values = list(values) * (3 if len(values) == 1 else 1)
+    if len(values) != 3:
+        raise ValueError(f"a mean or std of {len(values)} numbers is not of three colours")
+    return values
 
 
 def _method(value: str) -> str:

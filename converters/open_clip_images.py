@@ -6,15 +6,14 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from siglip_jax.config import Siglip
-from siglip_jax.messages import reason
 from siglip_jax.preprocessing.image_settings import mean_and_std, range_of
 from siglip_jax.preprocessing.profiles import ImageProfile, custom_profile
 
-from .folder_images import FolderImages
-from .json_file import MISUNDERSTOOD, Settings
+from .folder_images import FolderImages, images_said, of_colours
+from .json_file import Settings
 
 _DEFAULTS: dict[str, Any] = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
@@ -36,13 +35,11 @@ def read_images(card: Settings, config: Siglip, pad: int | None) -> FolderImages
         return None
     side = card.part("model_cfg").part("vision_cfg").number("image_size", 224)
     released = custom_profile(config, pad or 0, "open_clip", res=side).image
-    said, problem = None, ""
-    try:
-        said = _read(card.part("preprocess_cfg"), released)
-    except (ValueError, *MISUNDERSTOOD) as error:
-        problem = reason(error)
-    return FolderImages(
-        file=Path(card.where), system="open_clip", said=said, released=released, problem=problem
+    return images_said(
+        Path(card.where),
+        "open_clip",
+        released,
+        lambda: _read(card.part("preprocess_cfg"), released),
     )
 
 
@@ -58,13 +55,9 @@ def _read(card: Settings, released: ImageProfile) -> ImageProfile:
         "fit": found["resize_mode"],
         # Of other fits it is never seen.
         "fill": (fill,) * 3 if found["resize_mode"] == "longest" else (0, 0, 0),
-        "value_range": range_of(_three(found["mean"]), _three(found["std"])),
+        "value_range": range_of(of_colours(found["mean"]), of_colours(found["std"])),
     }
     return dataclasses.replace(released, **made)
-
-
-def _three(value: Any) -> list[float]:
-    return cast(list[float], value if isinstance(value, list) else [value] * 3)
 
 
 def preprocess_cfg(image: ImageProfile) -> dict[str, Any]:

@@ -94,6 +94,8 @@ def open_folder(
 ) -> OpenCheckpoint:
     """Opens a folder that `siglip_jax.save` or `convert` wrote, or one tower of it.
 
+    `config` is for folders that do not say theirs, which this one always does.
+
     Raises:
       ValueError: if its card or its weights cannot be read.
     """
@@ -102,7 +104,7 @@ def open_folder(
         if key not in card:
             raise ValueError(f"{card.where}: there is no {key!r}")
     try:
-        config = config or from_dict(card.values["config"])
+        config = from_dict(card.values["config"])
         profile = Profile.from_dict(card.values["profile"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{card.where}: {error}") from error

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from siglip_jax.config import Siglip
-from siglip_jax.messages import choose, reason
+from siglip_jax.messages import choose
 from siglip_jax.preprocessing.image_settings import mean_and_std, range_of
 from siglip_jax.preprocessing.profiles import Fit, ImageProfile, custom_profile
 
-from .folder_images import FolderImages
-from .json_file import MISUNDERSTOOD, Settings
+from .folder_images import FolderImages, images_said, of_colours
+from .json_file import Settings
 
 _DEFAULTS: dict[str, Any] = {
     "mean": [0.485, 0.456, 0.406],
@@ -36,27 +36,28 @@ def read_images(card: Settings, config: Siglip) -> FolderImages | None:
     if "pretrained_cfg" not in card:
         return None
     released = custom_profile(config, 0, "open_clip").image
-    said, problem = None, ""
-    try:
-        said = _read(card.part("pretrained_cfg"), released)
-        if (said.fit, said.crop) in _RELEASED:
-            released = dataclasses.replace(released, fit=said.fit, crop=said.crop)
-    except (ValueError, *MISUNDERSTOOD) as error:
-        problem = reason(error)
-    return FolderImages(
-        file=Path(card.where), system="open_clip", said=said, released=released, problem=problem
+    images = images_said(
+        Path(card.where),
+        "open_clip",
+        released,
+        lambda: _read(card.part("pretrained_cfg"), released),
     )
+    said = images.said
+    if said is None or (said.fit, said.crop) not in _RELEASED:
+        return images
+    released = dataclasses.replace(released, fit=said.fit, crop=said.crop)
+    return dataclasses.replace(images, released=released)
 
 
 def _read(card: Settings, released: ImageProfile) -> ImageProfile:
     found = {name: card.get(name, default) for name, default in _DEFAULTS.items()}
-    mean, fit = found["mean"], _FITS.get(found["crop_mode"], "shortest")
+    mean, fit = of_colours(found["mean"]), _FITS.get(found["crop_mode"], "shortest")
     made: dict[str, Any] = {
         "resize": f"pil_{choose('interpolation', found['interpolation'], _INTERPOLATION)}",
         "fit": fit,
         "crop": float(found["crop_pct"]),
         "fill": tuple(round(255 * m) for m in mean) if fit == "longest" else (0, 0, 0),
-        "value_range": range_of(mean, found["std"]),
+        "value_range": range_of(mean, of_colours(found["std"])),
     }
     return dataclasses.replace(released, **made)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from siglip_jax.config import NaFlexVision, Siglip
-from siglip_jax.messages import reason
 from siglip_jax.preprocessing.image_settings import crop_share, mean_and_std, range_of
 from siglip_jax.preprocessing.profiles import ImageProfile, Resize, custom_profile
 
-from .folder_images import FolderImages
-from .json_file import MISUNDERSTOOD, Settings, read_settings
+from .folder_images import FolderImages, images_said, of_colours
+from .json_file import Settings, read_settings
 
 IMAGES, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 
@@ -66,14 +65,7 @@ def read_images(folder: Path, config: Siglip, pad: int | None) -> FolderImages |
     elif pad is None:
         pad = 1 if card.get("resample", 3) == 3 else 0
     released = custom_profile(config, pad, "transformers").image
-    said, problem = None, ""
-    try:
-        said = _read(card, config, released)
-    except (ValueError, *MISUNDERSTOOD) as error:
-        problem = reason(error)
-    return FolderImages(
-        file=file, system="transformers", said=said, released=released, problem=problem
-    )
+    return images_said(file, "transformers", released, lambda: _read(card, config, released))
 
 
 def _read(card: Settings, config: Siglip, released: ImageProfile) -> ImageProfile:
@@ -99,7 +91,7 @@ def _read(card: Settings, config: Siglip, released: ImageProfile) -> ImageProfil
     scale = value("rescale_factor") if value("do_rescale") else None
     plain = ([0.0] * 3, [1.0] * 3)
     mean, std = (
-        (_three(value("image_mean")), _three(value("image_std")))
+        (of_colours(value("image_mean")), of_colours(value("image_std")))
         if value("do_normalize")
         else plain
     )
@@ -112,14 +104,6 @@ def _read(card: Settings, config: Siglip, released: ImageProfile) -> ImageProfil
         **shape,
     }
     return ImageProfile(**made)
-
-
-def _three(value: Any) -> list[float]:
-    values = cast(list[float], value if isinstance(value, list | tuple) else [value] * 3)
-    values = values * 3 if len(values) == 1 else values
-    if len(values) != 3:
-        raise ValueError(f"a mean or std of {len(values)} numbers is not of three colours")
-    return values
 
 
 def _patches(value: Any, config: Siglip) -> dict[str, Any]:

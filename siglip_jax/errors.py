@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 Need = Literal[
     "config", "res", "pad", "profile", "preprocessing", "vocabulary", "force", "loop",
-    "classifier", "base",
+    "classifier", "base", "adapter",
 ]  # fmt: skip
 
 
@@ -25,8 +25,8 @@ class ModelError(ValueError):
     Attributes:
       fact: as given.
       needs: the argument that would mend it: `config`, `res`, `pad`, `profile` (a `Profile`),
-        `preprocessing` (a profile's name), `vocabulary`, `force`, `classifier`, `base`; or
-        "loop", blocks that are not stacked.
+        `preprocessing` (a profile's name), `vocabulary`, `force`, `classifier`, `base`;
+        "adapter", no `base`, as it is no adapter; or "loop", blocks that are not stacked.
       values: what advice may name: `path`, `card` (a file), `res` and `res_to` (pixels).
 
     >>> ModelError("x.npz is small", needs="res", advice="pass res=32", res=32)

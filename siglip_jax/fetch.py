@@ -17,7 +17,7 @@ from siglip_jax import checkpoints
 from siglip_jax.checkpoints import Checkpoint, Vocabulary
 from siglip_jax.download import Progress, check_cached, check_sha256, download
 from siglip_jax.fine_tunes import FINE_TUNES, FineTune, find_fine_tune
-from siglip_jax.messages import did_you_mean, reason, suggestions
+from siglip_jax.messages import did_you_mean, near_file, reason, suggestions
 
 # Models that come with the package, in the format of `siglip_jax.save`.
 BUNDLED = {"siglip_emoji": Path(__file__).parent / "emoji"}
@@ -77,6 +77,16 @@ def _files(name: str | os.PathLike[str], needed: Needed, revision: str | None) -
     return None if folder is None else Files(folder, None)
 
 
+def released(name: str | os.PathLike[str]) -> Checkpoint | None:
+    """The row of a released checkpoint that is meant by its name, not by its files."""
+    if is_path(Path(name).expanduser()):
+        return None
+    try:
+        return checkpoints.find(os.fspath(name))
+    except ValueError:
+        return None  # a path, a bundled model, a repository; else the error that offers near names
+
+
 def is_path(path: Path) -> bool:
     """Whether there is a file or folder, or a tensorstore checkpoint of that common name."""
     return path.exists() or path.with_name(f"{path.name}-LAST").is_file()
@@ -121,7 +131,8 @@ def _repository(name: str, needed: Needed, revision: str | None) -> Path | None:
             return fetch_repository(name, needed, revision)
         except ValueError as error:
             near = [other for other in checkpoints.near_names(name) if is_repository(other)]
-            raise ValueError(f"{error}{did_you_mean(name, near)}") from error
+            hint = did_you_mean(name, near) or _file_beside(name)
+            raise ValueError(f"{error}{hint}") from error
     if revision is None and (home() / row.file).is_file():
         return None
     try:
@@ -157,7 +168,16 @@ def _row(name: str) -> Checkpoint:
         names = [*own, *checkpoints.near_names(name)]
         if set(near := suggestions(name, names)) & set(own):
             raise ValueError(f"no model is called {name!r}; did you mean {near[0]}?") from None
+        if not near and (file := _file_beside(name)):
+            what = f"no released checkpoint is called {name!r}, nor a file or folder here"
+            raise ValueError(what + file) from None
         raise
+
+
+def _file_beside(name: str) -> str:
+    """The end of a message: a file or folder of a like name on this machine, if there is one."""
+    path = Path(name).expanduser()
+    return near_file(path) if path.parent.is_dir() else ""
 
 
 def looks_like_a_path(name: str) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 from siglip_jax.config import Siglip, Tower
 from siglip_jax.converters import OpenCheckpoint, needed_files, open_checkpoint
 from siglip_jax.converters.adapters import is_adapter, merge
-from siglip_jax.errors import legible
-from siglip_jax.fetch import Progress, fetch_model
+from siglip_jax.errors import ModelError, legible
+from siglip_jax.fetch import Progress, fetch_model, released
 
 
 def open_model(
@@ -48,14 +48,16 @@ def open_model(
             raise ValueError(f"{name.name} is open already; open it with tower={tower!r}")
         opened = name
     else:
+        if base is not None and released(name):
+            raise _no_adapter(name)  # before its files are downloaded
         files = fetch_model(name, needed_files, revision=revision, progress=progress)
         known = files.checkpoint.config if files.checkpoint else config
         if base is not None and not is_adapter(files.path):
-            raise ValueError(f"{name} is no PEFT adapter, so that it has no base; leave out base")
+            raise _no_adapter(name)
         if base is not None:
             below = open_model(base, config=config, res=res, tower=tower, progress=progress)
             with legible(files.path):
-                opened = merge(below, files.path)
+                opened = merge(below, files.path, tower)
         else:
             opened = open_checkpoint(files.path, config=known, res=res, tower=tower)
             # By its own name: of the architecture alone it would be the released one.
@@ -64,3 +66,11 @@ def open_model(
     if vocabulary is not None:
         opened = dataclasses.replace(opened, vocabulary=Path(vocabulary).expanduser())
     return opened
+
+
+def _no_adapter(name: str | os.PathLike[str]) -> ModelError:
+    return ModelError(
+        f"{name} is no PEFT adapter, so that it has no base",
+        needs="adapter",
+        advice="leave out base",
+    )

@@ -260,7 +260,7 @@ MODULES = {
                            "checkpoints config fine_tunes"),
     "cli.commands": Row("one file a subcommand, named as it is typed"),
     "cli.commands.list": Row("siglip-jax list", "checkpoints fine_tunes cli"),
-    "cli.commands.show": Row("siglip-jax show", "config errors fine_tunes weights.layout cli"),
+    "cli.commands.show": Row("siglip-jax show", "errors fetch fine_tunes weights.layout cli"),
     "cli.commands.fetch": Row("siglip-jax fetch", "converters fetch cli"),
     "cli.commands.score": Row("siglip-jax score", "classifier data jobs programs scoring cli"),
     "cli.options": Row("options that several commands share"),
@@ -268,7 +268,7 @@ MODULES = {
     "cli.options.data": Row("options of all commands that read datasets", "cli"),
     "cli.options.job": Row("options of bulk jobs, and how a job is run and told of", "jobs cli"),
     "cli.options.checkpoint": Row("a checkpoint of any format, opened",
-                                  "checkpoints config converters fetch model_files cli"),
+                                  "config converters fetch model_files cli"),
     "cli.options.program": Row("--program, of score and embed", "programs cli"),
     "cli.commands.embed": Row("siglip-jax embed",
                               "config data jobs programs scoring weights.staging cli"),
@@ -281,8 +281,8 @@ MODULES = {
     "cli.commands.train": Row("siglip-jax train", "training cli"),
     "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
     "cli.options.model": Row("options of all commands that run a model; loads it",
-                             "allocator checkpoints config fetch model_files programs "
-                             "preprocessing pretrained scoring cli"),
+                             "allocator checkpoints config fetch programs preprocessing "
+                             "pretrained scoring cli"),
     "cli.image_files": Row("files, folders, patterns, a list on stdin",
                            "data.specs data.text_list"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
@@ -298,7 +298,7 @@ MODULES = {
                              "sheets", "scoring search"),
     "cli.output": Row("aligned columns of text, JSON, and what a terminal may be given"),
     "cli.commands.*": Row("siglip-jax convert, diff",
-                          "checkpoints config converters fetch verify weights cli"),
+                          "checkpoints config converters errors fetch verify weights cli"),
     "cli.*": Row("options and output that several commands share",
                  "checkpoints config converters fetch model_files pretrained programs scoring "
                  "weights"),

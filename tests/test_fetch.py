@@ -283,3 +283,23 @@ def test_a_repository_that_is_not_here_may_be_misspelled(monkeypatch, tmp_path, 
     with pytest.raises(ValueError, match="HF_HUB_OFFLINE is set") as error:
         fetch.fetch_model(name, list)
     assert str(error.value).endswith(f"; did you mean {near}?" if near else "is set)")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("towr", "no released checkpoint is called 'towr', nor a file or folder here; did you mean "
+         "tower?"),
+        ("runs/setp-100", "; did you mean runs/step-100?"),
+        ("siglip_b16_22", "no released checkpoint is called 'siglip_b16_22'; did you mean "
+         "siglip_b16_224?"),
+    ],
+)  # fmt: skip
+def test_a_misspelled_folder_is_offered(monkeypatch, tmp_path, name, said):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("tower", "runs/step-100"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(ValueError) as error:
+        fetch.fetch_model(name, sorted)
+    assert str(error.value).endswith(said)

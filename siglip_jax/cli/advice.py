@@ -43,6 +43,7 @@ def spoken(error: ModelError, options: Collection[str]) -> str:
         "base": "give the model that it is of as --base"
         if "--base" in options
         else f"{first} --base MODEL",
+        "adapter": "leave out --base",
         "loop": "leave out --scan, which is for formats with big_vision's names",
     }
     return f"{error.fact}; {advice[error.needs]}"

@@ -240,8 +240,13 @@ def candidates(right: Settings, config: Siglip) -> list[tuple[str, Any]]:
     else:
         values = {
             "framing": ("squash", "aspect" if config.naflex else "center_crop"),
-            # torch's are within a few grey levels of pil's.
-            "resize": ("tf_bilinear", "tf_antialias", "pil_bilinear", "pil_bicubic"),
+            # torch's are within a few grey levels of pil's, which is rounding and no fault:
+            # transformers resizes by either, and torchvision on a GPU rounds in a third way.
+            "resize": tuple(
+                name
+                for name in ("tf_bilinear", "tf_antialias", "pil_bilinear", "pil_bicubic")
+                if name != right.resize.replace("torch_", "pil_")
+            ),
             "res": _resolutions(right.res, config),
             "posemb": CHOICES["posemb"][config.naflex :],
         }

@@ -40,6 +40,12 @@ from siglip_jax.cli.main import make_parser
             "f",
             "--pictures is called IMAGES, without an option, now",
         ),
+        (
+            "bench --tower images",
+            "tower",
+            "image",
+            "--tower images is called --tower image now",
+        ),
     ],
 )
 def test_a_former_option(capsys, argv, dest, value, said):

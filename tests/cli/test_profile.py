@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 
 import siglip_jax
+from siglip_jax.cli.main import make_parser
+from siglip_jax.converters import convert
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 LABELS = ["a cat", "a dog"]
 
 
-@pytest.mark.parametrize("command", ["score", "embed", "doctor"])
+def takers():
+    """The commands that take a profile."""
+    (commands,) = (a for a in make_parser()._actions if a.dest == "command")
+    return [name for name, sub in commands.choices.items() if "--profile" in sub.format_help()]
+
+
+def test_which_commands_take_a_profile():
+    assert takers() == ["score", "embed", "search", "evaluate", "doctor"]
+
+
+@pytest.mark.parametrize("command", takers())
 def test_an_unknown_name_is_refused_with_a_near_one(cli, model, pictures, command):
     given = [pictures / "b.png"] if command != "doctor" else []
     code, out, err = cli(command, *given, "--model", model, "--profile", "transformer")
@@ -73,3 +85,22 @@ def test_conversions_say_what_they_keep(cli, hf):
     code, out, err = cli("convert", hf, "x.npz", "--to", "npz")
     assert (code, err) == (0, [])
     assert "npz cannot say how the source prepares images" in out
+
+
+@pytest.mark.parametrize("to", ["siglip_jax", "transformers", "timm"])
+def test_each_profile_of_a_tower_alone(cli, model, pictures, to):
+    """Acts, or is refused: timm does not say which of the two ways of transformers is its own."""
+    convert(model, "tower", to=to, tower="image")
+    made = {}
+    for name in ("folder", "big_vision", "transformers", "open_clip"):
+        argv = ["embed", pictures / "b.png", "--model", "tower", "--out", "x.npz", "--force"]
+        code, _, err = cli(*argv, "--profile", name)
+        if (to, name) == ("timm", "transformers"):
+            assert code == 2 and "does not say whether it is a SigLIP or a SigLIP 2" in err[-1]
+            continue
+        assert code == 0
+        made[name] = np.load("x.npz")["zimg"]
+    own = {"siglip_jax": "big_vision", "timm": "open_clip"}.get(to, to)
+    np.testing.assert_array_equal(made["folder"], made[own])
+    others = [made[name] for name in made if name not in ("folder", own)]
+    assert others and not any(np.array_equal(made["folder"], other) for other in others)

@@ -6,7 +6,6 @@ from adapter_folders import QUERY, adapter_folder, factors
 from tiny_checkpoint import CONFIG, tensors
 
 import siglip_jax
-from siglip_jax.cli.main import main
 from siglip_jax.converters import convert, needed_files, open_checkpoint
 from siglip_jax.converters.loop_form import LoopForm
 from siglip_jax.model_files import open_model
@@ -66,7 +65,22 @@ def test_load_and_convert(tmp_path, base):
     )
 
 
-def test_without_a_base_one_line_says_how(tmp_path, capsys):
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_one_tower_of_an_adapter_of_both(tmp_path, base, tower):
+    text = QUERY.replace("vision_model", "text_model")
+    folder = adapter_folder(tmp_path / "tuned", modules=(QUERY, text))
+    with open_model(folder, base=base, config=CONFIG, tower=tower) as opened:
+        reader = LoopForm(opened.reader)
+        found = {name: np.array(reader.read(name)) for name in reader.shapes}
+    assert opened.tower == tower and "(tuned, 1 weights)" in opened.reports[-1]
+    _, whole = merged(folder, base)
+    begin = "img/" if tower == "image" else "txt/"
+    assert found.keys() == {name for name in whole if name.startswith(begin)}
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, whole[name])
+
+
+def test_without_a_base_one_line_says_how(tmp_path):
     folder = adapter_folder(tmp_path / "tuned")
     message = (
         r"is no model but a PEFT adapter \(LORA\) of google/siglip-base-patch16-224; pass base"
@@ -76,29 +90,6 @@ def test_without_a_base_one_line_says_how(tmp_path, capsys):
             open_checkpoint(path)
         with pytest.raises(ValueError, match=message):
             siglip_jax.load(path)
-    assert main(["convert", str(folder), str(tmp_path / "x"), "--to", "npz"]) == 2
-    assert "give the model that it is of as --base" in capsys.readouterr().err
-    assert main(["diff", str(folder), "siglip_emoji"]) == 2
-    assert "--to siglip_jax --base MODEL" in capsys.readouterr().err
-
-
-def test_the_commands_take_a_base(tmp_path, capsys):
-    kernel = "vision_model.encoder.layers.0.self_attn.q_proj"
-    with open_model("siglip_emoji") as opened:
-        width = opened.config.image_tower.size.width
-    a, b = factors(width, width)
-    items = {f"base_model.model.{kernel}.lora_A.weight": a}
-    items[f"base_model.model.{kernel}.lora_B.weight"] = b
-    folder = str(adapter_folder(tmp_path / "tuned", tensors=items))
-    given = ["--base", "siglip_emoji"]
-    assert main(["show", folder, *given]) == 0
-    assert "LoRA adapter of rank 2" in capsys.readouterr().out
-    target = ["--to", "siglip_jax"]
-    assert main(["convert", folder, str(tmp_path / "whole"), *target, *given]) == 0
-    assert "tuned, 1 weights" in capsys.readouterr().out
-    assert main(["diff", "siglip_emoji", str(tmp_path / "whole")]) == 1
-    assert main(["show", "siglip_emoji", *given]) == 2
-    assert "is no PEFT adapter" in capsys.readouterr().err
 
 
 def test_what_a_repository_needs():

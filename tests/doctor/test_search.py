@@ -82,6 +82,15 @@ def test_every_pair_of_settings_is_found(name, pad, tower):
         assert setting in (found.best.setting, *found.ties), (setting, found.best)
 
 
+def test_pillows_rounding_of_torchvisions_resize_is_no_fault():
+    """transformers resizes by either, and says nothing of it in the folder."""
+    d = doctor("loop", system="transformers")
+    assert d.right["image"].resize == "torch_bicubic"
+    found = d.diagnose("image", plant(d, "image", (("resize", "pil_bicubic"),)))
+    assert (found.verdict, found.best.setting) == ("rounded", ())
+    assert found.rounding.name == "grey levels"
+
+
 def test_an_image_setting_and_a_text_setting_are_found_together(tmp_path):
     d = doctor("loop")
     for one, two in (

@@ -31,13 +31,17 @@ def whole():
 
 
 def trained(model, **options):
-    """A model with an adapter whose factors are random, as if it were trained."""
+    """A model with an adapter whose factors are random, as if it were trained.
+
+    They are multiples of 1/256, so that their products are exact in float32, in any order: else
+    two libraries may fall on different sides of a rounding to half precision.
+    """
     adapted = peft.get_peft_model(model, peft.LoraConfig(**options))
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_" in name or "modules_to_save" in name:
-                parameter.copy_(0.1 * torch.randn_like(parameter))
+                parameter.copy_((25 * torch.randn_like(parameter)).round() / 256)
     return adapted.eval()
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from siglip_jax.activity import activity
 from siglip_jax.allocator import keep_freed_memory
 from siglip_jax.cli.options.checkpoint import (
-    add_checkpoint_arguments,
+    add_tower_arguments,
     architecture,
     architecture_of,
 )
@@ -52,7 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="batch sizes to measure (default: 1 and 32)",
     )
-    add_checkpoint_arguments(parser)
+    add_tower_arguments(parser)
+    parser.add_argument(
+        "--res", type=positive, metavar="PX", help="side of the images (default: the model's)"
+    )
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -89,7 +92,8 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = architecture_of(args.model, args.res, architecture(args), args.tower)
+    config = architecture_of(args.model, args.res, architecture(args), args.tower, args.base)
+    config = config.at_resolution(args.res) if args.res else config
     towers: list[TowerTask] = [task for task, tower in _TOWERS.items() if tower in config.towers]
     keep_freed_memory()
     mesh = available_mesh()

@@ -33,10 +33,10 @@ from siglip_jax.activity import activity
 from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
+    check_res,
     open_named,
 )
 from siglip_jax.cli.options.former import add_former
-from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.messages import did_you_mean
 
@@ -78,7 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         form.add_argument(f"--{name}", action="store_const", dest="scan", const=scan, help=help)
     add_checkpoint_arguments(parser)
-    add_base_argument(parser)
     for tower in ("image", "text"):
         add_former(parser, f"--{tower}-tower", "--tower", dest="tower", nargs=0, const=tower)
     parser.add_argument(
@@ -122,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
 
         require_library(args.to)
     with open_named(args.source, architecture(args), args.res, args.tower, args.base) as source:
+        check_res(args, source.config)
         return _dry_run(args, source) if args.dry_run else _convert(args, source)
 
 

@@ -20,9 +20,12 @@ from siglip_jax.activity import activity
 from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
+    check_res,
     open_named,
 )
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
+from siglip_jax.config import Siglip
+from siglip_jax.errors import ModelError
 
 if TYPE_CHECKING:
     from siglip_jax.converters import OpenCheckpoint
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     a, b = _open(args)
     with a, b:
+        _check_options(args, a, b)
         result = _result(args, a, b)
     if args.json:
         print_json(result)
@@ -54,27 +58,49 @@ def run(args: argparse.Namespace) -> int:
 def _open(args: argparse.Namespace) -> "tuple[OpenCheckpoint, OpenCheckpoint]":
     config = architecture(args)
     try:
-        a = open_named(args.a, config, args.res, args.tower)
+        a = _open_one(args, args.a, config, args.res)
     except ValueError as error:
         try:
-            b = open_named(args.b, config, args.res, args.tower)
+            b = _open_one(args, args.b, config, args.res)
         except ValueError:
             raise error from None
-        return _open_like(args.a, b, error), b
+        return _open_like(args, args.a, b, error), b
     try:
-        return a, open_named(args.b, config, args.res, args.tower)
+        return a, _open_one(args, args.b, config, args.res)
     except ValueError as error:
-        return a, _open_like(args.b, a, error)
+        return a, _open_like(args, args.b, a, error)
 
 
-def _open_like(name: str, other: "OpenCheckpoint", error: ValueError) -> "OpenCheckpoint":
+def _open_one(
+    args: argparse.Namespace, name: str, config: Siglip | None, res: int | None
+) -> "OpenCheckpoint":
+    """The checkpoint `name`, merged into `--base` if it is an adapter."""
+    try:
+        return open_named(name, config, res, args.tower)
+    except ModelError as error:
+        if error.needs != "base" or args.base is None:
+            raise
+    return open_named(name, config, res, args.tower, args.base)
+
+
+def _open_like(
+    args: argparse.Namespace, name: str, other: "OpenCheckpoint", error: ValueError
+) -> "OpenCheckpoint":
     """`name` with the architecture of the other; raises `error` if it has another."""
     try:
-        return open_named(name, other.config, None)
+        return _open_one(args, name, other.config, None)
     except ValueError:
         pass
     other.close()
     raise error
+
+
+def _check_options(args: argparse.Namespace, a: "OpenCheckpoint", b: "OpenCheckpoint") -> None:
+    from siglip_jax.converters.adapters import is_adapter
+
+    check_res(args, a.config, b.config)
+    if args.base is not None and not (is_adapter(a.path) or is_adapter(b.path)):
+        raise ValueError("--base is of a PEFT adapter; neither A nor B is one")
 
 
 def _result(args: argparse.Namespace, a: "OpenCheckpoint", b: "OpenCheckpoint") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from siglip_jax.activity import activity
 from siglip_jax.cli.doctor_output import plain, print_diagnosis, print_effects
+from siglip_jax.cli.options.checkpoint import add_tower_arguments
 from siglip_jax.cli.options.model import PROFILES, load_model, positive, profile_name
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.config import Tower
@@ -64,6 +65,7 @@ _HELP = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODEL", help="name, file or folder of a model")
+    add_tower_arguments(parser)
     parser.add_argument("--vocabulary", metavar="FILE", help="sentencepiece file to use")
     parser.add_argument(
         "--profile",
@@ -95,9 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--antialias", choices=("on", "off"), help="antialias of a bilinear resize")
     for option in ("activation", "image-activation", "text-activation"):
         _add_choice(group, "activation", option)
-    parser.set_defaults(
-        res=None, dtype="float32", attention="auto", fsdp=False, architecture=None, tower=None
-    )
+    parser.set_defaults(res=None, dtype="float32", attention="auto", fsdp=False)
 
 
 def _add_choice(group: Any, key: str, option: str | None = None) -> None:

@@ -24,7 +24,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture_of
+from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture, architecture_of
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
@@ -157,8 +157,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace, name: str) -> Siglip:
-    like = None if args.architecture is None else architecture_of(args.architecture)
-    config = architecture_of(name, config=like, tower=args.tower)
+    config = architecture_of(name, args.res, architecture(args), args.tower, args.base)
     return config.at_resolution(args.res) if args.res else config
 
 

@@ -15,13 +15,12 @@ from siglip_jax.cli.description import describe, describe_config, describe_fine_
 from siglip_jax.cli.options.checkpoint import (
     add_checkpoint_arguments,
     architecture,
+    check_res,
     open_named,
-    released,
 )
-from siglip_jax.cli.options.model import add_base_argument
 from siglip_jax.cli.output import add_json_argument, print_json, printable
-from siglip_jax.config import Siglip
 from siglip_jax.errors import ModelError
+from siglip_jax.fetch import released
 from siglip_jax.fine_tunes import find_fine_tune
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="name, file or folder of a model")
     add_checkpoint_arguments(parser)
     parser.add_argument("--tree", action="store_true", help="every parameter and its shape")
-    add_base_argument(parser)
     add_json_argument(parser, "the same")
 
 
@@ -62,14 +60,18 @@ def _facts(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
 
     model, whole = args.model, args.tower is None and args.base is None
     if whole and (checkpoint := released(model)) is not None:
+        check_res(args, checkpoint.config)
         shapes = parameter_shapes(checkpoint.config)
         return describe(checkpoint), {name: str(shape) for name, shape in shapes.items()}
     if whole and not Path(model).exists() and (tune := find_fine_tune(model)):
+        check_res(args, tune.config)
         shapes = parameter_shapes(tune.config)
         return describe_fine_tune(tune), {name: str(shape) for name, shape in shapes.items()}
-    opened, unstated = _open(args, architecture(args), args.res)
+    opened, unstated = _open(args, args.res)
     with opened:
         reader, config = opened.reader, opened.config
+        if not unstated:
+            check_res(args, config)
     headers = reader.shapes
     facts: dict[str, Any] = {"path": reader.path, "format": opened.format}
     if opened.prefix:
@@ -91,17 +93,15 @@ def _facts(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, str]]:
     return facts, tree
 
 
-def _open(
-    args: argparse.Namespace, config: Siglip | None, res: int | None
-) -> tuple["OpenCheckpoint", str | None]:
+def _open(args: argparse.Namespace, res: int | None) -> "tuple[OpenCheckpoint, str | None]":
     """What `siglip_jax.load` reads, and the resolutions that it may be of, if it does not say."""
     try:
-        return open_named(args.model, config, res, args.tower, args.base), None
+        return open_named(args.model, architecture(args), res, args.tower, args.base), None
     except ModelError as error:
-        if error.needs != "res":
+        if error.needs != "res" or res is not None:
             raise
-        res, most = error.values["res"], error.values["res_to"]
-    return open_named(args.model, config, res, args.tower), f"not stated: {res} to {most}"
+        least, most = error.values["res"], error.values["res_to"]
+    return _open(args, least)[0], f"not stated: {least} to {most}"
 
 
 def _text(value: Any) -> str:

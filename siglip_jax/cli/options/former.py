@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -29,3 +30,19 @@ def add_former(parser: Any, former: str, now: str, **options: Any) -> None:
     """Accepts the option `former` for `now`, whose `dest` and type `options` give."""
     options.setdefault("default", argparse.SUPPRESS)
     parser.add_argument(former, action=FormerOption, now=now, **options)
+
+
+def former_value(option: str, former: Mapping[str, str]) -> Callable[[str], str]:
+    """argparse type of an option some of whose values have another name by now.
+
+    >>> former_value("--tower", {"images": "image"})("text")
+    'text'
+    """
+
+    def value(text: str) -> str:
+        if text not in former:
+            return text
+        print(f"siglip-jax: {option} {text} is called {option} {former[text]} now", file=sys.stderr)
+        return former[text]
+
+    return value

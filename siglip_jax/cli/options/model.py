@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import os
 import sys
 import warnings
@@ -41,12 +40,6 @@ def profile_name(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def add_base_argument(parser: "argparse._ActionsContainer") -> None:
-    parser.add_argument(
-        "--base", metavar="MODEL", help="model that a PEFT adapter is of, and is merged into"
-    )
-
-
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     from siglip_jax.cli.options.checkpoint import add_tower_arguments
 
@@ -57,7 +50,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of a checkpoint (see siglip-jax list), a file, or a folder (default: the "
         "bundled model of emoji)",
     )
-    add_base_argument(group)
     add_tower_arguments(group)
     group.add_argument(
         "--profile",
@@ -206,8 +198,7 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
     """What `args` name, opened once; `load_model` closes it."""
     if "opened" in args:
         return args.opened
-    from siglip_jax.cli.options.checkpoint import architecture_of
-    from siglip_jax.model_files import open_model
+    from siglip_jax.cli.options.checkpoint import architecture, open_named
 
     if args.model is None:
         args.model = "siglip_emoji"
@@ -216,16 +207,9 @@ def opened_model(args: argparse.Namespace) -> "OpenCheckpoint":
             "for photographs use --model ViT-B-16-SigLIP",
             file=sys.stderr,
         )
-    with activity(f"opening {args.model}", unit="bytes") as step:
-        args.opened = open_model(
-            args.model,
-            config=None if args.architecture is None else architecture_of(args.architecture),
-            res=args.res,
-            tower=args.tower,
-            vocabulary=args.vocabulary,
-            base=getattr(args, "base", None),
-            progress=functools.partial(step.update, what="downloading"),
-        )
+    args.opened = open_named(
+        args.model, architecture(args), args.res, args.tower, args.base, args.vocabulary
+    )
     return args.opened
 
 
