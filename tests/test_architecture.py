@@ -252,6 +252,7 @@ MODULES = {
                               "config data jobs programs scoring weights.staging cli"),
     "cli.commands.search": Row("siglip-jax search",
                                "data.specs errors jobs search programs scoring cli"),
+    "cli.commands.check": Row("siglip-jax check", "jobs cli"),
     "cli.commands.plan": Row("siglip-jax plan", "config plan programs cli"),
     "cli.commands.bench": Row("siglip-jax bench",
                               "allocator bench config models programs cli"),

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from siglip_jax.cli.advice import spoken
 from siglip_jax.cli.commands import (
     bench,
+    check,
     convert,
     demo,
     diff,
@@ -41,6 +42,7 @@ COMMANDS = (
     score,
     embed,
     search,
+    check,
     evaluate,
     train,
     convert,

@@ -183,8 +183,8 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
         opened = _opened(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _Refused(
-            f"more pixels than Pillow takes: {error} Raise max_pixels in the profile (--max-pixels) "
-            "if you trust it"
+            f"more pixels than Pillow takes: {error} Raise max_pixels in the profile "
+            "(--max-pixels) if you trust it"
         ) from error
     with opened as image:
         return _from_pil(image, profile, name)
