@@ -14,6 +14,7 @@ from siglip_jax.activity import activity
 from siglip_jax.cli.advice import out_of_memory, spoken
 from siglip_jax.cli.commands import (
     bench,
+    check,
     convert,
     demo,
     diff,
@@ -48,6 +49,7 @@ COMMANDS = (
     score,
     embed,
     search,
+    check,
     evaluate,
     train,
     convert,

@@ -1,6 +1,7 @@
 """What can go wrong between here and a bucket: tried again, or said in one line."""
 
 import errno
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -90,6 +91,42 @@ def protocol_of(where: str) -> str:
     return before.lower() if separator else ""
 
 
+# Where a part of a URL may be a secret: the user before the host, and on the web the query.
+_WEB = ("http", "https", "ftp", "ftps")
+_NO_USERS = ("", "file", "hf", "memory")  # what is before an @ is something else there
+_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+
+
+def public(where: str) -> str:
+    """A path or URL as keys, records and messages have it: without user, password and query.
+
+    >>> public("https://me:secret@host/a.jpg?Signature=x"), public("what?.jpg")
+    ('https://host/a.jpg', 'what?.jpg')
+    """
+    protocol = protocol_of(where)
+    if protocol in _NO_USERS:
+        return where
+    if protocol in _WEB:
+        where = where.partition("?")[0]
+    before, _, rest = where.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{before}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def public_text(text: str) -> str:
+    """A message of somebody else, with `public` URLs.
+
+    >>> public_text("GET 'https://me@host/a?b=c': 404, see http://host/d?e=f.")
+    "GET 'https://host/a': 404, see http://host/d."
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        url = match[0].rstrip(".,:;)")
+        return public(url) + match[0][len(url) :]
+
+    return _URL.sub(shown, text)
+
+
 class PassingError(ValueError):
     """What could not be read may be readable later: `embed --retry` tries it again."""
 
@@ -102,7 +139,7 @@ def retrying(where: str, action: Callable[[], _Result]) -> _Result:
       ValueError: one line that begins with `where` and says what to do.
     """
     begun = time.monotonic()
-    for pause in (*PAUSES, None):
+    for tries, pause in enumerate((*PAUSES, None), 1):
         try:
             return action()
         # The packages behind fsspec each have errors of their own.
@@ -111,12 +148,14 @@ def retrying(where: str, action: Callable[[], _Result]) -> _Result:
             passing = is_passing(where, error)
             if pause is None or not passing or time.monotonic() - begun > PATIENCE:
                 kind = PassingError if passing else ValueError
-                raise kind(f"{where}: {explained(where, error)}") from error
+                raise kind(
+                    f"{public(where)}: {public_text(explained(where, error, tries))}"
+                ) from error
         time.sleep(pause)
     raise AssertionError("unreachable")
 
 
-def explained(where: str, error: BaseException) -> str:
+def explained(where: str, error: BaseException, tries: int = 1) -> str:
     """What to tell a person of `error`, which came from opening or reading `where`."""
     protocol, name = protocol_of(where), type(error).__name__
     if isinstance(error, FileNotFoundError):
@@ -135,7 +174,8 @@ def explained(where: str, error: BaseException) -> str:
     reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "") or name
     if isinstance(error, ValueError | TypeError | NotImplementedError) or not protocol:
         return f"cannot be read: {reason}"
-    return f"cannot be reached after {len(PAUSES) + 1} tries: {reason}"
+    many = "try" if tries == 1 else "tries"
+    return f"cannot be reached after {tries} {many}: {reason}"
 
 
 def _reason(where: str, error: BaseException) -> BaseException:

@@ -55,4 +55,5 @@ def _fetch(item: Item, finish: Callable[[Item], Item]) -> Item:
         where = item.image
         return item._replace(image=read_bytes(where)) if isinstance(where, str) else item
     except ValueError as error:
-        return Item(item.key, error=str(error), passing=isinstance(error, PassingError))
+        passing = isinstance(error, PassingError)
+        return Item(item.key, error=str(error), stamp=item.stamp, passing=passing)

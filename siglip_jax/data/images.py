@@ -102,7 +102,8 @@ class ImageFiles(Dataset):
             texts = self._read_texts(str(item.image))
         except ValueError as error:
             passing = isinstance(error, PassingError)
-            return Item(item.key, error=f"{item.key}: {error}", passing=passing)
+            said = f"{item.key}: {error}"
+            return Item(item.key, error=said, stamp=item.stamp, passing=passing)
         return item._replace(text=texts[0]) if texts else item
 
     def _read_texts(self, where: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from siglip_jax.data.columns import Only, Wanted, refuse_missing
-from siglip_jax.data.failures import SettingError
+from siglip_jax.data.failures import SettingError, public
 from siglip_jax.data.images import ImageFiles
 from siglip_jax.data.item import Dataset, Item, Pair, Pairs, Shard, Source, fingerprint
 from siglip_jax.data.parquet import ParquetRows
@@ -90,7 +90,7 @@ def open_items(
     )
     source = _opened(specs, wanted, shard_size)
     source.origin = {
-        "specs": specs,
+        "specs": [public(spec) for spec in specs],
         **wanted._asdict(),
         "shard_size": shard_size,
         "folder": str(Path.cwd()),  # that local paths are relative to
@@ -125,7 +125,7 @@ def open_pairs(
     count = len(pairs)
     if not spec.startswith("tfds:"):
         bare = [pairs.key(index) for index in range(count) if not pairs.captions(index)]
-        refuse_missing(spec, "caption", bare, count)
+        refuse_missing(public(spec), "caption", bare, count)
     return pairs
 
 
@@ -135,17 +135,19 @@ def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:
 
     def open_kind(kind: str, files: list[Stored]) -> Dataset:
         if wanted.key and kind in ("images", "tars", "texts", "tfds"):
-            problem = f"{specs[0]}: {kind} have no column of keys"
+            problem = f"{public(specs[0])}: {kind} have no column of keys"
             raise SettingError(problem, "key_column", "leave out {}")
         if wanted.image and kind in ("images", "texts"):
-            problem = f"{specs[0]}: {kind} have no column of images"
+            problem = f"{public(specs[0])}: {kind} have no column of images"
             raise SettingError(problem, "image_column", "leave out {}")
         if wanted.separator and kind != "tables":
-            problem = f"{specs[0]}: {kind} have no fields to separate"
+            problem = f"{public(specs[0])}: {kind} have no fields to separate"
             raise SettingError(problem, "separator", "leave out {}")
         if kind == "images":
             if wanted.only == "texts":
-                raise ValueError(f"{specs[0]}: images have no texts; texts:FILE is a text a line")
+                raise ValueError(
+                    f"{public(specs[0])}: images have no texts; texts:FILE is a text a line"
+                )
             return ImageFiles(files, wanted, shard_size)
         if kind == "tars":
             return TarShards(files, wanted)
@@ -154,7 +156,7 @@ def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:
         if kind == "tfds":
             return _joined([TfdsRecords(f.where, wanted, shard_size) for f in files])
         if kind == "texts" and wanted.only in ("images", "pairs"):
-            raise ValueError(f"{specs[0]}: texts have no images")
+            raise ValueError(f"{public(specs[0])}: texts have no images")
         return TableRows(files, wanted, shard_size, plain=kind == "texts")
 
     captioned = wanted.only in ("pairs", None)

@@ -3,12 +3,19 @@
 import io
 from typing import Any
 
-from siglip_jax.data.failures import protocol_of, retrying
+from siglip_jax.data.failures import protocol_of, public, retrying
 from siglip_jax.messages import did_you_mean
 
+# Seconds until a web server is given up that does not answer, falls silent, or has not sent the
+# whole of an image, or of the part of a larger file that was asked for.
+CONNECT, SILENCE, WHOLE = 10.0, 30.0, 60.0
 
-def filesystem(where: str) -> tuple[Any, str]:
+
+def filesystem(where: str, *, streamed: bool = False) -> tuple[Any, str]:
     """fsspec's file system and the path in it.
+
+    Args:
+      streamed: an answer of a web server may take as long as something comes.
 
     Raises:
       ValueError: if a protocol's package is missing, the protocol unknown, or there is no login.
@@ -19,8 +26,18 @@ def filesystem(where: str) -> tuple[Any, str]:
     known = fsspec.available_protocols()
     if protocol not in known:
         hint = did_you_mean(protocol, known, form="{}://")
-        raise ValueError(f"{where}: there is no protocol {protocol}://{hint}")
-    return retrying(where, lambda: fsspec.core.url_to_fs(where))
+        raise ValueError(f"{public(where)}: there is no protocol {protocol}://{hint}")
+    options: dict[str, Any] = {}
+    if protocol in ("http", "https"):
+        options["client_kwargs"] = {"timeout": _timeout(None if streamed else WHOLE)}
+    return retrying(where, lambda: fsspec.core.url_to_fs(where, **options))
+
+
+def _timeout(whole: float | None) -> Any:
+    """aiohttp's: a server that sends a byte now and then is given up, too, after `whole`."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=whole, sock_connect=CONNECT, sock_read=SILENCE)
 
 
 class RemoteFile(io.RawIOBase):
@@ -74,7 +91,9 @@ class RemoteFile(io.RawIOBase):
             if "range requests" not in str(error) or self._options:
                 raise
             # fsspec's word for a web server that gives whole files only.
+            # That may take long, as long as something comes.
             self._options = {"block_size": 0}
+            self._fs, self._path = filesystem(self._where, streamed=True)
             return self._attempt(count)
 
     def _opened(self) -> Any:

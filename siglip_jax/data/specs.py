@@ -16,8 +16,10 @@ from siglip_jax.data.columns import (
     TABLE_ENDINGS,
     TAR_ENDINGS,
 )
+from siglip_jax.data.failures import public
 from siglip_jax.data.storage import (
     Stored,
+    is_pattern,
     is_remote,
     look_up,
     matches,
@@ -80,32 +82,32 @@ def _one(spec: str, alone: bool, captioned: bool) -> list[Named]:
     names = [pattern] if _there(pattern) else without_braces(pattern)
     braces, alone = alone and len(names) > 1, alone and len(names) == 1
     for name in names:
-        several = not _there(name) and any(c in name for c in "*?[")
+        several = not _there(name) and is_pattern(name)
         looked_up = matches(name) if several else look_up(name)
         if isinstance(looked_up, Stored):
-            file = looked_up._replace(name=looked_up.name if alone else name)
+            file = looked_up._replace(name=looked_up.name if alone else public(name))
             kind = "texts" if texts else kind_of(name)
             if kind is None:
-                raise ValueError(f"{name}: {_WHAT}")
+                raise ValueError(f"{public(name)}: {_WHAT}")
             if kind == "list":
                 with open_binary(file.where) as opened:
                     found += _listed(name, opened)
                 continue
             if kind == "images":
-                file = file._replace(name=name)
+                file = file._replace(name=public(name))
             found.append(Named(kind, file))
             continue
         table = None if several or texts or not captioned else _captions_among(looked_up)
         if not alone:
-            looked_up = [f._replace(name=f.where) for f in looked_up]
-            table = table and table._replace(name=table.where)
+            looked_up = [f._replace(name=public(f.where)) for f in looked_up]
+            table = table and table._replace(name=public(table.where))
         if texts:
             found += [Named("texts", f) for f in looked_up]
         else:
-            found += _of_one_kind(name, looked_up, table)
+            found += _of_one_kind(public(name), looked_up, table)
     if braces:  # relative to the last folder that they share
         # By letters, for commonpath takes one of the slashes of https://.
-        letters = os.path.commonprefix(names)  # noqa: RUF071
+        letters = os.path.commonprefix([public(name) for name in names])  # noqa: RUF071
         shared = letters.rpartition("/")[0] + "/"
         return [
             n._replace(file=n.file._replace(name=n.file.name.removeprefix(shared))) for n in found
@@ -212,7 +214,7 @@ def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> li
     kinds = {kind: sorted_out[kind] for kind in ("images", "tars", "parquet")}
     others = {kind: sorted_out[kind] for kind in ("tables", "list")}
     present = [kind for kind, own in kinds.items() if own]
-    if not present and any(c in spec for c in "*?["):
+    if not present and is_pattern(spec):
         kinds, present = others, [kind for kind, own in others.items() if own]
     if len(present) > 1:
         counts = " and ".join(f"{len(kinds[kind]):,} {kind}" for kind in present)
@@ -240,7 +242,7 @@ def _listed(name: str, lines: Iterator[bytes]) -> list[Named]:
         raise ValueError(f"{spoken}: not UTF-8 text") from error
     if not paths:
         raise ValueError(f"{spoken}: expected one image a line, got none")
-    files = [Stored(path, path, None if is_remote(path) else size(path)) for path in paths]
+    files = [Stored(public(p), p, None if is_remote(p) else size(p)) for p in paths]
     # One missing file of several is reported when its turn comes; if none is there, now.
     first = list(itertools.islice(files, 1000))
     if all(not is_remote(file.where) and file.size is None for file in first):

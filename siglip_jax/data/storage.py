@@ -6,11 +6,12 @@ import itertools
 import os
 import posixpath
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from siglip_jax.data.failures import protocol_of, retrying
+from siglip_jax.data.failures import protocol_of, public, retrying
 from siglip_jax.data.remote import RemoteFile, filesystem
 from siglip_jax.messages import suggestions
 from siglip_jax.regular_file import read_regular
@@ -46,6 +47,19 @@ def is_remote(where: str) -> bool:
     return protocol_of(where) not in ("", "file")
 
 
+def is_pattern(where: str) -> bool:
+    """Whether a path or URL stands for others; on the web a question mark begins a query.
+
+    >>> is_pattern("a?.jpg"), is_pattern("https://host/a.jpg?id=1"), is_pattern("s3://b/*.tar")
+    (True, False, True)
+    """
+    return any(c in where for c in _wildcards(where))
+
+
+def _wildcards(where: str) -> str:
+    return "*[" if protocol_of(where) in ("http", "https") else "*?["
+
+
 def local(where: str) -> str:
     """`where` as a path of this machine: without file://, with ~ expanded."""
     return os.path.expanduser(where.removeprefix("file://"))  # noqa: PTH111 - keeps "./a"
@@ -72,7 +86,10 @@ def look_up(where: str) -> Stored | list[Stored]:
     if not is_remote(where):
         path = Path(local(where))
         if path.is_dir():
-            return sorted(_walk(str(path), ""))
+            outputs: list[str] = []
+            files = sorted(_walk(str(path), "", outputs))
+            _warn_of_outputs(where, outputs)
+            return files
         if not path.exists():
             raise ValueError(f"{where}: no such file or folder{_near(where)}")
         return Stored(path.name, str(path), path.stat().st_size)
@@ -97,7 +114,8 @@ def matches(pattern: str) -> list[Stored]:
     Raises:
       ValueError: if there are none.
     """
-    root = parent(pattern[: next(i for i, c in enumerate(pattern) if c in "*?[")] + "x")
+    wild = _wildcards(pattern)
+    root = parent(pattern[: next(i for i, c in enumerate(pattern) if c in wild)] + "x")
     if is_remote(pattern):
         fs, path = filesystem(pattern)
         found = retrying(pattern, lambda: fs.glob(path, detail=True))
@@ -109,13 +127,16 @@ def matches(pattern: str) -> list[Stored]:
         ]
     else:
         names = glob.glob(local(pattern), recursive=True)  # noqa: PTH207 - absolute too
+        inside = {name: _output_around(name, local(root)) for name in names}
+        names = [name for name in names if inside[name] is None]
+        _warn_of_outputs(pattern, list({output for output in inside.values() if output}))
         files = [
             Stored(Path(os.path.relpath(name, local(root))).as_posix(), name, size(name))
             for name in names
             if not Path(name).is_dir()
         ]
     if not files:
-        raise ValueError(f"{pattern}: no file matches this pattern")
+        raise ValueError(f"{public(pattern)}: no file matches this pattern")
     return sorted(files)
 
 
@@ -192,7 +213,7 @@ def read_range(where: str, start: int, size: int) -> bytes:
     else:
         data = retrying(where, lambda: _local_range(where, start, size))
     if len(data) < size:
-        raise ValueError(f"{where}: the file has become shorter since it was opened")
+        raise ValueError(f"{public(where)}: the file has become shorter since it was opened")
     return data
 
 
@@ -217,22 +238,47 @@ def _local_range(where: str, start: int, size: int) -> bytes:
 def whole_only(where: str, what: str) -> ValueError:
     """The error of a web server from which no part of a file can be had."""
     return ValueError(
-        f"{where}: the server gives whole files only, and {what} is read in parts; "
+        f"{public(where)}: the server gives whole files only, and {what} is read in parts; "
         "download it first"
     )
 
 
-def _walk(folder: str, inside: str) -> Iterator[Stored]:
+def _walk(folder: str, inside: str, outputs: list[str]) -> Iterator[Stored]:
     for entry in os.scandir(folder):  # with sizes at the cost of names
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, f"{inside}{entry.name}/")
+            if _is_output(entry.path):
+                outputs.append(inside + entry.name)
+            else:
+                yield from _walk(entry.path, f"{inside}{entry.name}/", outputs)
         elif entry.is_file():
             yield Stored(inside + entry.name, entry.path, entry.stat().st_size)
 
 
+def _is_output(folder: str) -> bool:
+    """Whether a bulk job writes there, perhaps the one that reads what is around it."""
+    return (Path(folder) / "manifest.json").is_file() and (Path(folder) / "ledger").is_dir()
+
+
+def _output_around(path: str, root: str) -> str | None:
+    """The folder of a job, below `root`, that a file is in."""
+    folder = Path(path).parent
+    while folder != Path(root) and folder != folder.parent:
+        if _is_output(str(folder)):
+            return str(folder)
+        folder = folder.parent
+    return None
+
+
+def _warn_of_outputs(where: str, outputs: list[str]) -> None:
+    if outputs:
+        some = ", ".join(sorted(outputs)[:3]) + ", ..." * (len(outputs) > 3)
+        warnings.warn(f"{where}: what jobs have written is left out: {some}", stacklevel=3)
+
+
 def _stored(fs: Any, folder: str, path: str, info: dict[str, Any]) -> Stored:
     stamp = next((str(info[key]) for key in _STAMPS if info.get(key)), None)
-    name = path.removeprefix(folder).lstrip("/")
+    # Of a web server these are whole URLs.
+    name = public(path).removeprefix(public(folder)).lstrip("/")
     return Stored(name, fs.unstrip_protocol(path), info.get("size"), stamp)
 
 
@@ -246,9 +292,9 @@ def _near(where: str) -> str:
         else:
             names = os.listdir(local(folder))  # noqa: PTH208 - names only
     except FileNotFoundError:
-        return f"; there is no folder {folder}"
+        return f"; there is no folder {public(folder)}"
     # Only a hint: a folder that cannot be listed gives none.
     except Exception:
         return ""
     near = suggestions(name, names)
-    return f"; did you mean {joined(folder, near[0])}?" if near else ""
+    return f"; did you mean {public(joined(folder, near[0]))}?" if near else ""

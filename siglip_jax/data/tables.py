@@ -1,11 +1,13 @@
 """Rows of CSV, TSV and JSONL files, and lines of text files."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from siglip_jax.data.columns import Columns, Wanted, text_captions
+from siglip_jax.data.failures import public
 from siglip_jax.data.fetch import fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
 from siglip_jax.data.separated import Lines, Style, header_of, separated, spoken
@@ -70,6 +72,7 @@ class TableRows(Dataset):
         self._headers: list[tuple[list[str], Style]] = []
         self._columns: list[Columns] = []
         self._pieces: list[_Piece] = []
+        self._signed = False  # URLs hold what is in no key
         self._long = 0  # rows with more fields than columns
         self._again: dict[tuple[int, int], str] = {}  # the keys that had to be changed
         unique = Unique()
@@ -106,9 +109,23 @@ class TableRows(Dataset):
         )
 
     def identity(self) -> str:
-        files = [(f.name, f.size, f.stamp) for f in self._files]
+        files: list[Any] = [(f.name, f.size, f.stamp) for f in self._files]
+        if self._signed:
+            # With other signatures it is the same table, of another size.
+            files = [f.name for f in self._files] + [self._public_rows()]
         rows = sum(piece.count for piece in self._pieces)
         return fingerprint("tables", files, self._wanted.identity(), self._size, rows)
+
+    def _public_rows(self) -> str:
+        """A digest of the rows, without what is secret in URLs."""
+        digest = hashlib.sha256()
+        for piece in self._pieces:
+            columns = self._columns[piece.file]
+            for key, values in self._rows(piece):
+                where = self._image(piece.file, values)
+                row = [key, where and public(where), values.get(columns.text)]
+                digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -162,6 +179,8 @@ class TableRows(Dataset):
                     wanted = Wanted(text=_LINE, only="texts") if self._plain else self._wanted
                     self._columns.append(Columns(file.name, header[0] or values, wanted))
                 key = self._key(number, row, values)
+                name = values.get(self._columns[number].image)
+                self._signed = self._signed or (isinstance(name, str) and public(name) != name)
                 if (name := unique(key)) != key:
                     self._again[number, row] = name
                 count += 1
@@ -222,7 +241,7 @@ class TableRows(Dataset):
     def _key(self, file: int, row: int, values: dict[Any, Any]) -> str:
         columns = self._columns[file]
         name = values.get(columns.key or columns.image)
-        return str(name) if name not in (None, "") else f"{self._files[file].name}:{row}"
+        return public(str(name)) if name not in (None, "") else f"{self._files[file].name}:{row}"
 
     def _read_header(self, lines: Lines) -> tuple[list[str], Style]:
         if self._plain or lines.name.lower().endswith((".jsonl", ".ndjson")):

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from siglip_jax.data.failures import public
 from siglip_jax.data.storage import open_binary, whole_only
 from siglip_jax.preprocessing.signatures import HEAD
 
@@ -63,7 +64,7 @@ def members(where: str, *, jump: bool = False) -> Iterator[Member]:
         head = opened.peek(2)[:2]
         if jump and head in _OPENERS:
             raise ValueError(
-                f"{where}: a compressed tar has no random access; decompress it "
+                f"{public(where)}: a compressed tar has no random access; decompress it "
                 "(images do not get smaller by it)"
             )
         plain = _OPENERS[head](opened) if head in _OPENERS else opened
@@ -74,7 +75,7 @@ def members(where: str, *, jump: bool = False) -> Iterator[Member]:
             if error is stream.unreachable:
                 raise
             problem = "the file is empty" if not head else "not a tar"
-            raise ValueError(f"{where}: {problem}; expected a webdataset shard") from error
+            raise ValueError(f"{public(where)}: {problem}; expected a webdataset shard") from error
         last = "its beginning"
         try:
             for member in tar:

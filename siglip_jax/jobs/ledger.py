@@ -35,6 +35,34 @@ class Entry(NamedTuple):
     passing: int | None = None
 
 
+def read_entries(folder: Path) -> list[Entry]:
+    """The finished shards of the job in `folder`, in order.
+
+    Raises:
+      ValueError: if one of its files is no entry; names it, and what to do.
+    """
+    paths = (folder / "ledger").glob("[0-9]*.json")
+    return [read_entry(path) for path in sorted(paths, key=lambda path: int(path.stem))]
+
+
+def read_entry(path: Path) -> Entry:
+    """An entry.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is none; names the file, and what to do.
+    """
+    try:
+        return Entry(**json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{path}: not an entry of a ledger ({reason(error)}); remove it, and the same command "
+            "computes its shard again"
+        ) from error
+
+
 class Ledger:
     """The entries in a job's folder, read again whenever somebody asks what is done."""
 
@@ -96,31 +124,13 @@ class Ledger:
         self._entry(shard).unlink(missing_ok=True)
         self._known.pop(shard, None)
 
-    def missing_files(self) -> list[int]:
-        """Shards whose files are not there any more, or not of their size; these are forgotten."""
-        gone = []
-        for shard, entry in self.entries().items():
-            for file in entry.files:
-                path = self.folder / file["path"]
-                if not path.is_file() or path.stat().st_size != file["bytes"]:
-                    self.forget(shard)
-                    gone.append(shard)
-                    break
-        return gone
-
     def _entry(self, shard: int) -> Path:
         return self._path / f"{shard:05d}.json"
 
     def _read(self, shard: int) -> Entry | None:
-        path = self._entry(shard)
         try:
-            entry = Entry(**json.loads(path.read_text("utf-8")))
+            entry = read_entry(self._entry(shard))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{path}: not an entry of a ledger ({reason(error)}); remove it, and the same "
-                "command computes its shard again"
-            ) from error
         self._known[shard] = entry
         return entry

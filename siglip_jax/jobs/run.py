@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
 from siglip_jax.data.item import Stamped
+from siglip_jax.jobs.checked import damage
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
 from siglip_jax.jobs.classes import Classes
 from siglip_jax.jobs.durable import write_json
@@ -217,7 +219,10 @@ def run(
         if shared and there.source.get("updates"):
             raise ValueError(f"{folder} has been updated, which is for one process at a time")
         ledger = Ledger(folder)
-        if ledger.missing_files():
+        for one in list(damage(folder, ledger.entries().values())):
+            if not shared and one.path.exists():
+                warnings.warn(f"{one}; its shard is done again", stacklevel=2)
+            ledger.forget(one.shard)
             (folder / SUMMARY).unlink(missing_ok=True)
         if not shared:
             _forget_errors(folder, ledger, options)

@@ -84,7 +84,7 @@ def compare(folder: Path, entries: dict[int, Entry], source: Source) -> Comparis
             if there and there[2] == stamp and known and not passing:
                 stays[row] = True
                 del items[key]
-            else:
+            elif error is None:
                 changed.append(key)
         # The `.npy` layout has no rows of errors, which are tried again then.
         if not stays.all() or len(stays) < entry.rows:

@@ -65,7 +65,9 @@ class Preparer:
         allow_pixels(self._image.max_pixels)
 
     def __call__(self, item: Item) -> Prepared:
-        done = Prepared(item.key, item.text, error=item.error, passing=item.passing)
+        done = Prepared(
+            item.key, item.text, error=item.error, stamp=item.stamp, passing=item.passing
+        )
         if item.error is not None:
             return done
         try:

@@ -2,7 +2,6 @@
 
 import bisect
 import itertools
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from siglip_jax.jobs.ledger import Entry
+from siglip_jax.jobs.checked import damage
+from siglip_jax.jobs.ledger import Entry, read_entries
 from siglip_jax.jobs.manifest import Manifest, read_manifest
 
 _SPACE = ("weights", "architecture", "profile", "width")
@@ -178,12 +178,14 @@ def open_embeddings(
                 "siglip-jax embed without --layer"
             )
         _refuse_other_space(paths[0], manifests[0], path, manifest)
-        entries = _entries(path)
+        entries = read_entries(path)
         if len(entries) < manifest.source["shards"] and not unfinished:
             raise ValueError(
                 f"{path}: {len(entries):,} of {manifest.source['shards']:,} shards are done; run "
                 "the job to its end, or take what there is with unfinished"
             )
+        for damaged in damage(path, entries):
+            raise ValueError(f"{damaged}; the job's command mends that")
         files += [_file(number, path, manifest, entry) for entry in entries]
     return Embeddings(paths, manifests, files)
 
@@ -203,27 +205,8 @@ def _refuse_other_space(first: Path, ours: Manifest, other: Path, theirs: Manife
         )
 
 
-def _entries(folder: Path) -> list[Entry]:
-    entries = []
-    for path in sorted((folder / "ledger").glob("[0-9]*.json"), key=lambda path: int(path.stem)):
-        try:
-            entries.append(Entry(**json.loads(path.read_text("utf-8"))))
-        except (ValueError, TypeError, OSError) as error:
-            raise ValueError(f"{path}: not an entry of a ledger: {error}") from error
-    return entries
-
-
 def _file(number: int, folder: Path, manifest: Manifest, entry: Entry) -> _File:
-    paths = []
-    for file in entry.files:
-        path = folder / file["path"]
-        size = path.stat().st_size if path.is_file() else None
-        if size != file["bytes"]:
-            problem = "is missing" if size is None else f"has {size:,} bytes"
-            raise ValueError(
-                f"{path} {problem}, the job wrote {file['bytes']:,}; its command mends that"
-            )
-        paths.append(path)
+    paths = [folder / file["path"] for file in entry.files]
     if manifest.job["format"] == "npy":
         return _File(number, entry.shard, paths[0], paths[1], entry.rows - entry.errors)
     return _File(number, entry.shard, paths[0], paths[0], entry.rows)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from job_inputs import Told, picture, pictures, table
+from job_inputs import Told, contents, picture, pictures, table
 from pair_files import write_tar
 from saved_model import saved
 from tolerances import EMBEDDING
@@ -15,6 +15,7 @@ from tolerances import EMBEDDING
 import siglip_jax
 from siglip_jax.data.tables import TextStrings
 from siglip_jax.jobs import embed, read_manifest, score
+from siglip_jax.jobs.durable import sha256
 from siglip_jax.search import open_embeddings, search
 from siglip_jax.search.embeddings import Row
 from siglip_jax.search.pictures import pictures_of
@@ -230,7 +231,7 @@ def test_refused(model, tmp_path):
     photos = folder_of(tmp_path / "photos", {f"{n}.png": n for n in range(3)})
     out = tmp_path / "out"
     embed(str(photos), out, model=model)
-    before = sorted((p, p.read_bytes()) for p in out.rglob("*") if p.is_file())
+    before = contents(out)
     other = folder_of(tmp_path / "other", {"x.png": 1})
     for source, options, said in (
         (other, {}, "nothing of what is in it is in the source any more; if that is another"),
@@ -240,7 +241,7 @@ def test_refused(model, tmp_path):
     ):
         with pytest.raises(ValueError, match=said):
             embed(str(source), out, model=model, update=True, **options)
-    assert sorted((p, p.read_bytes()) for p in out.rglob("*") if p.is_file()) == before
+    assert contents(out) == before
     embed(pictures(5), tmp_path / "told", model=model)
     with pytest.raises(ValueError, match="a Told does not say what changed in it"):
         embed(Told(pictures(6).items), tmp_path / "told", model=model, update=True)
@@ -254,7 +255,7 @@ def test_an_index_of_an_earlier_version_is_embedded_again(model, tmp_path):
     path = out / "data/00000.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["stamp"]), path)
     entry = json.loads((out / "ledger/00000.json").read_text())
-    entry["files"][0]["bytes"] = path.stat().st_size
+    entry["files"][0] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
     (out / "ledger/00000.json").write_text(json.dumps(entry))
     assert embed(str(photos), out, model=model, update=True).run["items"] == 3
     equal_to_anew(str(photos), out, tmp_path / "anew", model)

@@ -1,0 +1,49 @@
+"""Check the output of a bulk job: every file, by the digest that its ledger has of it.
+
+  siglip-jax check index/
+
+A file that is missing or damaged is named. The command that wrote the folder mends it: it
+does the shard again.
+
+Exit code: 0 if all files are as the job wrote them, 2 if one is not, or FOLDER is no job's.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from siglip_jax.cli.output import add_json_argument, print_json
+
+NAME = "check"
+HELP = "check the files of a bulk job by their digests"
+USAGE = "%(prog)s FOLDER [--json]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="that embed or score filled")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from siglip_jax.jobs.checked import damage
+    from siglip_jax.jobs.ledger import read_entries
+    from siglip_jax.jobs.manifest import read_manifest
+
+    folder = Path(args.folder).expanduser()
+    shards = read_manifest(folder).source["shards"]
+    entries = read_entries(folder)
+    damaged = list(damage(folder, entries, anew=True))
+    files = sum(len(entry.files) for entry in entries)
+    if args.json:
+        told = [{"path": str(one.path), "problem": one.problem} for one in damaged]
+        print_json(
+            {"folder": str(folder), "shards": shards, "done": len(entries), "files": files}
+            | {"damaged": told}
+        )
+    else:
+        for one in damaged:
+            print(f"siglip-jax: error: {one}; the job's command mends that", file=sys.stderr)
+        good = files - len(damaged)
+        done = "" if len(entries) == shards else f"; {len(entries):,} of {shards:,} shards are done"
+        print(f"{folder}: {good:,} of {files:,} files are as the job wrote them{done}")
+    return 2 if damaged else 0
