@@ -191,6 +191,8 @@ MODULES = {
                     "data jobs preprocessing programs scoring weights.staging", jax=True),
 
     "plan": Row("the names to import", jax=True),
+    "plan.kept": Row("what a compiler said of a program, in a file",
+                     "programs.compile_times weights.staging", jax=True),
     "plan.*": Row("ahead-of-time compilation for topologies, and what programs need",
                   "checkpoints config models preprocessing programs training weights", jax=True),
 
