@@ -10,7 +10,7 @@ import pytest
 from job_inputs import items
 from pair_files import captions, picture, png, write_parquet
 
-from siglip_jax.data import Pairs, captions_of, open_items, open_pairs, parquet
+from siglip_jax.data import Pairs, captions_of, items_of, open_items, open_pairs, parquet
 
 
 def test_bytes_and_texts_by_row_groups(tmp_path):
@@ -315,3 +315,22 @@ def test_pyarrow_missing(tmp_path, monkeypatch):
     for opened in (open_items, open_pairs):
         with pytest.raises(ValueError, match=message):
             opened(str(file))
+
+
+def test_a_damaged_page_costs_its_rows_as_pairs(tmp_path):
+    """Training goes on without them, and says of each which file and row it is."""
+    images = [bytes(5000) + bytes([i]) for i in range(12)]
+    table = pyarrow.table({"image": images, "caption": [f"c{i}" for i in range(12)]})
+    path = tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(table, path, row_group_size=4, use_dictionary=False)
+    begin = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    for at in range(begin + 40, begin + 60):
+        data[at] ^= 0xFF
+    path.write_bytes(bytes(data))
+    pairs = open_pairs(path)
+    found = list(items_of(pairs))
+    assert [item.error is None for item in found] == [True] * 4 + [False] * 4 + [True] * 4
+    for row in range(4, 8):
+        assert found[row].error.startswith(f"x.parquet: row {row}: ")
+        assert "\n" not in found[row].error
