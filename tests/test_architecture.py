@@ -238,6 +238,8 @@ MODULES = {
     "cli": Row("empty"),
     "__main__": Row("python -m siglip_jax", "cli.main"),
     "cli.main": Row("the command, its errors and exit codes", "data.failures errors fetch cli"),
+    "cli.distributed": Row("several processes as one command: joined, watched, ended together",
+                           "cli"),
     "cli.ending": Row("Ctrl-C once and twice, and threads that outlive a command",
                       "stop weights.staging"),
     "cli.advice": Row("what an error about a model asks for, in options", "errors"),

@@ -28,6 +28,7 @@ from siglip_jax.cli.commands import (
     verify,
 )
 from siglip_jax.cli.commands import list as list_checkpoints
+from siglip_jax.cli.distributed import finish, settle
 from siglip_jax.cli.ending import INTERRUPTED, Interrupts, leave
 from siglip_jax.cli.options.former import FormerOption
 from siglip_jax.cli.progress import Progress
@@ -158,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             fail("interrupted")
         return INTERRUPTED
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) or "gloo" in str(error).lower():
+            settle()
         if args.debug or not (message := _explained(error, args)):
             raise
         fail(message)
@@ -184,7 +187,7 @@ def _warn(message, category, filename, lineno, file=None, line=None) -> None:
 
 def run() -> NoReturn:
     """The command as a process."""
-    sys.exit(leave(main()))
+    sys.exit(leave(finish(main())))
 
 
 if __name__ == "__main__":

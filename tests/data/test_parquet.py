@@ -328,7 +328,7 @@ def test_a_damaged_page_costs_its_rows_as_pairs(tmp_path):
     for at in range(begin + 40, begin + 60):
         data[at] ^= 0xFF
     path.write_bytes(bytes(data))
-    pairs = open_pairs(path)
+    pairs = open_pairs(str(path))
     found = list(items_of(pairs))
     assert [item.error is None for item in found] == [True] * 4 + [False] * 4 + [True] * 4
     for row in range(4, 8):

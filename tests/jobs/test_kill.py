@@ -137,3 +137,29 @@ def test_a_second_signal_ends_it_at_once(work):
     assert finish(process)[0] in (-signal.SIGTERM, 143)
     assert finish(start(work, "twice"))[0] == 0
     same(work, "twice")
+
+
+def test_when_a_process_of_several_dies_the_other_says_so(work):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pair = [
+        start(
+            *(work, "dies"),
+            SLOW=60,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES=2,
+            JAX_PROCESS_ID=rank,
+        )
+        for rank in range(2)
+    ]
+    while not (work / "dies/data").is_dir() and pair[0].poll() is None:
+        time.sleep(0.05)
+    pair[1].kill()
+    pair[1].communicate()
+    try:
+        _, err = pair[0].communicate(timeout=120)
+    finally:
+        pair[0].kill()
+    assert pair[0].returncode == 2, err
+    assert "error: process 1 of 2 has not been heard of for 20 seconds, and this one" in err

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from siglip_jax.cli.options.job import join
+    from siglip_jax.cli.distributed import join
     from siglip_jax.cli.options.model import available_mesh
     from siglip_jax.training import read_recipe, train
 
