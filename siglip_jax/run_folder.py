@@ -93,8 +93,12 @@ def _differences(there: Any, here: Any, free: Collection[str], where: str) -> It
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, shared: bool) -> Iterator[None]:
+def locked(folder: Path, *, shared: bool = False, what: str = "job") -> Iterator[None]:
     """Holds the folder until the block ends, or the process does, however it does.
+
+    Args:
+      shared: with others that share it too.
+      what: "run" or "job", for messages.
 
     Raises:
       ValueError: if another process holds it; names it.
@@ -104,9 +108,10 @@ def locked(folder: Path, *, shared: bool) -> Iterator[None]:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
+            advice = ", or start all of them as shared" if what == "job" else ""
             raise ValueError(
-                f"{folder}: another job is writing to it ({_holder(file.read())}); wait until it "
-                "ends, or start all of them as shared"
+                f"{folder}: another {what} is writing to it ({_holder(file.read())}); wait until "
+                f"it ends{advice}"
             ) from None
         except OSError as error:
             raise ValueError(

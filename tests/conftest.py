@@ -38,6 +38,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def compilation_cache_of_one_test():
     """The command sets where jax keeps what it compiles, unless that is set: for itself only."""
     names = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    names += ("JAX_ENABLE_COMPILATION_CACHE",)
     before = {name: os.environ.get(name) for name in names}
     yield
     for name, value in before.items():

@@ -204,6 +204,8 @@ MODULES = {
                     "data jobs preprocessing programs scoring weights.staging", jax=True),
 
     "plan": Row("the names to import", jax=True),
+    "plan.kept": Row("what a compiler said of a program, in a file",
+                     "programs.compile_times weights.staging", jax=True),
     "plan.*": Row("ahead-of-time compilation for topologies, and what programs need",
                   "checkpoints config models preprocessing programs training weights", jax=True),
 
@@ -251,6 +253,8 @@ MODULES = {
     "__main__": Row("python -m siglip_jax", "cli.main"),
     "cli.main": Row("the command, its errors and exit codes",
                     "data.failures errors fetch private_folder cli"),
+    "cli.distributed": Row("several processes as one command: joined, watched, ended together",
+                           "cli"),
     "cli.ending": Row("Ctrl-C once and twice, and threads that outlive a command",
                       "stop weights.staging"),
     "cli.completion": Row("scripts by which a shell completes the command",

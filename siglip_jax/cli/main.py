@@ -31,6 +31,7 @@ from siglip_jax.cli.commands import (
 )
 from siglip_jax.cli.commands import list as list_checkpoints
 from siglip_jax.cli.completion import PrintCompletion
+from siglip_jax.cli.distributed import finish, settle
 from siglip_jax.cli.ending import INTERRUPTED, Interrupts, leave
 from siglip_jax.cli.options.former import FormerOption
 from siglip_jax.cli.output import printable
@@ -184,6 +185,8 @@ def _run(argv: Sequence[str] | None) -> int:
             fail("interrupted")
         return INTERRUPTED
     except (ValueError, OSError, MemoryError, RuntimeError, ImportError) as error:
+        if isinstance(error, RuntimeError) or "gloo" in str(error).lower():
+            settle()
         if args.debug or not (message := _explained(error, args)):
             raise
         fail(message)
@@ -226,7 +229,7 @@ def _warn(message, category, filename, lineno, file=None, line=None) -> None:
 
 def run() -> NoReturn:
     """The command as a process."""
-    sys.exit(leave(main()))
+    sys.exit(leave(finish(main())))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from siglip_jax.data.fetch import fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
 from siglip_jax.data.parquet_file import (
     BUFFER,
+    DamagedError,
     Header,
     Piece,
     UnreadableError,
@@ -103,9 +104,14 @@ class ParquetRows(Dataset):
         return self._length
 
     def __getitem__(self, index: int) -> Pair:
-        file, group, _, start = self._group(index)
+        file, group, first, start = self._group(index)
         key = self.key(index)
-        image = _place(self._files[file], self._images(file, group)[index - start].as_py())
+        try:
+            images = self._images(file, group)
+        except DamagedError as error:
+            row = first + index - start
+            raise ValueError(f"{self._files[file].name}: row {row:,}: {error.reason}") from error
+        image = _place(self._files[file], images[index - start].as_py())
         if not image:
             column = self._headers[file].columns.image
             raise ValueError(f"{key}: no image in column {column}")

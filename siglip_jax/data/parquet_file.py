@@ -62,7 +62,7 @@ def opened_parquet(file: Stored, **options: Any) -> Iterator[Any]:
         try:
             opened = stack.enter_context(pyarrow.parquet.ParquetFile(source, **options))
         except (OSError, ValueError) as error:
-            raise _unreadable(file, error) from error
+            raise DamagedError(file, error) from error
         if remote and not source.seekable():
             raise whole_only(file.where, "Parquet")
         yield opened
@@ -74,7 +74,7 @@ def read_column(opened: Any, file: Stored, name: str, groups: Sequence[int] | No
     try:
         return opened.read_row_groups(list(groups), [name]).column(0)
     except (OSError, ValueError) as error:
-        raise _unreadable(file, error) from error
+        raise DamagedError(file, error) from error
 
 
 class UnreadableError(Exception):
@@ -196,8 +196,12 @@ def check_types(name: str, schema: Any, columns: Columns) -> None:
             )
 
 
-def _unreadable(file: Stored, error: Exception) -> ValueError:
-    return ValueError(f"{file.name}: not a Parquet file that can be read: {_reason(error)}")
+class DamagedError(ValueError):
+    """A file, or a column in it, cannot be read; `reason` says why, without the file's name."""
+
+    def __init__(self, file: Stored, error: Exception) -> None:
+        self.reason = _reason(error)
+        super().__init__(f"{file.name}: not a Parquet file that can be read: {self.reason}")
 
 
 def _reason(error: Exception) -> str:

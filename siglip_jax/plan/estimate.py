@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 
+from siglip_jax.activity import activity
 from siglip_jax.plan.collectives import Collective, collectives
 from siglip_jax.plan.hlo import read_module
+from siglip_jax.plan.kept import keep, plan_key, read_kept
 from siglip_jax.plan.topology import Slice
 from siglip_jax.plan.workloads import Workload
+from siglip_jax.programs.compile_times import compiling
 
 
 class TooLarge(ValueError):
@@ -34,6 +37,7 @@ class Plan:
         memory, for what stays on the chip counts too.
       loops: how many loop bodies were multiplied; None where a loop's turns are unknown.
       compute_seconds, memory_seconds: at the chip's published peaks.
+      compile_seconds: on the day that it was compiled; the same program is not compiled twice.
       compile_cpu_seconds: of all threads; other processes change it less than the clock's.
     """
 
@@ -107,13 +111,34 @@ def make_plan(workload: Workload, batch: int, target: Slice) -> Plan:
     >>> plan.per_chip, plan.chips == len(here.devices)
     (2, True)
     """
-    return plan_and_program(workload, batch, target)[0]
+    if target.name == "local":  # whose executables jax keeps
+        return plan_and_program(workload, batch, target)[0]
+    lowered, lowering = _lowered(workload, batch)
+    key = plan_key(lowered, target)
+    kept = read_kept(key)
+    if kept is None:
+        try:
+            plan = _compiled(workload, batch, target, lowered, lowering)[0]
+        except TooLarge as error:
+            keep(key, {"too_large": str(error)})
+            raise
+        keep(key, {"plan": dataclasses.asdict(plan)})
+        return plan
+    if "too_large" in kept:
+        raise TooLarge(kept["too_large"])
+    each = tuple(Collective(*values) for values in kept["plan"]["collectives"])
+    return Plan(**kept["plan"] | {"collectives": each, "lower_seconds": lowering})
 
 
 def plan_and_program(
     workload: Workload, batch: int, target: Slice
 ) -> tuple[Plan, jax.stages.Compiled]:
     """As `make_plan`, and what was compiled."""
+    return _compiled(workload, batch, target, *_lowered(workload, batch))
+
+
+def _lowered(workload: Workload, batch: int) -> tuple[jax.stages.Lowered, float]:
+    """The program for `batch` items, and the seconds that it took."""
     if batch < 1 or batch % workload.devices:
         least = -(-max(batch, 1) // workload.devices) * workload.devices
         raise ValueError(
@@ -121,11 +146,23 @@ def plan_and_program(
             f"the next that does is {least}"
         )
     start = time.perf_counter()
-    lowered = workload.lower(batch)
-    lowering = time.perf_counter() - start
+    with activity(f"tracing {workload.task}, {batch:,} items"):
+        lowered = workload.lower(batch)
+    return lowered, time.perf_counter() - start
+
+
+def _compiled(
+    workload: Workload,
+    batch: int,
+    target: Slice,
+    lowered: jax.stages.Lowered,
+    lowering: float,
+) -> tuple[Plan, jax.stages.Compiled]:
+    what = f"{workload.task} for {target.name}, {batch:,} items"
     start, cpu = time.perf_counter(), time.process_time()
     try:
-        compiled = lowered.compile()
+        with compiling(what, workload.weights):
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -3,6 +3,9 @@
 import contextlib
 import errno
 import logging
+import shutil
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,10 @@ from typing import Any
 import jax
 
 from siglip_jax.messages import reason
+from siglip_jax.training import hosts
 from siglip_jax.training.step import TrainState
+
+_PATIENCE = 10.0  # seconds to close after a checkpoint that could not be written
 
 
 class Checkpoints:
@@ -29,6 +35,7 @@ class Checkpoints:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._ocp, self.folder = ocp, folder.absolute()
         self._begun: int | None = None
+        self._failed = False
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -72,41 +79,80 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The latest state, with the shapes and shardings of `like`, and where its data was.
+        """The latest whole state, with the shapes and shardings of `like`, and its data's place.
+
+        A damaged checkpoint is passed over, with a warning, and set aside under another name.
 
         Raises:
-          ValueError: if it cannot be read, or is of another model.
+          ValueError: if none can be read, or they are of another model.
         """
-        args, step = self._ocp.args, self.latest
+        broken: dict[int, Exception] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._restored(step, like)
+            except Exception as error:
+                broken[step] = error
+                continue
+            self._set_aside(broken, step)
+            return found
+        step, error = next(iter(broken.items()))
+        raise ValueError(
+            f"{self.folder / str(step)}: the checkpoint cannot be read, or is of another model: "
+            f"{reason(error)[:300]}; no other can be read; to begin anew, remove {self.folder}"
+        ) from error
+
+    def _restored(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        args = self._ocp.args
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        try:
-            found = self._manager.restore(
-                step,
-                args=args.Composite(state=args.StandardRestore(shapes), data=args.JsonRestore()),
-            )
-        except Exception as error:
-            raise ValueError(
-                f"{self.folder / str(step)}: the checkpoint cannot be read, or is of another "
-                f"model: {reason(error)[:300]}"
-            ) from error
+        found = self._manager.restore(
+            step,
+            args=args.Composite(state=args.StandardRestore(shapes), data=args.JsonRestore()),
+        )
         return found["state"], found["data"]
+
+    def _set_aside(self, broken: dict[int, Exception], step: int) -> None:
+        """Makes room for steps that are done again; what is damaged is kept under another name."""
+        for wrong, error in broken.items():
+            where = self.folder / str(wrong)
+            aside = self.folder / f"{wrong}.damaged"
+            if hosts.first():
+                shutil.rmtree(aside, ignore_errors=True)
+                where.rename(aside)
+            warnings.warn(
+                f"{where}: the checkpoint cannot be read ({reason(error)[:200]}); going on from "
+                f"that of step {step}, and this one is now {aside.name}",
+                stacklevel=4,
+            )
+        if broken:
+            hosts.meet("set damaged checkpoints aside")
+            self._manager.reload()
 
     def preempted(self, step: int) -> bool:
         """Whether any process of the job was told to stop; all agree on the step."""
         return bool(self._manager.reached_preemption(step))
 
     def close(self) -> None:
-        """Waits, without a word: what went wrong, `save` or `wait` has told or will not matter."""
-        with contextlib.suppress(Exception):
-            self._manager.close()
+        """Waits, without a word: what went wrong, `save` or `wait` has told or will not matter.
+
+        After a checkpoint that could not be written orbax may wait for minutes: not for it.
+        """
+
+        def close() -> None:
+            with contextlib.suppress(Exception):
+                self._manager.close()
+
+        closing = threading.Thread(target=close, name="close checkpoints", daemon=True)
+        closing.start()
+        closing.join(_PATIENCE if self._failed else None)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
+            self._failed = True
             if not (said := _disk_error(error)):
                 raise
             self._manager.reload()

@@ -1,16 +1,33 @@
 """Which recipe the folder of a run is of, and no other."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from siglip_jax.run_folder import claim_record, differences, make_run_folder
+from siglip_jax.run_folder import claim_record, differences, locked, make_run_folder
 from siglip_jax.training.recipe import Recipe
 from siglip_jax.weights.staging import staged
 
 # A run may go on with these changed: they do not touch the weights.
 _FREE = ("evaluate", "save", "data.workers", "data.max_error_share")
 _RECORD = "recipe.json"
+
+
+@contextlib.contextmanager
+def held_folder(folder: Path, recipe: Recipe) -> Iterator[int | None]:
+    """`claim_folder`, held until the block ends: two processes would wreck each other's run.
+
+    Yields:
+      How many steps a run that becomes longer had; else None.
+
+    Raises:
+      ValueError: as `claim_folder`; if another process trains in the folder.
+    """
+    make_run_folder(folder, _RECORD, "run")
+    with locked(folder, what="run"):
+        yield claim_folder(folder, recipe)
 
 
 def claim_folder(folder: Path, recipe: Recipe) -> int | None:

@@ -32,7 +32,7 @@ from siglip_jax.programs.sharding import DATA, MODEL, make_mesh
 from siglip_jax.stop import Stop
 from siglip_jax.training import hosts
 from siglip_jax.training.checkpoints import Checkpoints
-from siglip_jax.training.claim import claim_folder
+from siglip_jax.training.claim import held_folder
 from siglip_jax.training.embeddings import cached_image_embeddings
 from siglip_jax.training.evaluator import inference_batch, make_evaluator, program
 from siglip_jax.training.journal import Journal
@@ -65,7 +65,7 @@ def train(
 
     Raises:
       ValueError: if the recipe does not fit its data, its weights or the devices, the folder
-        holds another run, or too many images cannot be read.
+        holds another run or another process trains in it, or too many images cannot be read.
       Diverged: if the loss is no longer finite. The last checkpoint is from before.
       OSError: if the disk is full. The last whole checkpoint stays.
 
@@ -88,15 +88,13 @@ def train(
         separator=data.separator,
     )
     evaluate = make_evaluator(recipe, begin, mesh)
-    former = None
-    if hosts.first():
-        former = claim_folder(folder, recipe)
-    hosts.meet("claimed")
-    warn_of_cut(begin, pairs)
-    with _Run(recipe, folder, mesh, begin, pairs, report) as run:
-        if former is not None:
-            run.warn_of_length(former)
-        return run.to_the_end(evaluate)
+    with held_folder(folder, recipe) if hosts.first() else contextlib.nullcontext() as former:
+        hosts.meet("claimed")
+        warn_of_cut(begin, pairs)
+        with _Run(recipe, folder, mesh, begin, pairs, report) as run:
+            if former is not None:
+                run.warn_of_length(former)
+            return run.to_the_end(evaluate)
 
 
 def _schedule(o: Optimizer, steps: int) -> Schedule:

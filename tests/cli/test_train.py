@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -89,6 +90,26 @@ def test_killed_and_told_to_stop_it_ends_as_if_nothing_had_been(tmp_path, recipe
     assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
     # Nothing is left of what the killed one had begun to write.
     assert all(entry.name.isdigit() for entry in (cut / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_it_ends_as_if_nothing_had_been(tmp_path, recipe, kills):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert finished(started(recipe, whole))[0] == 0
+    rng, deaths = random.Random(kills), 0
+    for kill in range(kills):
+        process = started(recipe, cut)
+        # Ever further, so that each gets somewhere; some die before their first step.
+        goal = rng.randint(0, 1 + kill * STEPS // (kills + 1))
+        until(process, lambda goal=goal: steps_of(cut) >= goal)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        deaths += finished(process)[0] == -signal.SIGKILL
+    assert deaths == kills
+    assert finished(started(recipe, cut))[0] == 0
+    assert shapes.journal(cut) == shapes.journal(whole)
+    weights = "model/weights.safetensors"
+    assert (cut / weights).read_bytes() == (whole / weights).read_bytes()
 
 
 @pytest.fixture

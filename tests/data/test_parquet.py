@@ -9,7 +9,7 @@ import pytest
 from job_inputs import items
 from pair_files import captions, picture, png, write_parquet
 
-from siglip_jax.data import Pairs, captions_of, open_items, open_pairs, parquet
+from siglip_jax.data import Pairs, captions_of, items_of, open_items, open_pairs, parquet
 from siglip_jax.data.parquet_file import check_claims
 from siglip_jax.data.storage import Stored
 
@@ -331,3 +331,22 @@ def test_a_column_that_unpacks_to_far_more_than_it_takes(tmp_path):
     rows = ["a" * (1 << 20) for _ in range(3)]
     path = write_parquet(tmp_path / "a.parquet", count=3, captions=rows)
     assert len(open_items([str(path)]).shards()) == 1  # megabytes are no claim
+
+
+def test_a_damaged_page_costs_its_rows_as_pairs(tmp_path):
+    """Training goes on without them, and says of each which file and row it is."""
+    images = [bytes(5000) + bytes([i]) for i in range(12)]
+    table = pyarrow.table({"image": images, "caption": [f"c{i}" for i in range(12)]})
+    path = tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(table, path, row_group_size=4, use_dictionary=False)
+    begin = pyarrow.parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    for at in range(begin + 40, begin + 60):
+        data[at] ^= 0xFF
+    path.write_bytes(bytes(data))
+    pairs = open_pairs(str(path))
+    found = list(items_of(pairs))
+    assert [item.error is None for item in found] == [True] * 4 + [False] * 4 + [True] * 4
+    for row in range(4, 8):
+        assert found[row].error.startswith(f"x.parquet: row {row}: ")
+        assert "\n" not in found[row].error

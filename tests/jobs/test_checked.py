@@ -90,7 +90,7 @@ def test_the_command(cli, index):
     ]
     (out / "ledger/00001.json").write_text("")
     for argv, words in (
-        ((out,), "00001.json: not an entry of a ledger: "),
+        ((out,), "00001.json: not an entry of a ledger ("),
         ((out.parent,), "holds no output of a job"),
         ((path,), "is a file; expected the folder of a job"),
         ((out, "--jsn"), "did you mean --json?"),

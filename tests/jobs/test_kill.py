@@ -170,3 +170,29 @@ def test_an_update_killed_at_any_point(work, seed, tmp_path):
     np.testing.assert_allclose(
         np.array(ours["embedding"]), np.array(anew["embedding"]), rtol=0, atol=EMBEDDING
     )
+
+
+def test_when_a_process_of_several_dies_the_other_says_so(work):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    pair = [
+        start(
+            *(work, "dies"),
+            SLOW=60,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES=2,
+            JAX_PROCESS_ID=rank,
+        )
+        for rank in range(2)
+    ]
+    while not (work / "dies/data").is_dir() and pair[0].poll() is None:
+        time.sleep(0.05)
+    pair[1].kill()
+    pair[1].communicate()
+    try:
+        _, err = pair[0].communicate(timeout=120)
+    finally:
+        pair[0].kill()
+    assert pair[0].returncode == 2, err
+    assert "error: process 1 of 2 has not been heard of for 20 seconds, and this one" in err

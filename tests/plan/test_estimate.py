@@ -150,6 +150,9 @@ def test_what_does_not_fit():
 
 def test_what_the_compiler_says_does_not_fit():
     class Full:
+        def as_text(self):
+            return "a program"
+
         def compile(self):
             raise jax.errors.JaxRuntimeError(
                 "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.2G of 15.75G."
@@ -258,3 +261,53 @@ def test_a_training_needs_a_model():
         recipe_from_dict(plain), jax.devices(), find("siglip_b16_224").config
     )
     assert workload.weights > 3 * 4 * 203_155_970
+
+
+@pytest.fixture
+def absent(tmp_path, monkeypatch):
+    """Devices as if they were those of a slice, a folder for what is kept, and the compilations."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    compiled = []
+    compile = jax.stages.Lowered.compile
+
+    def counted(self, *args, **options):
+        compiled.append(self)
+        return compile(self, *args, **options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", counted)
+    yield HERE._replace(name="v5e:2x4"), compiled, tmp_path / "compiled"
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_the_same_program_is_compiled_once(absent):
+    target, compiled, _ = absent
+    plans = [make_plan(workload("images"), 16, target) for _ in range(2)]
+    assert len(compiled) == 1 and plans[0].compile_seconds > 0
+    now = {"lower_seconds": 0.0}
+    assert dataclasses.replace(plans[0], **now) == dataclasses.replace(plans[1], **now)
+    make_plan(workload("images"), 32, target)
+    make_plan(workload("images"), 16, target._replace(name="v6e:2x4"))
+    assert len(compiled) == 3
+
+
+def test_what_does_not_fit_is_compiled_once(absent, monkeypatch):
+    target, compiled, _ = absent
+    small = target._replace(chip=dataclasses.replace(V5E, memory=1000.0))
+    for _ in range(2):
+        with pytest.raises(TooLarge, match="does not fit into the memory of v5e:2x4"):
+            make_plan(workload("images"), 16, small)
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"sha256": "x", "kept": {"plan": {}}}'])
+def test_a_damaged_file_costs_a_compilation(absent, damage):
+    target, compiled, folder = absent
+    first = make_plan(workload("images"), 16, target)
+    (file,) = (folder / "siglip_jax/plans").iterdir()
+    whole = file.read_bytes()
+    for bad in (damage, whole.replace(str(first.flops).encode(), b"1.0")):
+        file.write_bytes(bad)
+        count = len(compiled)
+        assert make_plan(workload("images"), 16, target).flops == first.flops
+        assert len(compiled) == count + 1

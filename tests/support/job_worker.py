@@ -29,6 +29,7 @@ def counted(function):
 
 os.fsync, Path.replace, Path.rename = map(counted, (os.fsync, Path.replace, Path.rename))
 
+from siglip_jax.cli.distributed import finish  # noqa: E402
 from siglip_jax.cli.ending import leave  # noqa: E402
 from siglip_jax.cli.main import main  # noqa: E402
 from siglip_jax.jobs import run  # noqa: E402
@@ -46,4 +47,4 @@ Preparer.__call__ = slow
 if "PATIENCE" in os.environ:
     # A dataclass keeps the default in its constructor.
     run.Options.__init__.__kwdefaults__["patience"] = float(os.environ["PATIENCE"])
-sys.exit(leave(main(sys.argv[1:])))
+sys.exit(leave(finish(main(sys.argv[1:]))))

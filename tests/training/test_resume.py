@@ -13,7 +13,7 @@ import shapes
 from siglip_jax.programs.sharding import make_mesh
 from siglip_jax.training import loop, recipe_from_dict
 from siglip_jax.training.checkpoints import Checkpoints
-from siglip_jax.training.claim import claim_folder
+from siglip_jax.training.claim import claim_folder, held_folder
 from siglip_jax.training.journal import Journal, read_journal
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -227,3 +227,82 @@ def test_a_checkpoint_of_another_model_says_so(tmp_path):
             checkpoints.restore(like)
         assert str(tmp_path / "3") in str(caught.value) and "\n" not in str(caught.value)
     checkpoints.close()
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path, table):
+    """Each would remove what the other writes; a requeued job is the ordinary case."""
+    recipe = recipe_from_dict(table)
+    with held_folder(tmp_path / "run", recipe):
+        with pytest.raises(ValueError, match=r"another run is writing to it \(process \d+ on .*\)"):
+            run(tmp_path, table)
+        assert not (tmp_path / "run/metrics.jsonl").exists()
+    with held_folder(tmp_path / "run", recipe):
+        pass
+
+
+def damaged(folder, how):
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and f.stat().st_size)
+    largest = max(files, key=lambda f: f.stat().st_size)
+    if how == "cut":
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    elif how == "flipped":
+        data = bytearray(largest.read_bytes())
+        for at in range(0, len(data), 7):
+            data[at] ^= 0xFF
+        largest.write_bytes(bytes(data))
+    elif how == "removed":
+        largest.unlink()
+    else:
+        for file in files:
+            file.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "removed", "emptied"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, how):
+    state = {"a": jax.numpy.arange(4000.0)}
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (3, 6):
+        checkpoints.save(step, jax.tree.map(lambda x, n=step: x + n, state), {"at": step})
+    checkpoints.close()
+    damaged(tmp_path / "6", how)
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    with pytest.warns(UserWarning, match=r"6: the checkpoint cannot be read .* of step 3"):
+        restored, data = checkpoints.restore(state)
+    assert restored["a"][0] == 3 and data == {"at": 3}
+    # The steps are done again, and their checkpoint takes its place.
+    checkpoints.save(6, state, {"at": 6})
+    checkpoints.close()
+    assert {"3", "6", "6.damaged"} == {entry.name for entry in tmp_path.iterdir()}
+    again = Checkpoints(tmp_path, keep=3)
+    assert again.latest == 6 and again.restore(state)[1] == {"at": 6}
+    again.close()
+
+
+def test_no_checkpoint_is_whole(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(3, {"a": jax.numpy.zeros(4)}, {})
+    checkpoints.close()
+    damaged(tmp_path / "3", "emptied")
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    with pytest.raises(ValueError, match=r"no other can be read; to begin anew, remove ") as caught:
+        checkpoints.restore({"a": jax.numpy.zeros(4)})
+    assert "\n" not in str(caught.value)
+    checkpoints.close()
+
+
+def test_a_failed_save_leaves_no_process_hanging(tmp_path, monkeypatch):
+    from siglip_jax.training import checkpoints as module
+
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    never = threading.Event()
+    monkeypatch.setattr(checkpoints._manager, "wait_until_finished", full)
+    monkeypatch.setattr(checkpoints._manager, "close", never.wait)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.wait()
+    checkpoints.close()
+    never.set()
+
+
+def full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

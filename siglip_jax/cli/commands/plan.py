@@ -127,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
     if args.on != "local":
         # Nothing runs: a device of this machine need not be taken.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        # No executable for it can be loaded here; what the plan needs of it is kept instead.
+        os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
     from siglip_jax.plan import find_slice
 

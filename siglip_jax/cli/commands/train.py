@@ -37,14 +37,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="setting in place of the recipe's, such as optimizer.lr=1e-4; may be repeated",
     )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="train together with other processes under jax.distributed, as TPU pods need",
+    )
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from siglip_jax.cli.distributed import join
     from siglip_jax.cli.options.model import available_mesh
     from siglip_jax.training import read_recipe, train
 
     recipe = read_recipe(args.recipe, args.set)
+    join(args.distributed)
     mesh = available_mesh()
     with activity("preparing", unit="steps") as step:
         tell = not (args.json or args.quiet)

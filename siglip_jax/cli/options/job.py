@@ -1,12 +1,12 @@
 """The options of commands that run bulk jobs, and how they tell of them."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.activity import Activity, activity
+from siglip_jax.cli.distributed import join
 from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import print_json, printable
@@ -128,16 +128,3 @@ def _reporter(step: Activity) -> "Callable[[JobProgress], None]":
         step.update(progress.done, progress.total, ", ".join(said))
 
     return report
-
-
-def join(distributed: bool) -> None:
-    """Joins the other processes of `jax.distributed`, if asked to or the environment says so."""
-    if not distributed and "JAX_COORDINATOR_ADDRESS" not in os.environ:
-        return
-    import jax
-
-    if not jax.distributed.is_initialized():
-        # jax itself reads the address only; on pods and under Slurm it finds all three.
-        names = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        count, index = (int(os.environ[name]) if name in os.environ else None for name in names)
-        jax.distributed.initialize(num_processes=count, process_id=index)
