@@ -81,15 +81,18 @@ class Preparer:
             finally:
                 self._files.give(held)
         except ValueError as error:
-            passing = isinstance(error, PassingError)
-            return done._replace(error=" ".join(str(error).split()), cause=error, passing=passing)
+            return _in_error(done, error)
 
     def _made(self, item: Item, done: Prepared) -> Prepared:
+        # Of what cannot be decoded, too: it is not tried again before it changes.
         done = done._replace(stamp=item_stamp(item))
-        ids = None if self.what == "images" else self._ids(item)
-        if self.what == "texts":
-            return done._replace(example=ids)
-        done, image = self._decoded(item.image, done)
+        try:
+            ids = None if self.what == "images" else self._ids(item)
+            if self.what == "texts":
+                return done._replace(example=ids)
+            done, image = self._decoded(item.image, done)
+        except ValueError as error:
+            return _in_error(done, error)
         return done._replace(example=image if ids is None else (image, ids))
 
     def close(self) -> None:
@@ -135,6 +138,11 @@ class Preparer:
     def _per_pixel(self, mode: str) -> int:
         floats = _OF_NAFLEX if self._image.resize == "tf_antialias" else _BYTES_PER_PIXEL
         return max(floats, _OF_MODE.get(mode, _BYTES_PER_PIXEL))
+
+
+def _in_error(done: Prepared, error: ValueError) -> Prepared:
+    passing = isinstance(error, PassingError)
+    return done._replace(error=" ".join(str(error).split()), cause=error, passing=passing)
 
 
 def _read(path: Any, most: int) -> bytes:

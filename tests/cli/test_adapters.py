@@ -12,7 +12,7 @@ from siglip_jax.model_files import open_model
 KERNEL = "vision_model.encoder.layers.0.self_attn.q_proj"
 BASE = ("--base", "siglip_emoji")
 pytestmark = pytest.mark.usefixtures("surroundings")
-WITHOUT_MODEL = {"demo", "list", "fetch", "train"}
+WITHOUT_MODEL = {"check", "demo", "list", "fetch", "train"}
 
 
 @pytest.fixture(scope="module")

@@ -94,5 +94,5 @@ def test_what_a_setting_may_say(sources, tmp_path, form, file, content):
 def test_json_that_is_nested_without_end(sources, tmp_path):
     shutil.copytree(sources / "transformers" / "x", tmp_path / "x")
     (tmp_path / "x/config.json").write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=r"x is damaged, .* \(RecursionError"):
+    with pytest.raises(ValueError, match=r"config\.json: not JSON \(nested too deeply\)"):
         open_checkpoint(tmp_path / "x")

@@ -15,6 +15,7 @@ from tolerances import EMBEDDING
 import siglip_jax
 from siglip_jax.data import failures
 from siglip_jax.jobs import embed, worker
+from siglip_jax.regular_file import read_regular
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -133,15 +134,15 @@ def test_a_disk_that_fails_for_a_moment(model, tmp_path, monkeypatch):
     for n in range(3):
         (folder / f"{n}.png").write_bytes(picture(n))
     left = {"1.png": 6, "2.png": 10**6}
-    read = Path.read_bytes
 
-    def failing(path):
-        if left.get(path.name, 0) > 0:
-            left[path.name] -= 1
+    def failing(path, most):
+        name = Path(path).name
+        if left.get(name, 0) > 0:
+            left[name] -= 1
             raise OSError(errno.EIO, "Input/output error")
-        return read(path)
+        return read_regular(path, most)
 
-    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr("siglip_jax.scoring.preparation.read_regular", failing)
     result = embed(str(folder), tmp_path / "out", model=model)
     assert (result.code, result.errors, result.passing) == (2, 1, 1)
     assert result.reasons[0]["error"] == f"{folder}/2.png: cannot be read: Input/output error"
