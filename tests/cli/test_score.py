@@ -126,6 +126,7 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk + empty
 
 
+@pytest.mark.filterwarnings("ignore:1 image carries an EXIF rotation")
 def test_every_kind_of_picture(cli, model, tmp_path):
     rgb = Image.fromarray(scene(40, 60))
     rotated = Image.Exif()
