@@ -124,11 +124,14 @@ def test_one_tower_alone():
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_a_model_of_one_tower(tower):
     tiny = case("loop")
-    both = apply(tiny)
+    # Not compiled as a whole: XLA makes other programs of one tower and of two, and on some
+    # processors their sums are in another order.
+    whole = SiglipModel(tiny.config, tiny.execution)
+    both = whole.apply({"params": tiny.params}, tiny.images, tiny.texts)
     config, part = tiny.config.only(tower), PREFIX[tower]
     model, index = SiglipModel(config, tiny.execution), 0 if tower == "image" else 1
     params, inputs = {part: tiny.params[part]}, [(tiny.images, None), (None, tiny.texts)]
-    z = jax.jit(lambda p: model.apply({"params": p}, *inputs[index]))(params)
+    z = model.apply({"params": params}, *inputs[index])
     np.testing.assert_array_equal(z[index], both[index])
     assert z[1 - index] is None and "t" not in z[2]
     tree = jax.eval_shape(model.init, jax.random.key(0), *abstract_inputs(config))["params"]

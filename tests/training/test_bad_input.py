@@ -125,6 +125,7 @@ def test_long_captions_are_told_of_once(tmp_path, table, monkeypatch):
             assert next(batches).text.shape == (48, 8)
         towers = SimpleNamespace(
             model=start.model,
+            mesh=mesh,
             texts=lambda params, ids: ids.astype(float),
             batch_sharding=NamedSharding(mesh, PartitionSpec()),
         )
@@ -228,7 +229,7 @@ def test_an_error_of_the_disk_in_one_line_wherever_it_comes_from(tmp_path, monke
 def test_a_journal_on_a_full_disk(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     journal = Journal.__new__(Journal)
-    journal._path, journal._board = tmp_path / "metrics.jsonl", None
+    journal._path, journal._others = tmp_path / "metrics.jsonl", []
     journal._file = journal._path.open("a", buffering=1)
     with pytest.raises(OSError, match=r"metrics.jsonl: cannot be written: No space left on device"):
         journal.write(1, {"loss": 1.0})
