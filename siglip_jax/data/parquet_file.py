@@ -11,6 +11,8 @@ from siglip_jax.data.storage import Stored, is_remote, open_binary, whole_only
 # Rows that are decoded at a time, and bytes of a column that are read ahead: images may
 # have megabytes each, and a row group thousands of them.
 _ROWS, BUFFER = 32, 1 << 20
+# What pyarrow raises of damage, of sizes that there is no memory for, too.
+DAMAGE = (OSError, ValueError, MemoryError, NotImplementedError, LookupError, TypeError)
 # What a file may claim to hold, beyond so many times its size.
 _RATIO, _FREE, _FREE_ROWS = 200, 1 << 30, 1_000_000
 
@@ -61,7 +63,7 @@ def opened_parquet(file: Stored, **options: Any) -> Iterator[Any]:
         source: Any = stack.enter_context(open_binary(file.where)) if remote else file.where
         try:
             opened = stack.enter_context(pyarrow.parquet.ParquetFile(source, **options))
-        except (OSError, ValueError) as error:
+        except DAMAGE as error:
             raise DamagedError(file, error) from error
         if remote and not source.seekable():
             raise whole_only(file.where, "Parquet")
@@ -73,7 +75,7 @@ def read_column(opened: Any, file: Stored, name: str, groups: Sequence[int] | No
     groups = range(opened.num_row_groups) if groups is None else groups
     try:
         return opened.read_row_groups(list(groups), [name]).column(0)
-    except (OSError, ValueError) as error:
+    except DAMAGE as error:
         raise DamagedError(file, error) from error
 
 
@@ -89,15 +91,15 @@ def read_rows(
     while count:
         try:
             batch = next(batches)
+            passed = min(skip, len(batch))
+            skip -= passed
+            rows = batch[passed : passed + count].to_pylist()  # texts may be no UTF-8
         except StopIteration:
             raise UnreadableError("it is missing") from None
-        except (OSError, ValueError) as error:
+        except DAMAGE as error:
             raise UnreadableError(_reason(error)) from error
-        passed = min(skip, len(batch))
-        skip -= passed
-        batch = batch[passed : passed + count]
-        count -= len(batch)
-        yield from batch.to_pylist()
+        count -= len(rows)
+        yield from rows
 
 
 def cut(file: int, rows: Sequence[int], size: int) -> Iterator[Piece]:

@@ -62,7 +62,10 @@ def style_of(name: str, header: str, separator: str | None = None) -> Style:
     if separator is None:
         if name.lower().endswith(".tsv"):
             return Style("\t", quoted=False)
-        parts = {mark: len(next(csv.reader([header], delimiter=mark))) for mark in SEPARATORS}
+        try:
+            parts = {mark: len(next(csv.reader([header], delimiter=mark))) for mark in SEPARATORS}
+        except csv.Error as error:
+            raise ValueError(f"{name}: its first line is no row of a table ({error})") from error
         separator = max(parts, key=parts.__getitem__)
     return Style(separator, spaced=f"{separator} " in header)
 

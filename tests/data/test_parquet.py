@@ -350,3 +350,29 @@ def test_a_damaged_page_costs_its_rows_as_pairs(tmp_path):
     for row in range(4, 8):
         assert found[row].error.startswith(f"x.parquet: row {row}: ")
         assert "\n" not in found[row].error
+
+
+def test_texts_that_are_no_utf8_cost_their_rows(tmp_path):
+    path = tmp_path / "x.parquet"
+    text = pyarrow.array([b"a dog", b"a \xff cat"])
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 2, text.buffers())
+    table = pyarrow.table({"image": [png(0), png(1)], "caption": text})
+    pyarrow.parquet.write_table(table, path)
+    source = open_items([str(path)])
+    found = [item for shard in range(len(source.shards())) for item in source.read(shard)]
+    assert [item.error is None for item in found] == [False, False]
+    assert all("x.parquet: row" in item.error and "utf-8" in item.error for item in found)
+
+
+def test_a_size_that_nothing_has_memory_for(tmp_path, monkeypatch):
+    """As a damaged page states it."""
+    path = write_parquet(tmp_path / "a.parquet")
+
+    def fails(self, *args, **options):
+        raise pyarrow.lib.ArrowMemoryError("malloc of size 1721768896 failed")
+        yield
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", fails)
+    source = open_items([str(path)])
+    found = list(source.read(0))
+    assert found and all("malloc of size" in item.error for item in found)

@@ -10,6 +10,7 @@ from pair_files import png
 
 from siglip_jax.data import captions_of, open_items, open_pairs
 from siglip_jax.data.columns import Wanted
+from siglip_jax.data.separated import style_of
 
 ROWS = [
     ("a.jpg", 'a "dog", brown\nand small'),
@@ -323,3 +324,10 @@ def test_what_was_not_asked_for_is_not_in_an_identity(tmp_path):
     assert Wanted(both=True).identity() == [None, None, None, None]
     plain, given = (open_items([str(path)], separator=mark).identity() for mark in (None, ","))
     assert plain != given
+
+
+def test_a_first_line_that_is_no_row():
+    with pytest.raises(
+        ValueError, match=r"^a\.csv: its first line is no row of a table \(new-line"
+    ):
+        style_of("a.csv", "image,\rcaption")
