@@ -32,8 +32,7 @@ def chosen_attention(
     ('matmul', 'einsum', 'cudnn')
     """
     if fused:
-        # 1.25 times as fast as `matmul` for all of B/16-224, 1.5 times for So400m/14-384, in half
-        # the memory: benchmarks/gpu, part `choices`, on an H200.
+        # The fastest measured on a GPU: benchmarks/gpu, part `choices`.
         return "cudnn"
     if device == "tpu":
         # Folding the heads costs copies of query, key and value there, in what libtpu

@@ -100,7 +100,7 @@ class VisionTower(nn.Module):
             strides=patch,
             padding="VALID",
             dtype=run.dtype,
-            # On GPUs cuDNN has no fast convolution of three channels: 6% of all of B/16-224.
+            # On GPUs the convolution is slow: benchmarks/gpu, part `choices`.
             conv_general_dilated=_patch_matmul if platform() == "gpu" else None,
             name="embedding",
         )(jnp.asarray(image, run.dtype))
