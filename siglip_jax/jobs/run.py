@@ -13,6 +13,7 @@ import numpy as np
 from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
+from siglip_jax.data.failures import SettingError
 from siglip_jax.data.item import Stamped
 from siglip_jax.jobs.checked import damage
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
@@ -190,8 +191,8 @@ def run(
     shared = options.shared or jax.distributed.is_initialized()
     for name in ("retry", "update"):
         if getattr(options, name) and shared:
-            raise ValueError(
-                f"{name} is for one process, which may not share the folder with others"
+            raise SettingError(
+                "several processes share the folder", name, "{} is for one process alone"
             )
     with locked(folder, shared=shared), Stop(_PROMISE) as stop:
         shards = source.shards()

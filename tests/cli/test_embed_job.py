@@ -184,3 +184,10 @@ def test_a_bulk_job_has_no_default_model(cli, pictures):
     for argv in (("embed", pictures), ("score", pictures, "--labels", "a cat")):
         code, _, err = cli(*argv, "--out", "z")
         assert code == 2 and len(err) == 1 and "--model is missing: a bulk job has no" in err[0]
+
+
+@pytest.mark.parametrize("option", ["--retry", "--update"])
+def test_what_is_for_one_process_is_said_of_the_option(cli, model, pictures, option):
+    code, out, err = cli("embed", pictures, "--model", model, "--out", "z", "--shared", option)
+    said = f"several processes share the folder; {option} is for one process alone"
+    assert (code, out) == (2, "") and err[-1] == f"siglip-jax: error: {said}"
