@@ -203,6 +203,12 @@ MODULES = {
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
                     "data jobs preprocessing programs scoring weights.staging", jax=True),
 
+    "serve": Row("the names to import"),
+    "serve.addresses": Row("which IP addresses are of the public internet"),
+    "serve.errors": Row("what a client is told when a request is refused"),
+    "serve.limits": Row("what a service takes, of one request and at a time"),
+    "serve.remote": Row("images by URL, of named hosts only"),
+
     "plan": Row("the names to import", jax=True),
     "plan.kept": Row("what a compiler said of a program, in a file",
                      "programs.compile_times weights.staging", jax=True),
