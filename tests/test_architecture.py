@@ -206,6 +206,7 @@ MODULES = {
     "serve": Row("the names to import"),
     "serve.addresses": Row("which IP addresses are of the public internet"),
     "serve.errors": Row("what a client is told when a request is refused"),
+    "serve.keys": Row("API keys, and that whoever asks has one"),
     "serve.limits": Row("what a service takes, of one request and at a time"),
     "serve.remote": Row("images by URL, of named hosts only"),
 
