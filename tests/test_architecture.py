@@ -15,6 +15,7 @@ Dependencies go down this list and never up:
     evaluation
     training
     jobs (bulk embedding and scoring), search (over what they wrote)
+    serve (over HTTP)
     plan (compiled for other devices), bench (run on these)
     verify (published numbers, live libraries), doctor (wrong settings of other pipelines)
     cli
@@ -203,12 +204,27 @@ MODULES = {
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
                     "data jobs preprocessing programs scoring weights.staging", jax=True),
 
-    "serve": Row("the names to import"),
-    "serve.addresses": Row("which IP addresses are of the public internet"),
+    "serve": Row("the names to import", jax=True),
     "serve.errors": Row("what a client is told when a request is refused"),
-    "serve.keys": Row("API keys, and that whoever asks has one"),
-    "serve.limits": Row("what a service takes, of one request and at a time"),
+    "serve.limits": Row("what a service takes: of one request, and of all that it holds"),
+    "serve.metrics": Row("what a service counts, for Prometheus"),
+    "serve.admission": Row("what a service holds at a time, bounded"),
+    "serve.addresses": Row("which IP addresses are of the public internet"),
     "serve.remote": Row("images by URL, of named hosts only"),
+    "serve.keys": Row("API keys, and that whoever asks has one"),
+    "serve.images": Row("what stands for an image in a request"),
+    "serve.label_sets": Row("embeddings of labels, made once for all requests"),
+    "serve.batcher": Row("examples of many requests, embedded together", "scoring", jax=True),
+    "serve.served_model": Row("a model that answers many requests at a time",
+                              "config data.item preprocessing pretrained scoring", jax=True),
+    "serve.service": Row("models, admission, metrics; no word of HTTP", "pretrained", jax=True),
+    "serve.operation": Row("the table that routes, documents and tests come from", jax=True),
+    "serve.openapi": Row("the OpenAPI document of that table", jax=True),
+    "serve.body": Row("the body of a request: bounded, strict"),
+    "serve.answering": Row("from a request to an answer: deadline, errors", jax=True),
+    "serve.app": Row("the service as an ASGI application", "pretrained", jax=True),
+    "serve.endpoints": Row("one file a family of paths"),
+    "serve.endpoints.*": Row("paths of the service", "config scoring serve", jax=True),
 
     "plan": Row("the names to import", jax=True),
     "plan.kept": Row("what a compiler said of a program, in a file",

@@ -140,6 +140,17 @@ class Tokenizer:
           ValueError: if something is not a string, or a text contains a piece
             beyond the model's token embedding.
         """
+        ids, too_long = self.encode_counting(texts)
+        if too_long and warn:
+            warnings.warn(
+                f"{too_long} of {len(ids)} texts are longer than {self.profile.length} tokens and "
+                "were cut",
+                stacklevel=2,
+            )
+        return ids
+
+    def encode_counting(self, texts: str | Sequence[str]) -> tuple[np.ndarray, int]:
+        """As `encode`, without a warning, and how many of the texts were cut."""
         if isinstance(texts, str):
             texts = [texts]
         if isinstance(texts, bytes) or not isinstance(texts, Sequence | np.ndarray):
@@ -153,12 +164,7 @@ class Tokenizer:
                 too_long += 1
                 tokens = [*tokens[: length - 1], eos]
             ids[row, : len(tokens)] = tokens
-        if too_long and warn:
-            warnings.warn(
-                f"{too_long} of {len(texts)} texts are longer than {length} tokens and were cut",
-                stacklevel=2,
-            )
-        return ids
+        return ids, too_long
 
     def _tokens(self, row: int, text: str) -> list[int]:
         if not isinstance(text, str):

@@ -28,7 +28,7 @@ from siglip_jax.scoring.preparation import Preparer
 from siglip_jax.scoring.reading import Feed
 from siglip_jax.scoring.rows import Prepared, Rows
 
-_IN_FLIGHT = 2  # batches: one that is computed, one on its way
+IN_FLIGHT = 2  # batches: one that is computed, one on its way
 MEMORY = 2**30  # bytes of files and images being decoded
 
 
@@ -51,6 +51,7 @@ class Pipeline:
       of_images: what to run on images, as (params, images); the program's embedding unless given.
       returned: called with how many more examples are back, in the thread that waits for them.
       on_devices: leave what is computed where it is, as jax arrays.
+      in_flight: batches that may be on the device when `submit` returns.
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class Pipeline:
         of_images: Callable[[Any, Any], jax.Array] | None = None,
         returned: Callable[[int], None] = lambda count: None,
         on_devices: bool = False,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         self.batch_size, self.meter = batch_size, meter or Meter()
         self._program, self._params, self._what = program, params, what
         self._prepare, self._memory = prepare, memory
         self._of_images, self._returned = of_images, returned
-        self._on_devices = on_devices
+        self._on_devices, self._in_flight = on_devices, in_flight
         self._pool = ThreadPoolExecutor(threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()
@@ -145,7 +147,7 @@ class Pipeline:
             # In this thread: where several processes compute, all do so in the same order.
             rows.fill(tuple(first_rows(tower, 0, count) for tower in z))
         self._running.append(self._collector.submit(self._collect, rows, z, count, asked))
-        while len(self._running) > _IN_FLIGHT:
+        while len(self._running) > self._in_flight:
             with self.meter.waiting(SIDES[1]):
                 self._running.popleft().result()
 
@@ -182,10 +184,15 @@ class Pipeline:
         return program.images(params, images), program.texts(params, ids)
 
     def _collect(self, rows: Rows, z: tuple[jax.Array, ...], count: int, asked: float) -> None:
-        jax.block_until_ready(z)
-        self.meter.computed(asked)
-        if self._on_devices:
-            return
-        rows.fill(tuple(np.array(tower[:count]) for tower in map(np.asarray, z)))
+        try:
+            jax.block_until_ready(z)
+            self.meter.computed(asked)
+            if self._on_devices:
+                return
+            made = tuple(np.array(tower[:count]) for tower in map(np.asarray, z))
+        except Exception as error:
+            rows.failed(error)
+            raise
+        rows.fill(made)
         rows.back(count)
         self._returned(count)

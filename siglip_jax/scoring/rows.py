@@ -45,6 +45,7 @@ class Rows:
       filled: called with the embeddings of each batch when they are back, in the thread
         that waits for them, instead of keeping them.
       join: makes one array of those of the batches.
+      failed: called with what a batch met with on the device, before the pipeline raises it.
 
     Attributes:
       returned: how many items are back: embedded, or given up.
@@ -56,10 +57,11 @@ class Rows:
         name: str = "",
         filled: Callable[[tuple[Any, ...]], None] | None = None,
         join: Callable[[tuple[Any, ...]], Any] = np.concatenate,
+        failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.shard, self.name = shard, name
         self.items: list[Prepared] = []
-        self.returned = 0
+        self.returned, self.failed = 0, failed
         self._lock = threading.Lock()
         self._parts: list[tuple[Any, ...]] = []
         self._join = join

@@ -12,6 +12,7 @@ class Limits:
       images: of a request.
       labels: of a request.
       texts: of a request: of `/v1/embeddings`, or labels times templates.
+      scores: of an answer: images times labels, or `top` of them.
       requests: accepted at a time; more are refused at once.
       items: images and texts that are accepted and not yet embedded.
       bytes: of the bodies of all accepted requests.
@@ -25,6 +26,7 @@ class Limits:
     images: int = 64
     labels: int = 10_000
     texts: int = 20_000
+    scores: int = 100_000
     requests: int = 512
     items: int = 2_048
     bytes: int = 256 << 20

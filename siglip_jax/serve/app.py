@@ -1,0 +1,119 @@
+"""The service as an ASGI application, for any server of these."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from siglip_jax.messages import did_you_mean
+from siglip_jax.pretrained import Pretrained
+from siglip_jax.serve.answering import handler, refusal
+from siglip_jax.serve.endpoints import about, classify, embeddings
+from siglip_jax.serve.errors import ApiError
+from siglip_jax.serve.images import Fetch
+from siglip_jax.serve.limits import Limits
+from siglip_jax.serve.operation import Operation
+from siglip_jax.serve.service import Service
+
+_log = logging.getLogger("siglip_jax.serve")
+
+
+def create_app(
+    models: Mapping[str, Pretrained],
+    *,
+    limits: Limits | None = None,
+    fetch: Fetch | None = None,
+    cors: Sequence[str] = (),
+    **options: Any,
+) -> Starlette:
+    """The service of `models`: what `siglip-jax serve` runs, for a host of your own.
+
+    It compiles once the host starts it (ASGI's lifespan); `/health/ready` says when that is done.
+
+    Args:
+      models: by the names that requests give; the first is meant where none is given.
+      limits: of requests; `Limits()` unless given.
+      fetch: reads images by URL; none are read unless given.
+      cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
+      options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
+
+    Returns:
+      An application whose `state.service` is the `Service`.
+
+    Raises:
+      ValueError: if there is no model.
+
+    >>> import siglip_jax
+    >>> from starlette.testclient import TestClient
+    >>> app = create_app({"emoji": siglip_jax.load("siglip_emoji")}, batch_size=1)
+    >>> with TestClient(app) as client:
+    ...     client.get("/v1/models").json()["data"][0]["id"]
+    'emoji'
+    """
+    service = Service(models, limits=limits, fetch=fetch, **options)
+    operations = (*classify.OPERATIONS, *embeddings.OPERATIONS, *about.OPERATIONS)
+    operations = (*operations, about.documentation(operations))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        starting = asyncio.create_task(asyncio.to_thread(_start, service))
+        try:
+            yield
+        finally:
+            await starting
+            await asyncio.to_thread(service.close)
+
+    middleware = []
+    if cors:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(cors),
+                allow_methods=["GET", "POST"],
+                allow_headers=["authorization", "content-type"],
+            )
+        )
+    app = Starlette(
+        routes=[
+            Route(each.path, handler(each, service), methods=[each.method]) for each in operations
+        ],
+        middleware=middleware,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _no_route(operations)},
+    )
+    app.state.service = service
+    return app
+
+
+def _start(service: Service) -> None:
+    try:
+        service.start()
+    except Exception:
+        _log.exception("the service cannot start")
+
+
+def _no_route(operations: Sequence[Operation]) -> Any:
+    """What starlette refuses by itself, in the shape of all other errors."""
+    paths = sorted({each.path for each in operations})
+
+    async def handle(request: Request, error: HTTPException) -> Response:
+        path, method = request.url.path[:200], request.method
+        if error.status_code == 404:
+            message = f"there is no path {path}{did_you_mean(path, paths)}"
+        elif error.status_code == 405:
+            message = f"{path} does not take {method}"
+        else:
+            message = error.detail
+        headers = dict(error.headers or {})
+        return refusal(operations[0], ApiError(error.status_code, message, headers=headers))
+
+    return handle

@@ -1,0 +1,1 @@
+"""One file a family of paths; each has `OPERATIONS`."""
