@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,7 +21,9 @@ from siglip_jax.serve.answering import handler, refusal
 from siglip_jax.serve.endpoints import about, classify, embeddings
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch
+from siglip_jax.serve.keys import KeyRequired, Keys
 from siglip_jax.serve.limits import Limits
+from siglip_jax.serve.log import RequestLog, Write
 from siglip_jax.serve.operation import Operation
 from siglip_jax.serve.service import Service
 
@@ -32,7 +35,9 @@ def create_app(
     *,
     limits: Limits | None = None,
     fetch: Fetch | None = None,
+    keys: Keys | Iterable[str] = (),
     cors: Sequence[str] = (),
+    log: Write | None = None,
     **options: Any,
 ) -> Starlette:
     """The service of `models`: what `siglip-jax serve` runs, for a host of your own.
@@ -43,7 +48,9 @@ def create_app(
       models: by the names that requests give; the first is meant where none is given.
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
+      keys: API keys, one of which each request must have; none is needed unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
+      log: takes the facts of each request, as `log.writer` gives it; none are told unless given.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
     Returns:
@@ -72,16 +79,13 @@ def create_app(
             await starting
             await asyncio.to_thread(service.close)
 
-    middleware = []
+    middleware = [Middleware(RequestLog, write=log)]
     if cors:
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=list(cors),
-                allow_methods=["GET", "POST"],
-                allow_headers=["authorization", "content-type"],
-            )
-        )
+        methods, headers = ("GET", "POST"), ("authorization", "x-api-key", "content-type")
+        shared = functools.partial(CORSMiddleware, allow_methods=methods, allow_headers=headers)
+        middleware.append(Middleware(shared, allow_origins=list(cors)))
+    keys = keys if isinstance(keys, Keys) else Keys(keys)
+    middleware.append(Middleware(KeyRequired, keys=keys))
     app = Starlette(
         routes=[
             Route(each.path, handler(each, service), methods=[each.method]) for each in operations

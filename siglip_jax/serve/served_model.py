@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from siglip_jax.checkpoints import find
 from siglip_jax.config import NaFlexVision, Tower
 from siglip_jax.data.item import Item
 from siglip_jax.preprocessing.decode import cost
@@ -93,6 +94,14 @@ class ServedModel:
     def _add(self, tower: str, sizes: Sequence[int]) -> None:
         pipeline = self.scorer.pipeline(tower, in_flight=IN_FLIGHT)
         self._batchers[tower] = Batcher(pipeline, sizes, tower, self._metrics)
+
+    def is_called(self, name: str) -> bool:
+        """Whether `name` is one of the released checkpoint that this is."""
+        checkpoint = self.pretrained.checkpoint
+        try:
+            return checkpoint is not None and find(name) == checkpoint
+        except ValueError:
+            return False
 
     def start(self) -> None:
         """Compiles all that requests will run. Takes a while."""
