@@ -17,10 +17,12 @@ from starlette.routing import Route
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
-from siglip_jax.serve.endpoints import about, classify, embeddings
+from siglip_jax.serve.endpoints import about, classify, embeddings, hugging_face, kserve
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch
+from siglip_jax.serve.keys import KeyRequired, Keys
 from siglip_jax.serve.limits import Limits
+from siglip_jax.serve.log import RequestLog, Write
 from siglip_jax.serve.operation import Operation
 from siglip_jax.serve.service import Service
 
@@ -33,6 +35,8 @@ def create_app(
     limits: Limits | None = None,
     fetch: Fetch | None = None,
     cors: Sequence[str] = (),
+    keys: Keys | None = None,
+    log: Write | None = None,
     **options: Any,
 ) -> Starlette:
     """The service of `models`: what `siglip-jax serve` runs, for a host of your own.
@@ -44,6 +48,8 @@ def create_app(
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
+      keys: of which a request must have one; all are let in unless given.
+      log: takes a line for each request.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
     Returns:
@@ -60,7 +66,8 @@ def create_app(
     'emoji'
     """
     service = Service(models, limits=limits, fetch=fetch, **options)
-    operations = (*classify.OPERATIONS, *embeddings.OPERATIONS, *about.OPERATIONS)
+    families = (classify, embeddings, hugging_face, kserve, about)
+    operations = tuple(each for family in families for each in family.OPERATIONS)
     operations = (*operations, about.documentation(operations))
 
     @contextlib.asynccontextmanager
@@ -72,16 +79,18 @@ def create_app(
             await starting
             await asyncio.to_thread(service.close)
 
-    middleware = []
+    middleware = [Middleware(RequestLog, write=log)]
     if cors:
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(cors),
                 allow_methods=["GET", "POST"],
-                allow_headers=["authorization", "content-type"],
+                allow_headers=["authorization", "content-type", "x-api-key"],
             )
         )
+    # Within the other, as a browser asks whether it may without a key.
+    middleware.append(Middleware(KeyRequired, keys=keys or Keys()))
     app = Starlette(
         routes=[
             Route(each.path, handler(each, service), methods=[each.method]) for each in operations

@@ -20,6 +20,7 @@ from siglip_jax.serve.batcher import IN_FLIGHT, Batcher, NotFinite, batch_sizes
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.label_sets import Found, LabelSets
 from siglip_jax.serve.limits import Limits
+from siglip_jax.serve.log import note
 from siglip_jax.serve.metrics import Metrics
 
 _Result = TypeVar("_Result")
@@ -136,6 +137,7 @@ class ServedModel:
           ApiError: 400 for what is no image, 429 where too much is in hand.
         """
         self.needs("image", what="images")
+        note(images=len(images))
         with self._admission.items(len(images)):
             return await _all(map(self._embed_image, images, params))
 
@@ -215,6 +217,7 @@ class ServedModel:
     async def embed_ids(self, ids: np.ndarray, param: str) -> np.ndarray:
         """Embeddings (n, d) float32 of token ids (n, length) of this model."""
         self.needs("text", what="texts")
+        note(texts=len(ids))
         with self._admission.items(len(ids)):
             return await self._embedded("texts", ids, [f"{param}[{i}]" for i in range(len(ids))])
 
@@ -225,6 +228,7 @@ class ServedModel:
         self.needs("image", "text", what="scores")
         z, found = await self._labels.get(tuple(labels), tuple(templates))
         self._metrics.label_cache.labels(found).inc()
+        note(texts=len(labels) * len(templates))
         return z, found
 
     async def _embed_labels(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> Any:

@@ -11,6 +11,7 @@ from siglip_jax.serve.admission import Admission
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch, image_bytes
 from siglip_jax.serve.limits import Limits
+from siglip_jax.serve.log import note
 from siglip_jax.serve.metrics import Metrics
 from siglip_jax.serve.served_model import ServedModel
 
@@ -86,7 +87,7 @@ class Service:
           ApiError: 404, with near names.
         """
         if name is None:
-            return next(iter(self.models.values()))
+            name = next(iter(self.models))
         if name not in self.models:
             known = ", ".join(self.models)
             hint = did_you_mean(name, self.models, otherwise=f"; there is {known}")
@@ -96,6 +97,7 @@ class Service:
                 param="model",
                 code="model_not_found",
             )
+        note(model=name)
         return self.models[name]
 
     async def images(self, values: Sequence[str | bytes], params: Sequence[str]) -> list[bytes]:
