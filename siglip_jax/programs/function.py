@@ -1,4 +1,4 @@
-"""A jitted function on one CPU device whose first call comes soon."""
+"""A jitted function on one CPU device whose first call comes soon, by a file of its program."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,7 +14,7 @@ _OPTIONS: Any = {"xla_cpu_experimental_ynn_fusion_type": ""}
 
 
 class QuickFunction:
-    """What `jax.jit` gives, of weights and inputs, and compiled to be run a few times.
+    """What `jax.jit` gives, of weights and inputs, compiled to be run a few times, or for long.
 
     Its programs are kept in files beside jax's cache of compiled programs, where that is
     used, and are read without tracing the function again.
@@ -24,6 +24,7 @@ class QuickFunction:
       key: from the shapes and dtypes of all its arguments to the name of the program.
       device: the one to run on.
       options: of `jax.jit`.
+      long: it runs for long: compiled as `jax.jit` does.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class QuickFunction:
         key: Callable[[Iterable[ShapeDtype]], str],
         device: Any,
         options: dict[str, Any],
+        long: bool = False,
     ) -> None:
         # The function name is part of jax's cache key. A name of its own keeps jax from reading
         # the executable from its cache: XLA cannot serialize one that it has not compiled.
         function.__name__ = f"{function.__name__}_{surroundings()[:16]}"
         self._function = jax.jit(function, **options)
         self._key, self._device = key, device
+        self._compiler_options: Any = {} if long else _OPTIONS
         self._programs: dict[tuple[ShapeDtype, ...], Callable[..., Any]] = {}
 
     def lower(self, *arguments: Any) -> jax.stages.Lowered:
@@ -58,7 +61,7 @@ class QuickFunction:
             return kept
         lowered = self.lower(*arguments)
         try:
-            compiled = lowered.compile(compiler_options=_OPTIONS)
+            compiled = lowered.compile(compiler_options=self._compiler_options)
         except Exception:  # XLA's options come and go; this one is not needed
             compiled = lowered.compile()
         keep_program(key, compiled, self._device, arguments)

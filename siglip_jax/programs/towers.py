@@ -37,6 +37,7 @@ class Program:
 
     Args:
       quick_start: for a few batches only: on a CPU the first of them comes sooner.
+      kept: for long, with many shapes: on a CPU programs are kept in files, as for a quick start.
 
     Attributes:
       images: (params, uint8 or float32 (b, res, res, 3), or `Patches`) -> zimg (b, d), or
@@ -62,6 +63,7 @@ class Program:
         rules: Rules = REPLICATED,
         pixels: PixelRange = (-1.0, 1.0),
         quick_start: bool = False,
+        kept: bool = False,
     ) -> None:
         self.model, self.mesh, self.pixels = model, mesh, pixels
         place = sharding_of(mesh, rules)
@@ -123,14 +125,15 @@ class Program:
 
         # A file of a program is found by the configuration: no other model may have one.
         quick = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-        quick = quick and quick_start and type(model) is SiglipModel
+        quick = quick and (quick_start or kept) and type(model) is SiglipModel
 
         def jit(task: str, function: Any, *inputs: NamedSharding) -> Any:
             options = {"in_shardings": (params, *inputs), "out_shardings": everywhere}
             if not quick:
                 return jax.jit(function, **options)
-            key = functools.partial(program_key, task, model.config, model.execution, pixels)
-            return QuickFunction(function, key, mesh.devices.flat[0], options)
+            name = f"{task} for long" if kept else task
+            key = functools.partial(program_key, name, model.config, model.execution, pixels)
+            return QuickFunction(function, key, mesh.devices.flat[0], options, long=kept)
 
         @functools.cache
         def features(layer: Layer) -> Any:

@@ -77,6 +77,8 @@ class Scorer:
       workers: threads that decode images.
       quick_start: for a few batches only: on a CPU the first of them comes sooner, and the
         others 3% later.
+      kept: for a service: on a CPU programs are kept in files beside jax's cache of them, where
+        that is used, so that many shapes are there soon at the next start.
 
     Several processes (`jax.distributed`) call every method with the same inputs;
     each sends its own devices their part, and each gets the whole result.
@@ -108,13 +110,14 @@ class Scorer:
         label_chunk: int = 8192,
         workers: int | None = None,
         quick_start: bool = False,
+        kept: bool = False,
     ) -> None:
         self.model, self.profile, self.tokenizer = model, profile, tokenizer
         self.classifier = classifier
         first = cast(list[Any], jax.devices())[:1]
         self.mesh = make_mesh(first) if mesh is None else mesh
         pixels = profile.image.value_range if profile else (-1.0, 1.0)
-        self.program = Program(model, self.mesh, rules, pixels, quick_start)
+        self.program = Program(model, self.mesh, rules, pixels, quick_start, kept)
         self.params = _place(params, self.program)
         devices = self.mesh.size
         self.batch_size = _round_up("batch_size", batch_size, devices)

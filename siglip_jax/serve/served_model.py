@@ -74,6 +74,7 @@ class ServedModel:
             text_batch_size=text_batch_size,
             label_chunk=_LABEL_CHUNK,
             workers=workers,
+            kept=True,
         )
         self._pool = ThreadPoolExecutor(workers, "decode")
         # Apart from decoding, so that none waits behind it; one thread, as the device is one.
