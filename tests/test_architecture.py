@@ -228,6 +228,7 @@ MODULES = {
     "serve.body": Row("the body of a request: bounded, strict"),
     "serve.answering": Row("from a request to an answer: deadline, errors", jax=True),
     "serve.app": Row("the service as an ASGI application", "pretrained", jax=True),
+    "serve.tensors": Row("tensors of the open inference protocol, in JSON and behind it"),
     "serve.endpoints": Row("one file a family of paths"),
     "serve.endpoints.*": Row("paths of the service", "config scoring serve", jax=True),
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from starlette.routing import Route
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
-from siglip_jax.serve.endpoints import about, classify, embeddings
+from siglip_jax.serve.endpoints import about, classify, embeddings, hugging_face, kserve
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch
 from siglip_jax.serve.keys import KeyRequired, Keys
@@ -67,7 +66,8 @@ def create_app(
     'emoji'
     """
     service = Service(models, limits=limits, fetch=fetch, **options)
-    operations = (*classify.OPERATIONS, *embeddings.OPERATIONS, *about.OPERATIONS)
+    families = (classify, embeddings, hugging_face, kserve, about)
+    operations = tuple(each for family in families for each in family.OPERATIONS)
     operations = (*operations, about.documentation(operations))
 
     @contextlib.asynccontextmanager
@@ -76,16 +76,22 @@ def create_app(
         try:
             yield
         finally:
+            service.ending.set()
             await starting
             await asyncio.to_thread(service.close)
 
     middleware = [Middleware(RequestLog, write=log)]
     if cors:
-        methods, headers = ("GET", "POST"), ("authorization", "x-api-key", "content-type")
-        shared = functools.partial(CORSMiddleware, allow_methods=methods, allow_headers=headers)
-        middleware.append(Middleware(shared, allow_origins=list(cors)))
-    keys = keys if isinstance(keys, Keys) else Keys(keys)
-    middleware.append(Middleware(KeyRequired, keys=keys))
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(cors),
+                allow_methods=["GET", "POST"],
+                allow_headers=["authorization", "content-type", "x-api-key"],
+            )
+        )
+    # Within the other, as a browser asks whether it may without a key.
+    middleware.append(Middleware(KeyRequired, keys=keys if isinstance(keys, Keys) else Keys(keys)))
     app = Starlette(
         routes=[
             Route(each.path, handler(each, service), methods=[each.method]) for each in operations

@@ -1,5 +1,6 @@
 """The models of a service and what bounds them; no word of HTTP."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from siglip_jax.serve.admission import Admission
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch, image_bytes
 from siglip_jax.serve.limits import Limits
+from siglip_jax.serve.log import note
 from siglip_jax.serve.metrics import Metrics
 from siglip_jax.serve.served_model import ServedModel
 
@@ -30,6 +32,7 @@ class Service:
       started: all is compiled, and requests are answered.
       ready: so it is, and more of them are wanted.
       failed: why it will never be.
+      ending: set to end a start before all is compiled.
     """
 
     def __init__(
@@ -50,16 +53,19 @@ class Service:
         }
         self._fetch = fetch
         self.started, self.ready, self.failed = False, False, ""
+        self.ending = threading.Event()
         self._listening = False
 
     def start(self) -> None:
         """Compiles; `ready` afterwards."""
         try:
             for model in self.models.values():
-                model.start()
+                model.start(self.ending.is_set)
         except Exception as error:
             self.failed = f"{type(error).__name__}: {error}"
             raise
+        if self.ending.is_set():
+            return
         jax.monitoring.register_event_duration_secs_listener(self._heard)
         self._listening = True
         self.started = True
@@ -85,11 +91,11 @@ class Service:
           ApiError: 404, with near names.
         """
         if name is None:
-            return next(iter(self.models.values()))
+            name = next(iter(self.models))
         if name not in self.models:
             for each in self.models.values():
                 if each.is_called(name):
-                    return each
+                    return self.model(each.name)
             known = ", ".join(self.models)
             hint = did_you_mean(name, self.models, otherwise=f"; there is {known}")
             raise ApiError(
@@ -98,6 +104,7 @@ class Service:
                 param="model",
                 code="model_not_found",
             )
+        note(model=name)
         return self.models[name]
 
     async def images(self, values: Sequence[str | bytes], params: Sequence[str]) -> list[bytes]:

@@ -116,13 +116,18 @@ def run(args: argparse.Namespace) -> int:
         where = address(listening)
         names = ", ".join(models)
         print(f"siglip-jax: {names} at {where}, once compiled", file=sys.stderr)
+
+        def ready() -> None:
+            args.progress.close()
+            print(f"siglip-jax: ready at {where}", flush=True)
+
         run_until_told(
             app,
             listening,
             grace=args.grace,
             on_stop=service.stop_taking,
             is_ready=lambda: service.ready,
-            on_ready=lambda: print(f"siglip-jax: ready at {where}", file=sys.stderr),
+            on_ready=ready,
         )
     return 0
 

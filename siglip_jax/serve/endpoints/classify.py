@@ -11,7 +11,6 @@ from siglip_jax.scoring.prompts import PLAIN, check_labels, check_templates
 from siglip_jax.scoring.scores import Scores
 from siglip_jax.serve.body import grouped
 from siglip_jax.serve.errors import ApiError
-from siglip_jax.serve.log import note
 from siglip_jax.serve.operation import Call, Operation
 from siglip_jax.serve.served_model import ServedModel
 from siglip_jax.serve.service import Service
@@ -123,7 +122,6 @@ async def scored(
     ztxt, found = await model.embed_labels(checked, prompts)
     zimg = await model.embed_images(files, params)
     logits = await model.logits(zimg, ztxt)
-    note(images=len(files), texts=len(checked) * len(prompts), model=model.name)
     return Scores(logits, checked), Usage(len(files), len(checked) * len(prompts), found)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import is_image_uri
-from siglip_jax.serve.log import note
 from siglip_jax.serve.operation import Call, Operation
 from siglip_jax.serve.served_model import ServedModel
 from siglip_jax.serve.service import Service
@@ -155,7 +154,6 @@ async def embedded(
         ids = model.checked_ids([(each.value, each.param) for each in of["ids"]])
         tokens += sum(len(each.value) for each in of["ids"])
         rows["ids"] = iter(await model.embed_ids(ids, "input"))
-    note(images=len(images), texts=texts, model=model.name)
     z = np.stack([next(rows[each.kind]) for each in inputs])
     return z, Usage(tokens, tokens, len(images), cut)
 
