@@ -229,6 +229,7 @@ MODULES = {
     "serve.answering": Row("from a request to an answer: deadline, errors", jax=True),
     "serve.app": Row("the service as an ASGI application", "pretrained", jax=True),
     "serve.tensors": Row("tensors of the open inference protocol, in JSON and behind it"),
+    "serve.ray": Row("replicas under Ray Serve", "pretrained", jax=True),
     "serve.endpoints": Row("one file a family of paths"),
     "serve.endpoints.*": Row("paths of the service", "config scoring serve", jax=True),
 

@@ -37,6 +37,7 @@ def create_app(
     keys: Keys | Iterable[str] = (),
     cors: Sequence[str] = (),
     log: Write | None = None,
+    wait: bool = False,
     **options: Any,
 ) -> Starlette:
     """The service of `models`: what `siglip-jax serve` runs, for a host of your own.
@@ -50,6 +51,7 @@ def create_app(
       keys: API keys, one of which each request must have; none is needed unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
       log: takes the facts of each request, as `log.writer` gives it; none are told unless given.
+      wait: the host is told that it started once all is compiled, and not before.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
     Returns:
@@ -74,6 +76,8 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         starting = asyncio.create_task(asyncio.to_thread(_start, service))
         try:
+            if wait:
+                await starting
             yield
         finally:
             service.ending.set()
