@@ -221,6 +221,8 @@ MODULES = {
     "serve.batcher": Row("examples of many requests, embedded together", "scoring", jax=True),
     "serve.served_model": Row("a model that answers many requests at a time",
                               "config data.item preprocessing pretrained scoring", jax=True),
+    "serve.index": Row("embeddings that a service searches, and thumbnails of what it finds",
+                       "config data jobs.space pretrained search", jax=True),
     "serve.service": Row("models, admission, metrics; no word of HTTP", "pretrained", jax=True),
     "serve.operation": Row("the table that routes, documents and tests come from", jax=True),
     "serve.openapi": Row("the OpenAPI document of that table", jax=True),
@@ -228,6 +230,8 @@ MODULES = {
     "serve.answering": Row("from a request to an answer: deadline, errors", jax=True),
     "serve.app": Row("the service as an ASGI application", "pretrained", jax=True),
     "serve.endpoints": Row("one file a family of paths"),
+    "serve.endpoints.search": Row("search in the service's index", "scoring search serve",
+                                  jax=True),
     "serve.endpoints.*": Row("paths of the service", "config scoring serve", jax=True),
 
     "plan": Row("the names to import", jax=True),

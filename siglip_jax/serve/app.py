@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,10 @@ from starlette.routing import Route
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
-from siglip_jax.serve.endpoints import about, classify, embeddings
+from siglip_jax.serve.endpoints import about, classify, embeddings, search
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch
+from siglip_jax.serve.index import Index
 from siglip_jax.serve.limits import Limits
 from siglip_jax.serve.operation import Operation
 from siglip_jax.serve.service import Service
@@ -32,6 +34,7 @@ def create_app(
     *,
     limits: Limits | None = None,
     fetch: Fetch | None = None,
+    index: str | os.PathLike[str] | None = None,
     cors: Sequence[str] = (),
     **options: Any,
 ) -> Starlette:
@@ -43,6 +46,7 @@ def create_app(
       models: by the names that requests give; the first is meant where none is given.
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
+      index: folder that `siglip-jax embed` wrote with one of the models, for `/v1/search`.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
@@ -50,7 +54,7 @@ def create_app(
       An application whose `state.service` is the `Service`.
 
     Raises:
-      ValueError: if there is no model.
+      ValueError: if there is no model, or the index is none of these models'.
 
     >>> import siglip_jax
     >>> from starlette.testclient import TestClient
@@ -59,8 +63,10 @@ def create_app(
     ...     client.get("/v1/models").json()["data"][0]["id"]
     'emoji'
     """
-    service = Service(models, limits=limits, fetch=fetch, **options)
-    operations = (*classify.OPERATIONS, *embeddings.OPERATIONS, *about.OPERATIONS)
+    searched = None if index is None else Index(index, models)
+    service = Service(models, limits=limits, fetch=fetch, index=searched, **options)
+    operations = (*classify.OPERATIONS, *embeddings.OPERATIONS, *search.OPERATIONS)
+    operations = (*operations, *about.OPERATIONS)
     operations = (*operations, about.documentation(operations))
 
     @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.admission import Admission
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch, image_bytes
+from siglip_jax.serve.index import Index
 from siglip_jax.serve.limits import Limits
 from siglip_jax.serve.metrics import Metrics
 from siglip_jax.serve.served_model import ServedModel
@@ -24,6 +25,7 @@ class Service:
       models: by the names that requests give; the first is meant where none is given.
       limits: of requests.
       fetch: reads images by URL; None where none is read.
+      index: of one of the models; None where nothing is searched.
       options: of `ServedModel`.
 
     Attributes:
@@ -37,6 +39,7 @@ class Service:
         *,
         limits: Limits | None = None,
         fetch: Fetch | None = None,
+        index: Index | None = None,
         **options: Any,
     ) -> None:
         if not models:
@@ -47,7 +50,7 @@ class Service:
             name: ServedModel(name, each, self.limits, self.metrics, self.admission, **options)
             for name, each in models.items()
         }
-        self._fetch = fetch
+        self._fetch, self.index = fetch, index
         self._ready, self.failed = False, ""
         self._listening = False
 
@@ -60,6 +63,8 @@ class Service:
         try:
             for model in self.models.values():
                 model.start()
+            if self.index is not None:
+                self.index.start()
         except Exception as error:
             self.failed = f"{type(error).__name__}: {error}"
             raise
