@@ -230,6 +230,7 @@ MODULES = {
     "serve.answering": Row("from a request to an answer: deadline, errors", jax=True),
     "serve.app": Row("the service as an ASGI application", "pretrained", jax=True),
     "serve.endpoints": Row("one file a family of paths"),
+    "serve.endpoints.page": Row("the web page", "fetch serve", jax=True),
     "serve.endpoints.search": Row("search in the service's index", "scoring search serve",
                                   jax=True),
     "serve.endpoints.*": Row("paths of the service", "config scoring serve", jax=True),

@@ -19,6 +19,7 @@ from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
 from siglip_jax.serve.endpoints import about, classify, embeddings, search
+from siglip_jax.serve.endpoints.page import OPERATIONS as PAGE
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch
 from siglip_jax.serve.index import Index
@@ -35,6 +36,7 @@ def create_app(
     limits: Limits | None = None,
     fetch: Fetch | None = None,
     index: str | os.PathLike[str] | None = None,
+    page: bool = True,
     cors: Sequence[str] = (),
     **options: Any,
 ) -> Starlette:
@@ -47,6 +49,7 @@ def create_app(
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
       index: folder that `siglip-jax embed` wrote with one of the models, for `/v1/search`.
+      page: answer `GET /` with a page to try it.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
@@ -66,7 +69,7 @@ def create_app(
     searched = None if index is None else Index(index, models)
     service = Service(models, limits=limits, fetch=fetch, index=searched, **options)
     operations = (*classify.OPERATIONS, *embeddings.OPERATIONS, *search.OPERATIONS)
-    operations = (*operations, *about.OPERATIONS)
+    operations = (*operations, *about.OPERATIONS, *(PAGE if page else ()))
     operations = (*operations, about.documentation(operations))
 
     @contextlib.asynccontextmanager
