@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,12 +18,21 @@ from starlette.routing import Route
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
-from siglip_jax.serve.endpoints import about, classify, embeddings, search
+from siglip_jax.serve.endpoints import (
+    about,
+    classify,
+    embeddings,
+    hugging_face,
+    kserve,
+    search,
+)
 from siglip_jax.serve.endpoints.page import OPERATIONS as PAGE
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch
 from siglip_jax.serve.index import Index
+from siglip_jax.serve.keys import KeyRequired, Keys
 from siglip_jax.serve.limits import Limits
+from siglip_jax.serve.log import RequestLog, Write
 from siglip_jax.serve.operation import Operation
 from siglip_jax.serve.service import Service
 
@@ -37,7 +46,9 @@ def create_app(
     fetch: Fetch | None = None,
     index: str | os.PathLike[str] | None = None,
     page: bool = True,
+    keys: Keys | Iterable[str] = (),
     cors: Sequence[str] = (),
+    log: Write | None = None,
     **options: Any,
 ) -> Starlette:
     """The service of `models`: what `siglip-jax serve` runs, for a host of your own.
@@ -50,7 +61,9 @@ def create_app(
       fetch: reads images by URL; none are read unless given.
       index: folder that `siglip-jax embed` wrote with one of the models, for `/v1/search`.
       page: answer `GET /` with a page to try it.
+      keys: API keys, one of which each request must have; none is needed unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
+      log: takes the facts of each request, as `log.writer` gives it; none are told unless given.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
     Returns:
@@ -68,8 +81,9 @@ def create_app(
     """
     searched = None if index is None else Index(index, models)
     service = Service(models, limits=limits, fetch=fetch, index=searched, **options)
-    operations = (*classify.OPERATIONS, *embeddings.OPERATIONS, *search.OPERATIONS)
-    operations = (*operations, *about.OPERATIONS, *(PAGE if page else ()))
+    families = (classify, embeddings, hugging_face, kserve, search, about)
+    operations = tuple(each for family in families for each in family.OPERATIONS)
+    operations = (*operations, *(PAGE if page else ()))
     operations = (*operations, about.documentation(operations))
 
     @contextlib.asynccontextmanager
@@ -78,19 +92,22 @@ def create_app(
         try:
             yield
         finally:
+            service.ending.set()
             await starting
             await asyncio.to_thread(service.close)
 
-    middleware = []
+    middleware = [Middleware(RequestLog, write=log)]
     if cors:
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(cors),
                 allow_methods=["GET", "POST"],
-                allow_headers=["authorization", "content-type"],
+                allow_headers=["authorization", "content-type", "x-api-key"],
             )
         )
+    # Within the other, as a browser asks whether it may without a key.
+    middleware.append(Middleware(KeyRequired, keys=keys if isinstance(keys, Keys) else Keys(keys)))
     app = Starlette(
         routes=[
             Route(each.path, handler(each, service), methods=[each.method]) for each in operations

@@ -3,7 +3,7 @@
 import collections
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +62,16 @@ class Index:
         """ "images" or "texts"."""
         return self.embeddings.what
 
-    def start(self) -> None:
-        """Compiles all that `search` runs, and takes the rows to the devices if they fit."""
+    def start(self, ended: Callable[[], bool] = lambda: False) -> None:
+        """Compiles all that `search` runs, and takes the rows to the devices if they fit.
+
+        Args:
+          ended: says that the rest is not needed any more.
+        """
         for count in _TOGETHER:
             for depth in _DEPTHS:
+                if ended():
+                    return
                 self._searcher(np.zeros((count, self.embeddings.width), np.float32), depth)
 
     def search(self, queries: np.ndarray, k: int) -> list[list[Hit]]:

@@ -1,6 +1,7 @@
 """One line of JSON for each request: what an operator searches, nothing that a client sent."""
 
 import contextlib
+import contextvars
 import datetime
 import logging
 import logging.handlers
@@ -20,20 +21,23 @@ _FACTS = ("images", "texts", "model")
 _LONGEST = 200  # characters of a path
 _GONE = 499  # what nginx writes for a client that went before it had an answer
 
+# Of the request whose task, or a task of it, asks.
+_noted: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("noted")
+
 Write = Callable[[dict[str, Any]], None]
 
 
-def note(scope: Scope, **facts: int | str) -> None:
-    """Says of the request of `scope` what its log line shall have: images, texts, model.
+def note(**facts: int | str) -> None:
+    """Says of the request in hand what its log line shall have: images, texts, model.
 
-    >>> scope = {"type": "http", "siglip_jax.log": {}}
-    >>> note(scope, images=2, model="emoji")
-    >>> scope["siglip_jax.log"]
-    {'images': 2, 'model': 'emoji'}
+    Raises:
+      ValueError: for anything else, which might be what a client sent.
+
+    >>> note(images=2, model="emoji")
     """
     if wrong := sorted(set(facts) - set(_FACTS)):
         raise ValueError(f"a log line has {', '.join(_FACTS)}, got {', '.join(wrong)}")
-    scope.get("siglip_jax.log", {}).update(facts)
+    _noted.get({}).update(facts)
 
 
 @contextlib.contextmanager
@@ -79,7 +83,7 @@ class RequestLog:
         name = given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
         seen: dict[str, int] = {"status": _GONE, "bytes": 0}
         facts: dict[str, Any] = {}
-        scope["siglip_jax.log"] = facts
+        _noted.set(facts)
 
         async def counted() -> Message:
             message = await receive()

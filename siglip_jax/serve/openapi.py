@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from siglip_jax.serve.operation import Failure, Operation
+from siglip_jax.serve.operation import Operation
 
 _REFUSED = {
     "400": "wrong, in a field that the message names",
@@ -25,7 +25,7 @@ _IN_PATH = re.compile(r"\{(\w+)(:\w+)?\}")
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """OpenAPI 3.1 of `operations`."""
-    types = [each.takes for each in operations] + [each.gives for each in operations] + [Failure]
+    types = [kind for each in operations for kind in (each.takes, each.gives, each.fails)]
     known = list(dict.fromkeys(kind for kind in types if kind is not None))
     schemas, components = msgspec.json.schema_components(
         known, ref_template="#/components/schemas/{name}"
@@ -60,7 +60,7 @@ def _operation(operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any
     for status, why in refused.items():
         answers[status] = {
             "description": why,
-            "content": {"application/json": {"schema": schema_of[Failure]}},
+            "content": {"application/json": {"schema": schema_of[operation.fails]}},
         }
     made: dict[str, Any] = {
         "operationId": name, "summary": operation.summary, "responses": answers

@@ -16,6 +16,20 @@ class Failure(msgspec.Struct):
     error: Problem
 
 
+class PlainFailure(msgspec.Struct):
+    """The same, as Hugging Face and KServe have it.
+
+    >>> PlainFailure.of(ApiError(404, "no model is called x"))
+    PlainFailure(error='no model is called x')
+    """
+
+    error: str
+
+    @classmethod
+    def of(cls, error: ApiError) -> "PlainFailure":
+        return cls(error.message)
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """A request, read and checked.
@@ -46,6 +60,7 @@ class Operation:
         no form is taken.
       raw: the body comes as bytes, to be read with the headers.
       failure: from an error to the JSON of the answer.
+      fails: the type of that.
       admitted: counts against the bounds of the service, and needs it to be ready.
     """
 
@@ -58,4 +73,5 @@ class Operation:
     form: Callable[[list[tuple[str, Any]]], Any] | None = None
     raw: bool = False
     failure: Callable[[ApiError], Any] = lambda error: Failure(error.problem)
+    fails: Any = Failure
     admitted: bool = True

@@ -15,7 +15,7 @@ from siglip_jax.serve.log import RequestLog, note, writer
 def app(write):
     async def answer(request):
         await request.body()
-        note(request.scope, images=2, texts=3, model="emoji")
+        note(images=2, texts=3, model="emoji")
         return PlainTextResponse("fine", 201)
 
     async def fail(request):
@@ -75,11 +75,11 @@ def test_a_path_without_an_end(client, lines):
 
 def test_other_facts_are_refused():
     with pytest.raises(ValueError, match="a log line has images, texts, model, got labels"):
-        note({}, labels=2)
+        note(labels=2)
 
 
 def test_nothing_is_noted_where_there_is_no_log():
-    note({"type": "http"}, images=2)
+    note(images=2)
 
 
 def test_a_file(tmp_path):
