@@ -22,6 +22,7 @@ pytestmark = [
 ]
 FOLDER = REPO / "siglip_jax" / "emoji" / "pictures"
 VAMPIRE, TOOLS, CIRCLE = (FOLDER / f"{n}.webp" for n in ("1f9db-1f3fb", "1f6e0-fe0f", "1f7e4"))
+NAMED = "emoji again=siglip_emoji"
 LABELS = ("vampire light skin tone", "hammer and wrench")
 TAB, ENTER, BACK, RIGHT = "\ue004", "\ue007", "\ue003", "\ue014"
 
@@ -46,7 +47,7 @@ def index(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(index):
-    with page_server("--index", index, "--names", "siglip_emoji", "emoji again") as address:
+    with page_server("--index", index, "--model", "siglip_emoji", "--model", NAMED) as address:
         yield address
 
 
@@ -328,7 +329,7 @@ def test_search_by_text_and_by_image(page, scorer, index):
 
 
 def test_a_key_is_asked_for(driver, scorer):
-    with page_server("--keys", "open-sesame") as address:
+    with page_server(key="open-sesame") as address:
         page = browser.Page(driver, address)
         page.wait("!document.getElementById('key-form').hidden")
         assert page.focus().get_attribute("id") == "key"
