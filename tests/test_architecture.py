@@ -222,6 +222,8 @@ MODULES = {
     "serve.served_model": Row("a model that answers many requests at a time",
                               "checkpoints config data.item preprocessing pretrained scoring",
                               jax=True),
+    "serve.index": Row("embeddings that a service searches, and thumbnails of what it finds",
+                       "config data jobs.space pretrained search", jax=True),
     "serve.service": Row("models, admission, metrics; no word of HTTP", "pretrained", jax=True),
     "serve.operation": Row("the table that routes, documents and tests come from", jax=True),
     "serve.openapi": Row("the OpenAPI document of that table", jax=True),
@@ -231,6 +233,9 @@ MODULES = {
     "serve.tensors": Row("tensors of the open inference protocol, in JSON and behind it"),
     "serve.ray": Row("replicas under Ray Serve", "pretrained", jax=True),
     "serve.endpoints": Row("one file a family of paths"),
+    "serve.endpoints.page": Row("the web page", "fetch serve", jax=True),
+    "serve.endpoints.search": Row("search in the service's index", "scoring search serve",
+                                  jax=True),
     "serve.endpoints.*": Row("paths of the service", "config scoring serve", jax=True),
 
     "plan": Row("the names to import", jax=True),
