@@ -25,6 +25,7 @@ from siglip_jax.cli.commands import (
     plan,
     score,
     search,
+    serve,
     show,
     train,
     verify,
@@ -50,6 +51,7 @@ COMMANDS = (
     score,
     embed,
     search,
+    serve,
     check,
     evaluate,
     train,
@@ -166,6 +168,7 @@ def _run(argv: Sequence[str] | None) -> int:
         # File names need not be valid Unicode; an escape in the output beats losing all of it.
         sys.stdout.reconfigure(errors="backslashreplace")
     shown = Progress(silent=args.quiet or getattr(args, "json", False))
+    args.progress = shown
     interrupts = Interrupts(shown.close)
     try:
         with warnings.catch_warnings(), activity(f"siglip-jax {args.command}"), interrupts, shown:

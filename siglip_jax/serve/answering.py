@@ -56,7 +56,7 @@ def refusal(operation: Operation, error: ApiError) -> Response:
 async def _answer(operation: Operation, service: Service, request: Request) -> Response:
     if not operation.admitted:
         return _response(await operation.handle(_call(service, request, b"")))
-    if not service.ready:
+    if not service.started:
         raise ApiError(
             503,
             "the service is starting or stopping; ask /health/ready",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -34,8 +34,8 @@ def create_app(
     *,
     limits: Limits | None = None,
     fetch: Fetch | None = None,
+    keys: Keys | Iterable[str] = (),
     cors: Sequence[str] = (),
-    keys: Keys | None = None,
     log: Write | None = None,
     **options: Any,
 ) -> Starlette:
@@ -47,9 +47,9 @@ def create_app(
       models: by the names that requests give; the first is meant where none is given.
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
+      keys: API keys, one of which each request must have; none is needed unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
-      keys: of which a request must have one; all are let in unless given.
-      log: takes a line for each request.
+      log: takes the facts of each request, as `log.writer` gives it; none are told unless given.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
     Returns:
@@ -76,6 +76,7 @@ def create_app(
         try:
             yield
         finally:
+            service.ending.set()
             await starting
             await asyncio.to_thread(service.close)
 
@@ -90,7 +91,7 @@ def create_app(
             )
         )
     # Within the other, as a browser asks whether it may without a key.
-    middleware.append(Middleware(KeyRequired, keys=keys or Keys()))
+    middleware.append(Middleware(KeyRequired, keys=keys if isinstance(keys, Keys) else Keys(keys)))
     app = Starlette(
         routes=[
             Route(each.path, handler(each, service), methods=[each.method]) for each in operations

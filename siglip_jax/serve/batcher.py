@@ -9,7 +9,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, NamedTuple
 
@@ -97,9 +97,11 @@ class Batcher:
         self._told: Exception | None = None  # what the requests of a batch were last told
         self._thread = threading.Thread(target=self._run, name=f"batch {tower}", daemon=True)
 
-    def start(self, example: Any) -> None:
-        """Compiles every size with copies of `example`, then takes what comes."""
+    def start(self, example: Any, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Compiles every size with copies of `example`, then takes what comes; until `stopped`."""
         for size in self._sizes:
+            if stopped():
+                return
             self._pipeline.submit(Rows(), padded(stacked([example]), size), size)
         self._pipeline.drain()
         self._thread.start()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from siglip_jax.checkpoints import find
 from siglip_jax.config import NaFlexVision, Tower
 from siglip_jax.data.item import Item
 from siglip_jax.preprocessing.decode import cost
@@ -95,15 +96,23 @@ class ServedModel:
         pipeline = self.scorer.pipeline(tower, in_flight=IN_FLIGHT)
         self._batchers[tower] = Batcher(pipeline, sizes, tower, self._metrics)
 
-    def start(self) -> None:
-        """Compiles all that requests will run. Takes a while."""
+    def is_called(self, name: str) -> bool:
+        """Whether `name` is one of the released checkpoint that this is."""
+        checkpoint = self.pretrained.checkpoint
+        try:
+            return checkpoint is not None and find(name) == checkpoint
+        except ValueError:
+            return False
+
+    def start(self, stopped: Callable[[], bool]) -> None:
+        """Compiles all that requests will run, which takes a while; less once `stopped`."""
         with ThreadPoolExecutor(3) as pool:
             waiting = [
-                pool.submit(batcher.start, self._starts[tower])
+                pool.submit(batcher.start, self._starts[tower], stopped)
                 for tower, batcher in self._batchers.items()
             ]
             if len(self._batchers) == 2:
-                waiting.append(pool.submit(self._compile_logits))
+                waiting.append(pool.submit(self._compile_logits, stopped))
             for each in waiting:
                 each.result()
 
@@ -249,10 +258,10 @@ class ServedModel:
             param = params[error.index]
             raise ApiError(400, f"{param}: {error}", param=param) from None
 
-    def _compile_logits(self) -> None:
+    def _compile_logits(self, stopped: Callable[[], bool]) -> None:
         width = self.scorer.width()
         count = 1
-        while count <= self.scorer.label_chunk:
+        while count <= self.scorer.label_chunk and not stopped():
             self.scorer.logits(np.zeros((1, width), np.float32), np.zeros((count, width)))
             count *= 2
 

@@ -1,5 +1,6 @@
 """The models of a service and what bounds them; no word of HTTP."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,8 +29,10 @@ class Service:
       options: of `ServedModel`.
 
     Attributes:
-      ready: all is compiled, and requests are taken.
+      started: all is compiled, and requests are answered.
+      ready: so it is, and more of them are wanted.
       failed: why it will never be.
+      ending: set to end a start before all is compiled.
     """
 
     def __init__(
@@ -49,39 +52,40 @@ class Service:
             for name, each in models.items()
         }
         self._fetch = fetch
-        self._ready, self.failed = False, ""
+        self.started, self.ready, self.failed = False, False, ""
+        self.ending = threading.Event()
         self._listening = False
-
-    @property
-    def ready(self) -> bool:
-        return self._ready
 
     def start(self) -> None:
         """Compiles; `ready` afterwards."""
         try:
             for model in self.models.values():
-                model.start()
+                model.start(self.ending.is_set)
         except Exception as error:
             self.failed = f"{type(error).__name__}: {error}"
             raise
+        if self.ending.is_set():
+            return
         jax.monitoring.register_event_duration_secs_listener(self._heard)
         self._listening = True
+        self.started = True
         self._set_ready(True)
 
     def stop_taking(self) -> None:
-        """`ready` no more; what was accepted is answered."""
+        """`ready` no more; what comes all the same is answered until `close`."""
         self._set_ready(False)
 
     def close(self) -> None:
-        """Ends all threads."""
+        """Answers what was accepted, and ends all threads."""
         self._set_ready(False)
+        self.started = False
         if self._listening:
             jax.monitoring.unregister_event_duration_listener(self._heard)
         for model in self.models.values():
             model.close()
 
     def model(self, name: str | None) -> ServedModel:
-        """The model of that name, or the first.
+        """The model of that name, in any spelling of a released one's; without a name the first.
 
         Raises:
           ApiError: 404, with near names.
@@ -89,6 +93,9 @@ class Service:
         if name is None:
             name = next(iter(self.models))
         if name not in self.models:
+            for each in self.models.values():
+                if each.is_called(name):
+                    return self.model(each.name)
             known = ", ".join(self.models)
             hint = did_you_mean(name, self.models, otherwise=f"; there is {known}")
             raise ApiError(
@@ -118,9 +125,9 @@ class Service:
         ]
 
     def _set_ready(self, ready: bool) -> None:
-        self._ready = ready
+        self.ready = ready
         self.metrics.ready.set(ready)
 
     def _heard(self, event: str, duration_secs: float, **kwargs: Any) -> None:
-        if event == _COMPILED and self._ready:
+        if event == _COMPILED and self.started:
             self.metrics.recompiles.inc()

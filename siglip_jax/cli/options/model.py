@@ -40,15 +40,18 @@ def profile_name(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
+    """The options; with `many`, --model may be given again and again, and named."""
     from siglip_jax.cli.options.checkpoint import add_tower_arguments
 
     group = parser.add_argument_group("model")
+    named = ", or NAME=MODEL to call it NAME; again for more than one" if many else ""
     group.add_argument(
         "--model",
         metavar="MODEL",
-        help="name of a checkpoint (see siglip-jax list), a file, or a folder (default: the "
-        "bundled model of emoji)",
+        action="append" if many else "store",
+        help=f"name of a checkpoint (see siglip-jax list), a file, or a folder{named} (default: "
+        "the bundled model of emoji)",
     )
     add_tower_arguments(group)
     group.add_argument(

@@ -79,7 +79,7 @@ async def alive(call: Call) -> Health:
     """200 while the process answers; 503 once it is known never to be ready."""
     if call.service.failed:
         raise ApiError(503, "the service could not start; its log says why", code="failed")
-    return Health("ok" if call.service.ready else "starting")
+    return Health("ok" if call.service.started else "starting")
 
 
 async def ready(call: Call) -> Health:
