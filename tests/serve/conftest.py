@@ -50,13 +50,16 @@ def scorer():
 
 
 @pytest.fixture(scope="session")
-def start_process():
-    """Servers of the bundled model in processes of their own, each with what it printed."""
+def start_process(tmp_path_factory):
+    """Servers of the bundled model in processes of their own; the second starts from files."""
+    compiled = str(tmp_path_factory.mktemp("compiled"))
 
     @contextmanager
     def started(**options):
         script = REPO / "tests/support/bundled_server.py"
         environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        environment["JAX_COMPILATION_CACHE_DIR"] = compiled
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         process = subprocess.Popen(
             [sys.executable, script, json.dumps(options)],
             stdout=subprocess.PIPE,
