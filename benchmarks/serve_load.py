@@ -282,8 +282,8 @@ def measure(model: str, given: argparse.Namespace) -> None:
     for name, share in (("p50", 0.5), ("p99", 0.99)):
         mine, base = percentile(times, share), percentile(here, 0.5)
         print(
-            f"latency at half the rate: {name} {1000 * mine:.1f} ms, {mine / base:.2f} x a scorer's "
-            f"batch of one ({1000 * base:.1f} ms)",
+            f"latency at half the rate: {name} {1000 * mine:.1f} ms, {mine / base:.2f} x a "
+            f"scorer's batch of one ({1000 * base:.1f} ms)",
             flush=True,
         )
     if given.requests:

@@ -133,7 +133,9 @@ def _start(service: Service) -> None:
 
 def _no_route(operations: Sequence[Operation]) -> Any:
     """What starlette refuses by itself, in the shape of all other errors."""
-    paths = sorted({each.path for each in operations})
+    paths = sorted({each.path.replace(":path", "") for each in operations})
+    # Under these, clients read errors in another shape.
+    families = {each.path.partition("{")[0]: each for each in operations if "{" in each.path}
 
     async def handle(request: Request, error: HTTPException) -> Response:
         path, method = request.url.path[:200], request.method
@@ -144,6 +146,8 @@ def _no_route(operations: Sequence[Operation]) -> Any:
         else:
             message = error.detail
         headers = dict(error.headers or {})
-        return refusal(operations[0], ApiError(error.status_code, message, headers=headers))
+        known = (each for start, each in families.items() if path.startswith(start))
+        operation = next(known, operations[0])
+        return refusal(operation, ApiError(error.status_code, message, headers=headers))
 
     return handle

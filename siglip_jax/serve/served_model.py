@@ -1,6 +1,7 @@
 """A model that answers many requests at a time."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from siglip_jax.serve.metrics import Metrics
 _Result = TypeVar("_Result")
 # Labels whose logits are computed at a time: of each power of two up to it there is a program.
 _LABEL_CHUNK = 1024
+_HINT = re.compile(r"[;.] raise max_pixels.*", re.IGNORECASE | re.DOTALL)
 
 
 class Ids(NamedTuple):
@@ -276,6 +278,8 @@ def _not_an_image(made: Prepared, param: str) -> ApiError:
 
 
 def _wrong_image(said: str, param: str) -> ApiError:
+    # How to raise the limit is said to who runs the service, and to no client of it.
+    said = _HINT.sub("", said)
     return ApiError(
         400, f"{param}: {said.removeprefix('image bytes: ')}", param=param, code="invalid_image"
     )
