@@ -8,6 +8,7 @@ Dependencies go down this list and never up:
     weights (files <-> tensors), preprocessing, models
     programs (the compiled functions of the towers)
     data (images and texts from files, one at a time or as training batches)
+    calibration (from logits to probabilities)
     scoring
     converters (files of any system; numpy only, never a model)
     fetch (from a name to files), model_files (open, once)
@@ -141,8 +142,14 @@ MODULES = {
                              "config models preprocessing weights.bounds weights.staging",
                              jax=True),
 
+    "calibration": Row("the names to import"),
+    "calibration.identity": Row("which model, prepared how, logits are of",
+                                "preprocessing.profiles weights.digest weights.save"),
+    "calibration.calibration": Row("from logits to probabilities, and what it is for"),
+    "calibration.calibration_file": Row("a calibration as a small JSON file", "weights.staging"),
+
     "scoring": Row("the names to import", jax=True),
-    "scoring.scores": Row("logits, probabilities, ranking", "classifier"),
+    "scoring.scores": Row("logits, probabilities, ranking", "calibration classifier"),
     "scoring.summary": Row("what a printed model says", "config"),
     "scoring.prompts": Row("templates and their average"),
     "scoring.batches": Row("batches of one fixed shape", jax=True),
