@@ -147,6 +147,12 @@ MODULES = {
                                 "preprocessing.profiles weights.digest weights.save"),
     "calibration.calibration": Row("from logits to probabilities, and what it is for"),
     "calibration.calibration_file": Row("a calibration as a small JSON file", "weights.staging"),
+    "calibration.evidence": Row("scores, and which labels are right, as a fit can use them"),
+    "calibration.fits": Row("scales, biases and curves that fit them"),
+    "calibration.thresholds": Row("from when on a label is accepted, with bounds"),
+    "calibration.fitting": Row("from scores to a calibration, by method"),
+    "calibration.quality": Row("log-loss, calibration error, AUC"),
+    "calibration.report": Row("how good probabilities are, before and after"),
 
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking", "calibration classifier"),
