@@ -33,3 +33,14 @@ def space_of(model: Pretrained, recorded: dict[str, Any] | None = None) -> dict[
         "execution": dataclasses.asdict(model.model.execution),
         "width": model.config.embed_dim,
     }
+
+
+def other_than(model: Pretrained, recorded: dict[str, Any]) -> list[str]:
+    """What of `model` is not that of a recorded space; nothing where embeddings may be compared.
+
+    Args:
+      model: what `load` returns.
+      recorded: the space of a job's manifest.
+    """
+    ours = space_of(model, recorded)
+    return [name for name in ("weights", "architecture", "profile") if ours[name] != recorded[name]]

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,19 +11,14 @@ from urllib.parse import quote
 from PIL import Image, ImageDraw
 
 from siglip_jax.data.storage import is_remote
-from siglip_jax.preprocessing.decode import decode_image
-from siglip_jax.preprocessing.profiles import ImageProfile
 from siglip_jax.search.lettering import Lettering
+from siglip_jax.search.thumbnails import jpeg, thumbnail
 from siglip_jax.weights.staging import staged
 
 _SIDE, _GAP, _COLUMNS = 176, 12, 6  # pixels of a thumbnail and around it; thumbnails in a row
 _LINE = 16
 # Schemes of URLs that a page links to; a key may be any text.
 _LINKED = ("https://", "http://", "gs://", "s3://", "hf://", "az://", "abfs://")
-# For people: transparent parts on white, images turned as their cameras say.
-_SEEN = ImageProfile(
-    decode="fastdct", resize="tf_bilinear", res=_SIDE, background=(255, 255, 255), exif=True
-)
 _STYLE = """body{font:14px sans-serif;margin:24px;color:#222}h2{font-size:16px}
 .hits{display:flex;flex-wrap:wrap;gap:12px}.hit{width:176px}
 .hit img,.hit p{width:176px;height:176px;object-fit:contain;background:#eee;margin:0;display:block}
@@ -85,11 +79,9 @@ def _thumbnail(image: bytes | str | None) -> Image.Image | None:
     if image is None:
         return None
     try:
-        picture = Image.fromarray(decode_image(image, _SEEN))
+        return thumbnail(image, _SIDE)
     except ValueError:
         return None
-    picture.thumbnail((_SIDE, _SIDE))
-    return picture
 
 
 def _png(found: Sequence[tuple[str, Sequence[Shown]]], lettering: Lettering) -> Image.Image:
@@ -171,9 +163,7 @@ def _page(found: Sequence[tuple[str, Sequence[Shown]]], folder: Path) -> str:
             if picture is None:
                 shown = f"<p>{html.escape(hit.text or hit.key)}</p>"
             else:
-                stream = io.BytesIO()
-                picture.save(stream, "JPEG", quality=85)
-                data = base64.b64encode(stream.getvalue()).decode()
+                data = base64.b64encode(jpeg(picture)).decode()
                 shown = f'<img src="data:image/jpeg;base64,{data}" alt="{key}">'
             if link := _link(hit.file, folder):
                 opening = f'<a href="{html.escape(link)}">'

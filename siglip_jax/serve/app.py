@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,18 @@ from starlette.routing import Route
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
-from siglip_jax.serve.endpoints import about, classify, embeddings, hugging_face, kserve
+from siglip_jax.serve.endpoints import (
+    about,
+    classify,
+    embeddings,
+    hugging_face,
+    kserve,
+    search,
+)
+from siglip_jax.serve.endpoints.page import OPERATIONS as PAGE
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch
+from siglip_jax.serve.index import Index
 from siglip_jax.serve.keys import KeyRequired, Keys
 from siglip_jax.serve.limits import Limits
 from siglip_jax.serve.log import RequestLog, Write
@@ -34,9 +44,12 @@ def create_app(
     *,
     limits: Limits | None = None,
     fetch: Fetch | None = None,
+    index: str | os.PathLike[str] | None = None,
+    page: bool = True,
     keys: Keys | Iterable[str] = (),
     cors: Sequence[str] = (),
     log: Write | None = None,
+    wait: bool = False,
     **options: Any,
 ) -> Starlette:
     """The service of `models`: what `siglip-jax serve` runs, for a host of your own.
@@ -47,16 +60,19 @@ def create_app(
       models: by the names that requests give; the first is meant where none is given.
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
+      index: folder that `siglip-jax embed` wrote with one of the models, for `/v1/search`.
+      page: answer `GET /` with a page to try it.
       keys: API keys, one of which each request must have; none is needed unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
       log: takes the facts of each request, as `log.writer` gives it; none are told unless given.
+      wait: the host is told that it started once all is compiled, and not before.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
     Returns:
       An application whose `state.service` is the `Service`.
 
     Raises:
-      ValueError: if there is no model.
+      ValueError: if there is no model, or the index is none of these models'.
 
     >>> import siglip_jax
     >>> from starlette.testclient import TestClient
@@ -65,15 +81,19 @@ def create_app(
     ...     client.get("/v1/models").json()["data"][0]["id"]
     'emoji'
     """
-    service = Service(models, limits=limits, fetch=fetch, **options)
-    families = (classify, embeddings, hugging_face, kserve, about)
+    searched = None if index is None else Index(index, models)
+    service = Service(models, limits=limits, fetch=fetch, index=searched, **options)
+    families = (classify, embeddings, hugging_face, kserve, search, about)
     operations = tuple(each for family in families for each in family.OPERATIONS)
+    operations = (*operations, *(PAGE if page else ()))
     operations = (*operations, about.documentation(operations))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         starting = asyncio.create_task(asyncio.to_thread(_start, service))
         try:
+            if wait:
+                await starting
             yield
         finally:
             service.ending.set()

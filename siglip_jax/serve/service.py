@@ -11,6 +11,7 @@ from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.admission import Admission
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.images import Fetch, image_bytes
+from siglip_jax.serve.index import Index
 from siglip_jax.serve.limits import Limits
 from siglip_jax.serve.log import note
 from siglip_jax.serve.metrics import Metrics
@@ -26,6 +27,7 @@ class Service:
       models: by the names that requests give; the first is meant where none is given.
       limits: of requests.
       fetch: reads images by URL; None where none is read.
+      index: of one of the models; None where nothing is searched.
       options: of `ServedModel`.
 
     Attributes:
@@ -41,6 +43,7 @@ class Service:
         *,
         limits: Limits | None = None,
         fetch: Fetch | None = None,
+        index: Index | None = None,
         **options: Any,
     ) -> None:
         if not models:
@@ -51,7 +54,7 @@ class Service:
             name: ServedModel(name, each, self.limits, self.metrics, self.admission, **options)
             for name, each in models.items()
         }
-        self._fetch = fetch
+        self._fetch, self.index = fetch, index
         self.started, self.ready, self.failed = False, False, ""
         self.ending = threading.Event()
         self._listening = False
@@ -61,6 +64,8 @@ class Service:
         try:
             for model in self.models.values():
                 model.start(self.ending.is_set)
+            if self.index is not None:
+                self.index.start(self.ending.is_set)
         except Exception as error:
             self.failed = f"{type(error).__name__}: {error}"
             raise

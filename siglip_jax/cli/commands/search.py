@@ -249,7 +249,7 @@ def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
     Raises:
       ValueError: if it cannot be found by its name, or is another.
     """
-    from siglip_jax.jobs.space import space_of
+    from siglip_jax.jobs.space import other_than
 
     manifest = embeddings.manifests[0]
     asked = args.model
@@ -275,9 +275,7 @@ def _model(args: argparse.Namespace, embeddings: "Embeddings") -> "Pretrained":
         raise ValueError(
             f"{args.index} was made with {manifest.model}: {reason}; say where it is with --model"
         ) from error
-    ours = space_of(model, manifest.space)
-    wrong = [n for n in ("weights", "architecture", "profile") if ours[n] != manifest.space[n]]
-    if wrong:
+    if wrong := other_than(model, manifest.space):
         raise ValueError(
             f"{args.index} was made with {manifest.model}, profile {made}, and this is another "
             f"model: its {' and '.join(wrong)} {'differ' if len(wrong) > 1 else 'differs'}; "

@@ -10,6 +10,7 @@ says. Requests share batches; over the bounds they get 429 and Retry-After at on
 /health/ready is 200 once all is compiled: soon, from the second start.
 
   siglip-jax serve --model small=siglip2_b16_256 --model large=siglip2_so400m16_384 --keys keys.txt
+  siglip-jax serve --model siglip2_b16_256 --index index/    # POST /v1/search, and on the page
 
 SIGTERM and Ctrl-C answer what was accepted, at most --grace seconds long, with exit
 code 0.
@@ -51,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keys", metavar="FILE",
         help="file of API keys, one a line, of which a request must have one (default: those of "
         "SIGLIP_JAX_API_KEYS; without any, everyone may ask)",
+    )  # fmt: skip
+    group.add_argument(
+        "--index", metavar="DIR",
+        help="folder that siglip-jax embed wrote with one of the models, for POST /v1/search "
+        "and the page (default: nothing is searched)",
     )  # fmt: skip
     group.add_argument(
         "--fetch", nargs="+", default=[], metavar="HOST",
@@ -110,7 +116,14 @@ def run(args: argparse.Namespace) -> int:
         models = _models(args)
         sizes = {"batch_size": args.batch_size} if args.batch_size else {}
         app = create_app(
-            models, limits=limits, fetch=fetch, keys=keys, cors=args.cors, log=log, **sizes
+            models,
+            limits=limits,
+            fetch=fetch,
+            keys=keys,
+            index=args.index,
+            cors=args.cors,
+            log=log,
+            **sizes,
         )
         service = app.state.service
         where = address(listening)
