@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from siglip_jax.calibration import Calibration
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
@@ -45,6 +46,7 @@ def create_app(
     limits: Limits | None = None,
     fetch: Fetch | None = None,
     index: str | os.PathLike[str] | None = None,
+    calibrations: Sequence[Calibration] = (),
     page: bool = True,
     keys: Keys | Iterable[str] = (),
     cors: Sequence[str] = (),
@@ -61,6 +63,7 @@ def create_app(
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
       index: folder that `siglip-jax embed` wrote with one of the models, for `/v1/search`.
+      calibrations: whose probabilities requests may ask for, each of one of the models.
       page: answer `GET /` with a page to try it.
       keys: API keys, one of which each request must have; none is needed unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
@@ -72,7 +75,7 @@ def create_app(
       An application whose `state.service` is the `Service`.
 
     Raises:
-      ValueError: if there is no model, or the index is none of these models'.
+      ValueError: if there is no model, or the index or a calibration is none of these models'.
 
     >>> import siglip_jax
     >>> from starlette.testclient import TestClient
@@ -83,6 +86,8 @@ def create_app(
     """
     searched = None if index is None else Index(index, models)
     service = Service(models, limits=limits, fetch=fetch, index=searched, **options)
+    for calibration in calibrations:
+        service.calibrate(calibration)
     families = (classify, embeddings, hugging_face, kserve, search, about)
     operations = tuple(each for family in families for each in family.OPERATIONS)
     operations = (*operations, *(PAGE if page else ()))

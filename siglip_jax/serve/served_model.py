@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from siglip_jax.calibration import Calibration, Identity
 from siglip_jax.checkpoints import find
 from siglip_jax.config import NaFlexVision, Tower
 from siglip_jax.data.item import Item
@@ -56,6 +57,10 @@ class ServedModel:
       limits, metrics, admission: of the service.
       batch_size, text_batch_size: most examples of a batch.
       workers: threads that decode; default: `ThreadPoolExecutor`'s.
+
+    Attributes:
+      identity: for calibrations, once one was asked after.
+      calibrations: that requests may ask for, by their labels and templates.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class ServedModel:
             workers=workers,
             kept=True,
         )
+        self.identity: Identity | None = None
+        self.calibrations: dict[tuple[frozenset[str], tuple[str, ...]], Calibration] = {}
         self._pool = ThreadPoolExecutor(workers, "decode")
         # Apart from decoding, so that none waits behind it; one thread, as the device is one.
         self._small = ThreadPoolExecutor(1, "texts and logits")
@@ -105,6 +112,21 @@ class ServedModel:
             return checkpoint is not None and find(name) == checkpoint
         except ValueError:
             return False
+
+    def calibration(self, labels: Sequence[str], templates: Sequence[str]) -> Calibration:
+        """That of these labels, in any order, and templates.
+
+        Raises:
+          ValueError: if there is none; says what there is.
+        """
+        found = self.calibrations.get((frozenset(labels), tuple(templates)))
+        if found is not None and len(labels) == len(found.labels):
+            return found
+        if not self.calibrations:
+            raise ValueError("this service has no calibration of this model")
+        for each in self.calibrations.values():
+            each.check_labels(sorted(labels, key=_order(each.labels)))
+        raise ValueError("the calibration is of other templates")
 
     def start(self, stopped: Callable[[], bool]) -> None:
         """Compiles all that requests will run, which takes a while; less once `stopped`."""
@@ -266,6 +288,11 @@ class ServedModel:
         while count <= self.scorer.label_chunk and not stopped():
             self.scorer.logits(np.zeros((1, width), np.float32), np.zeros((count, width)))
             count *= 2
+
+
+def _order(labels: Sequence[str]) -> Callable[[str], int]:
+    places = {label: place for place, label in enumerate(labels)}
+    return lambda label: places.get(label, len(places))
 
 
 def _first_image(vision: Any) -> np.ndarray:
