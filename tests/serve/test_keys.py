@@ -8,6 +8,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+import siglip_jax
+from siglip_jax.serve import create_app
 from siglip_jax.serve.keys import KeyRequired, Keys, read_keys
 
 KEY = "sk-horse-battery"
@@ -103,6 +105,22 @@ def test_under_another_root():
 def test_no_keys_let_everyone_in():
     with TestClient(app(Keys())) as client:
         assert client.post("/v1/classify").text == "in"
+
+
+def test_every_path_of_the_service():
+    """One that is new is closed until it is said to be open."""
+    service = create_app({"emoji": siglip_jax.load("siglip_emoji")}, keys=[KEY])
+    client = TestClient(service)  # which is not started, as nothing is computed
+    let_in = set()
+    for route in service.routes:
+        for method in sorted(route.methods - {"HEAD"}):
+            if client.request(method, route.path).status_code != 401:
+                let_in.add(f"{method} {route.path}")
+    assert let_in == {
+        "GET /", "GET /static/examples.json", "GET /static/examples/{name}", "GET /static/{name}",
+        "GET /health", "GET /health/ready", "GET /ping", "GET /v2/health/live",
+        "GET /v2/health/ready",
+    }  # fmt: skip
 
 
 def test_every_key_is_compared(monkeypatch):
