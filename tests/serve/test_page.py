@@ -340,7 +340,9 @@ def test_the_model_is_chosen(page):
 
 
 def hits(page):
-    return [tuple(each.text.splitlines()) for each in page.all(".hit figcaption")]
+    found = page.run("""return [...document.querySelectorAll(".hit")].map(hit =>
+      [hit.querySelector(".score").textContent, hit.querySelector(".key").textContent])""")
+    return [tuple(each) for each in found]
 
 
 def test_search_by_text_and_by_image(page, scorer, index):
@@ -352,7 +354,7 @@ def test_search_by_text_and_by_image(page, scorer, index):
     page.wait("[...document.querySelectorAll('.hit img')].filter(e => e.naturalWidth).length === 8")
     (found,) = search(embeddings, scorer.embed_texts(["vampire light skin tone"]), 8)
     assert [key for _, key in hits(page)] == [hit.row.key for hit in found]
-    assert hits(page)[0] == ("91.9%", VAMPIRE.name)
+    assert hits(page)[0] == ("91.9% 0.481", VAMPIRE.name)
     page.choose(CIRCLE, where="query-file")
     page.wait("document.querySelector('.hit .score')?.textContent.startsWith('1.0')")
     (found,) = search(embeddings, scorer.embed_images([str(CIRCLE)]), 8)
