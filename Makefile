@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo check test test-slow fuzz lint docs wheel parity gpu gpu-wheels tpu readme clean
+.PHONY: help demo check check-engines test test-slow fuzz lint docs wheel parity gpu gpu-wheels tpu readme clean
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -31,6 +31,10 @@ test: $(INSTALLED) ## the tests but for the slow ones
 
 test-slow: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check-engines: $(INSTALLED) ## the service under Ray Serve, on a local cluster
+	$(BIN)/python -m pip install --quiet --editable ".[dev,engines]"
+	$(BIN)/python -m pytest tests/serve/test_ray.py
 
 FUZZ_CASES ?= 10000
 FUZZ_SECONDS ?= 3600

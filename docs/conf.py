@@ -75,6 +75,7 @@ PACKAGES = (
     "siglip_jax.preprocessing",
     "siglip_jax.models",
     "siglip_jax.programs",
+    "siglip_jax.calibration",
     "siglip_jax.scoring",
     "siglip_jax.data",
     "siglip_jax.evaluation",

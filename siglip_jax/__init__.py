@@ -14,6 +14,7 @@ from siglip_jax.config import Execution
 
 if TYPE_CHECKING:
     __version__: str
+    from siglip_jax.calibration import Calibration
     from siglip_jax.converters import OpenCheckpoint
     from siglip_jax.model_files import open_model
     from siglip_jax.models import SiglipModel
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Looked up on first use, because each imports jax and the command line's tables need none.
 _LAZY = {
+    "Calibration": "calibration",
     "FSDP": "programs",
     "OpenCheckpoint": "converters",
     "Patches": "preprocessing",
@@ -40,6 +42,7 @@ _LAZY = {
 __all__ = [
     "CHECKPOINTS",
     "FSDP",
+    "Calibration",
     "Checkpoint",
     "Execution",
     "OpenCheckpoint",

@@ -17,7 +17,12 @@ from types import ModuleType
 CUTOFF = 0.6
 
 # Of packages that are not imported by their own name.
-_PACKAGES = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint"}
+_PACKAGES = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "orbax": "orbax-checkpoint",
+    "sklearn": "scikit-learn",
+}
 
 
 def suggestions(name: str, known: Iterable[str], count: int = 1) -> list[str]:

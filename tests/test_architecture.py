@@ -8,6 +8,7 @@ Dependencies go down this list and never up:
     weights (files <-> tensors), preprocessing, models
     programs (the compiled functions of the towers)
     data (images and texts from files, one at a time or as training batches)
+    calibration (from logits to probabilities)
     scoring
     converters (files of any system; numpy only, never a model)
     fetch (from a name to files), model_files (open, once)
@@ -142,8 +143,20 @@ MODULES = {
                              "config models preprocessing weights.bounds weights.staging",
                              jax=True),
 
+    "calibration": Row("the names to import"),
+    "calibration.identity": Row("which model, prepared how, logits are of",
+                                "preprocessing.profiles weights.digest weights.save"),
+    "calibration.calibration": Row("from logits to probabilities, and what it is for"),
+    "calibration.calibration_file": Row("a calibration as a small JSON file", "weights.staging"),
+    "calibration.evidence": Row("scores, and which labels are right, as a fit can use them"),
+    "calibration.fits": Row("scales, biases and curves that fit them"),
+    "calibration.thresholds": Row("from when on a label is accepted, with bounds"),
+    "calibration.fitting": Row("from scores to a calibration, by method"),
+    "calibration.quality": Row("log-loss, calibration error, AUC"),
+    "calibration.report": Row("how good probabilities are, before and after"),
+
     "scoring": Row("the names to import", jax=True),
-    "scoring.scores": Row("logits, probabilities, ranking", "classifier"),
+    "scoring.scores": Row("logits, probabilities, ranking", "calibration classifier"),
     "scoring.summary": Row("what a printed model says", "config"),
     "scoring.prompts": Row("templates and their average"),
     "scoring.batches": Row("batches of one fixed shape", jax=True),
@@ -220,22 +233,24 @@ MODULES = {
     "serve.label_sets": Row("embeddings of labels, made once for all requests"),
     "serve.batcher": Row("examples of many requests, embedded together", "scoring", jax=True),
     "serve.served_model": Row("a model that answers many requests at a time",
-                              "checkpoints config data.item preprocessing pretrained scoring",
-                              jax=True),
+                              "calibration checkpoints config data.item preprocessing "
+                              "pretrained scoring", jax=True),
     "serve.index": Row("embeddings that a service searches, and thumbnails of what it finds",
                        "config data jobs.space pretrained search", jax=True),
-    "serve.service": Row("models, admission, metrics; no word of HTTP", "pretrained", jax=True),
+    "serve.service": Row("models, admission, metrics; no word of HTTP",
+                         "calibration pretrained", jax=True),
     "serve.operation": Row("the table that routes, documents and tests come from", jax=True),
     "serve.openapi": Row("the OpenAPI document of that table", jax=True),
     "serve.body": Row("the body of a request: bounded, strict"),
     "serve.answering": Row("from a request to an answer: deadline, errors", jax=True),
-    "serve.app": Row("the service as an ASGI application", "pretrained", jax=True),
+    "serve.app": Row("the service as an ASGI application", "calibration pretrained", jax=True),
     "serve.tensors": Row("tensors of the open inference protocol, in JSON and behind it"),
+    "serve.ray": Row("replicas under Ray Serve", "pretrained", jax=True),
     "serve.endpoints": Row("one file a family of paths"),
     "serve.endpoints.page": Row("the web page", "fetch serve", jax=True),
     "serve.endpoints.search": Row("search in the service's index", "scoring search serve",
                                   jax=True),
-    "serve.endpoints.*": Row("paths of the service", "config scoring serve", jax=True),
+    "serve.endpoints.*": Row("paths of the service", "calibration config scoring serve", jax=True),
 
     "plan": Row("the names to import", jax=True),
     "plan.kept": Row("what a compiler said of a program, in a file",
@@ -312,7 +327,7 @@ MODULES = {
                               "config data jobs programs scoring weights.staging cli"),
     "cli.commands.search": Row("siglip-jax search",
                                "data.specs errors jobs search programs scoring cli"),
-    "cli.commands.serve": Row("siglip-jax serve", "serve cli"),
+    "cli.commands.serve": Row("siglip-jax serve", "calibration serve cli"),
     "cli.commands.check": Row("siglip-jax check", "jobs cli"),
     "cli.commands.plan": Row("siglip-jax plan", "config plan programs cli"),
     "cli.commands.bench": Row("siglip-jax bench",

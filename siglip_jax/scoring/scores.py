@@ -3,12 +3,15 @@
 import dataclasses
 import html
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from siglip_jax.classifier import Activation
 from siglip_jax.messages import optional_package
+
+if TYPE_CHECKING:
+    from siglip_jax.calibration import Calibration
 
 _SHOWN = 5  # images that a printed result shows
 
@@ -61,6 +64,7 @@ class Scores:
       labels: the labels, in the order of the columns.
       activation: what makes probabilities of logits: "sigmoid", but of a classifier whose
         classes exclude each other "softmax", and of a regression None.
+      calibration: what makes probabilities of logits instead (`calibrated`).
 
     >>> scores = Scores(np.float32([[-1, 2, 0]]), ("cat", "dog", "donut"))
     >>> scores.ranking(2).tolist(), scores.top(1)[0][0].label
@@ -70,10 +74,11 @@ class Scores:
     logits: np.ndarray
     labels: tuple[str, ...]
     activation: Activation = "sigmoid"
+    calibration: "Calibration | None" = None
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(images, labels) float32 sigmoid of the logits.
+        """(images, labels) float32 sigmoid of the logits, or float64 of a calibration.
 
         Each is the probability that this label fits this image, whatever the
         other labels are: rows do not sum to one, but with a softmax.
@@ -81,7 +86,52 @@ class Scores:
         Raises:
           ValueError: of a regression.
         """
+        if self.calibration is not None:
+            return self.calibration.probabilities(self.logits)
         return probabilities(self.logits, self.activation)
+
+    def calibrated(self, calibration: "Calibration") -> "Scores":
+        """The same scores with the probabilities of a calibration; the order does not change.
+
+        Scores do not know of which model they are: `Calibration.check` compares that.
+
+        Raises:
+          ValueError: if it is of other labels, or these are a classifier's own classes.
+
+        >>> from siglip_jax.calibration import Calibration, Identity
+        >>> made = Calibration(identity=Identity("m", "sha256:1", {}), labels=("cat", "dog"),
+        ...                    method="expect", n=9, bias=np.array([2.0, 2.0]))
+        >>> scores = Scores(np.float32([[-2, -9]]), ("cat", "dog")).calibrated(made)
+        >>> scores, scores.calibrated(made.with_threshold("0.7")).accepted()
+        (Scores of 1 images with 2 labels; the best of each:
+          0: cat 50.0%, dog 0.1%, [[]])
+        """
+        if self.activation != "sigmoid":
+            raise ValueError("a calibration is of labels; a model's own classes have none")
+        calibration.check_labels(self.labels)
+        return dataclasses.replace(self, calibration=calibration)
+
+    def accepted(self, threshold: float | None = None) -> list[list[LabelScore]]:
+        """For each image the labels that reach their threshold, best first; [] is none of these.
+
+        Args:
+          threshold: a probability, for all labels; default: the calibration's thresholds.
+
+        Raises:
+          ValueError: if there is no threshold.
+        """
+        limits: Any = threshold
+        if limits is None and self.calibration is not None:
+            limits = self.calibration.thresholds
+        if limits is None:
+            raise ValueError(
+                "there is no threshold; give one, or a calibration's, as with_threshold('f1')"
+            )
+        reached = self.probabilities >= limits
+        return [
+            [hit for j, hit in zip(order, hits, strict=True) if row[j]]
+            for row, order, hits in zip(reached, self.ranking(), self.top(), strict=True)
+        ]
 
     def to_pandas(self, images: Sequence[object] | None = None) -> Any:
         """Probabilities as a `pandas.DataFrame`: a row an image, a column a label.
@@ -121,7 +171,10 @@ class Scores:
 
     def _shown(self) -> list[list[LabelScore]]:
         # A regression has no probabilities, and its outputs are shown as they are.
-        return Scores(self.logits[:_SHOWN], self.labels, self.activation or "sigmoid").top(3)
+        shown = dataclasses.replace(
+            self, logits=self.logits[:_SHOWN], activation=self.activation or "sigmoid"
+        )
+        return shown.top(3)
 
     def _said(self, hit: LabelScore) -> str:
         number = f"{hit.logit:.4g}" if self.activation is None else f"{hit.probability:.1%}"

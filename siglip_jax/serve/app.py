@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from siglip_jax.calibration import Calibration
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.answering import handler, refusal
@@ -45,10 +46,12 @@ def create_app(
     limits: Limits | None = None,
     fetch: Fetch | None = None,
     index: str | os.PathLike[str] | None = None,
+    calibrations: Sequence[Calibration] = (),
     page: bool = True,
     keys: Keys | Iterable[str] = (),
     cors: Sequence[str] = (),
     log: Write | None = None,
+    wait: bool = False,
     **options: Any,
 ) -> Starlette:
     """The service of `models`: what `siglip-jax serve` runs, for a host of your own.
@@ -60,17 +63,19 @@ def create_app(
       limits: of requests; `Limits()` unless given.
       fetch: reads images by URL; none are read unless given.
       index: folder that `siglip-jax embed` wrote with one of the models, for `/v1/search`.
+      calibrations: whose probabilities requests may ask for, each of one of the models.
       page: answer `GET /` with a page to try it.
       keys: API keys, one of which each request must have; none is needed unless given.
       cors: origins of web pages that may ask, such as "https://example.org"; "*" for any.
       log: takes the facts of each request, as `log.writer` gives it; none are told unless given.
+      wait: the host is told that it started once all is compiled, and not before.
       options: of `ServedModel`: `batch_size`, `text_batch_size`, `workers`.
 
     Returns:
       An application whose `state.service` is the `Service`.
 
     Raises:
-      ValueError: if there is no model, or the index is none of these models'.
+      ValueError: if there is no model, or the index or a calibration is none of these models'.
 
     >>> import siglip_jax
     >>> from starlette.testclient import TestClient
@@ -81,6 +86,8 @@ def create_app(
     """
     searched = None if index is None else Index(index, models)
     service = Service(models, limits=limits, fetch=fetch, index=searched, **options)
+    for calibration in calibrations:
+        service.calibrate(calibration)
     families = (classify, embeddings, hugging_face, kserve, search, about)
     operations = tuple(each for family in families for each in family.OPERATIONS)
     operations = (*operations, *(PAGE if page else ()))
@@ -90,6 +97,8 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         starting = asyncio.create_task(asyncio.to_thread(_start, service))
         try:
+            if wait:
+                await starting
             yield
         finally:
             service.ending.set()
@@ -129,7 +138,9 @@ def _start(service: Service) -> None:
 
 def _no_route(operations: Sequence[Operation]) -> Any:
     """What starlette refuses by itself, in the shape of all other errors."""
-    paths = sorted({each.path for each in operations})
+    paths = sorted({each.path.replace(":path", "") for each in operations})
+    # Under these, clients read errors in another shape.
+    families = {each.path.partition("{")[0]: each for each in operations if "{" in each.path}
 
     async def handle(request: Request, error: HTTPException) -> Response:
         path, method = request.url.path[:200], request.method
@@ -140,6 +151,8 @@ def _no_route(operations: Sequence[Operation]) -> Any:
         else:
             message = error.detail
         headers = dict(error.headers or {})
-        return refusal(operations[0], ApiError(error.status_code, message, headers=headers))
+        known = (each for start, each in families.items() if path.startswith(start))
+        operation = next(known, operations[0])
+        return refusal(operation, ApiError(error.status_code, message, headers=headers))
 
     return handle

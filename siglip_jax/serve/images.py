@@ -81,4 +81,5 @@ def _from_base64(text: str, param: str, problem: str) -> bytes:
 def _plain(error: binascii.Error) -> str:
     """binascii's words, with what to do where it is the usual mistake."""
     said = str(error)
-    return "its end is missing" if "padding" in said.lower() else said[:1].lower() + said[1:]
+    cut = "padding" in said.lower() or "multiple of 4" in said
+    return "its end is missing" if cut else said[:1].lower() + said[1:]

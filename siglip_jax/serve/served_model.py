@@ -1,6 +1,7 @@
 """A model that answers many requests at a time."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from siglip_jax.calibration import Calibration, Identity
 from siglip_jax.checkpoints import find
 from siglip_jax.config import NaFlexVision, Tower
 from siglip_jax.data.item import Item
@@ -27,6 +29,7 @@ from siglip_jax.serve.metrics import Metrics
 _Result = TypeVar("_Result")
 # Labels whose logits are computed at a time: of each power of two up to it there is a program.
 _LABEL_CHUNK = 1024
+_HINT = re.compile(r"[;.] raise max_pixels.*", re.IGNORECASE | re.DOTALL)
 
 
 class Ids(NamedTuple):
@@ -54,6 +57,10 @@ class ServedModel:
       limits, metrics, admission: of the service.
       batch_size, text_batch_size: most examples of a batch.
       workers: threads that decode; default: `ThreadPoolExecutor`'s.
+
+    Attributes:
+      identity: for calibrations, once one was asked after.
+      calibrations: that requests may ask for, by their labels and templates.
     """
 
     def __init__(
@@ -77,6 +84,8 @@ class ServedModel:
             workers=workers,
             kept=True,
         )
+        self.identity: Identity | None = None
+        self.calibrations: dict[tuple[frozenset[str], tuple[str, ...]], Calibration] = {}
         self._pool = ThreadPoolExecutor(workers, "decode")
         # Apart from decoding, so that none waits behind it; one thread, as the device is one.
         self._small = ThreadPoolExecutor(1, "texts and logits")
@@ -103,6 +112,21 @@ class ServedModel:
             return checkpoint is not None and find(name) == checkpoint
         except ValueError:
             return False
+
+    def calibration(self, labels: Sequence[str], templates: Sequence[str]) -> Calibration:
+        """That of these labels, in any order, and templates.
+
+        Raises:
+          ValueError: if there is none; says what there is.
+        """
+        found = self.calibrations.get((frozenset(labels), tuple(templates)))
+        if found is not None and len(labels) == len(found.labels):
+            return found
+        if not self.calibrations:
+            raise ValueError("this service has no calibration of this model")
+        for each in self.calibrations.values():
+            each.check_labels(sorted(labels, key=_order(each.labels)))
+        raise ValueError("the calibration is of other templates")
 
     def start(self, stopped: Callable[[], bool]) -> None:
         """Compiles all that requests will run, which takes a while; less once `stopped`."""
@@ -266,6 +290,11 @@ class ServedModel:
             count *= 2
 
 
+def _order(labels: Sequence[str]) -> Callable[[str], int]:
+    places = {label: place for place, label in enumerate(labels)}
+    return lambda label: places.get(label, len(places))
+
+
 def _first_image(vision: Any) -> np.ndarray:
     side = vision.patch if isinstance(vision, NaFlexVision) else vision.res
     return np.zeros((side, side, 3), np.uint8)
@@ -276,6 +305,8 @@ def _not_an_image(made: Prepared, param: str) -> ApiError:
 
 
 def _wrong_image(said: str, param: str) -> ApiError:
+    # How to raise the limit is said to who runs the service, and to no client of it.
+    said = _HINT.sub("", said)
     return ApiError(
         400, f"{param}: {said.removeprefix('image bytes: ')}", param=param, code="invalid_image"
     )

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from siglip_jax.calibration import Calibration
+from siglip_jax.calibration.identity import identity_of
 from siglip_jax.messages import did_you_mean
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.serve.admission import Admission
@@ -58,6 +60,32 @@ class Service:
         self.started, self.ready, self.failed = False, False, ""
         self.ending = threading.Event()
         self._listening = False
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Lets requests to the model that it is of ask for a calibration.
+
+        Raises:
+          ValueError: if it is of none of the models; says what differs.
+        """
+        refused = []
+        for model in self.models.values():
+            if model.identity is None:
+                model.identity = identity_of(model.pretrained)
+            try:
+                calibration.check(
+                    model=model.identity,
+                    labels=calibration.labels,
+                    templates=calibration.templates,
+                )
+            except ValueError as error:
+                refused.append(str(error))
+                continue
+            key = frozenset(calibration.labels), calibration.templates
+            if key in model.calibrations:
+                raise ValueError(f"two calibrations are of {model.name} and the same labels")
+            model.calibrations[key] = calibration
+            return
+        raise ValueError(refused[0])
 
     def start(self) -> None:
         """Compiles; `ready` afterwards."""

@@ -1,9 +1,14 @@
 """One small service for the tests that only ask it."""
 
+import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
 import pytest
+from paths import REPO
 from starlette.testclient import TestClient
 
 import siglip_jax
@@ -42,3 +47,42 @@ def start():
 def scorer():
     """The same model in this process."""
     return siglip_jax.load("siglip_emoji").scorer(batch_size=4, text_batch_size=4)
+
+
+@pytest.fixture(scope="session")
+def start_process(tmp_path_factory):
+    """Servers of the bundled model in processes of their own; the second starts from files."""
+    compiled = str(tmp_path_factory.mktemp("compiled"))
+
+    @contextmanager
+    def started(**options):
+        script = REPO / "tests/support/bundled_server.py"
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        environment["JAX_COMPILATION_CACHE_DIR"] = compiled
+        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        process = subprocess.Popen(
+            [sys.executable, script, json.dumps(options)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPO,
+            env=environment,
+        )
+        try:
+            process.url = process.stdout.readline().strip()
+            assert process.url.startswith("http://"), process.url
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=60)
+            finally:
+                process.kill()
+
+    return started
+
+
+@pytest.fixture(scope="session")
+def url(start_process):
+    """Of one server in a process, for tests that only ask it."""
+    with start_process() as process:
+        yield process.url

@@ -2,39 +2,28 @@
 
 import numpy as np
 import pytest
-from served_app import MODEL, in_base64, make_app, png, served, uri
-
-import siglip_jax
+from emoji_pictures import PICTURES, as_base64, as_uri
 
 LABELS = ["red apple", "dog face", "blue car"]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return siglip_jax.load(MODEL)
-
-
-@pytest.fixture(scope="module")
-def client(model):
-    with served(make_app(model)) as opened:
-        yield opened
-
-
 def payload(inputs=None, **parameters):
     parameters = {"candidate_labels": LABELS, **parameters}
-    return {"inputs": in_base64(png()) if inputs is None else inputs, "parameters": parameters}
+    return {
+        "inputs": as_base64(PICTURES[0]) if inputs is None else inputs,
+        "parameters": parameters,
+    }
 
 
 @pytest.mark.parametrize("path", ["/", "/models/emoji"])
 @pytest.mark.parametrize("template", [None, "a {}"])
-def test_scores(client, model, path, template):
+def test_scores(client, scorer, path, template):
     asked = payload(**({} if template is None else {"hypothesis_template": template}))
     answer = client.post(path, json=asked)
     assert answer.status_code == 200
     found = answer.json()
-    expected = model.scorer(batch_size=1).score(
-        [png()], LABELS, templates=[template or "This is a photo of {}."]
-    )
+    template = template or "This is a photo of {}."
+    expected = scorer.score(PICTURES[:1], LABELS, templates=[template])
     by_label = dict(zip(LABELS, expected.probabilities[0], strict=True))
     assert [each["label"] for each in found] == sorted(LABELS, key=by_label.get, reverse=True)
     np.testing.assert_allclose(
@@ -43,7 +32,7 @@ def test_scores(client, model, path, template):
 
 
 def test_options_and_data_uris(client):
-    asked = payload(uri(png())) | {"options": {"wait_for_model": True}}
+    asked = payload(as_uri(PICTURES[0])) | {"options": {"wait_for_model": True}}
     assert client.post("/", json=asked).json() == client.post("/", json=payload()).json()
 
 
@@ -56,7 +45,7 @@ def test_options_and_data_uris(client):
         ("/", payload(candidate_labels="a, b"), 400, "parameters.candidate_labels: expected"),
         ("/", payload(hypothesis_template="a"), 400, "must hold {} once"),
         ("/", payload("!"), 400, "inputs: expected a data URI, base64 or a URL"),
-        ("/", payload(in_base64(b"no image")), 400, "inputs: "),
+        ("/", payload("aGVsbG8="), 400, "inputs: "),
         ("/", payload() | {"input": 1}, 400, "there is no field 'input'; did you mean inputs?"),
     ],
 )

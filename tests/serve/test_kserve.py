@@ -2,26 +2,14 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
-from served_app import MODEL, in_base64, make_app, png, served, uri
-
-import siglip_jax
+from emoji_pictures import PICTURES, as_base64, as_uri
 
 PATH = "/v2/models/emoji/infer"
 TEXTS = ["red apple", "dog face", "é"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return siglip_jax.load(MODEL)
-
-
-@pytest.fixture(scope="module")
-def client(model):
-    with served(make_app(model)) as opened:
-        yield opened
 
 
 def tensor(name, data, shape=None, **more):
@@ -38,29 +26,29 @@ def post(client, asked, behind=b"", path=PATH):
     return client.post(path, content=text + behind, headers=headers)
 
 
-def test_texts_in_json(client, model):
+def test_texts_in_json(client, scorer):
     answer = post(client, {"id": "7", "inputs": [tensor("text", TEXTS, [3, 1])]}).json()
     assert (answer["model_name"], answer["model_version"], answer["id"]) == ("emoji", "1", "7")
     (found,) = answer["outputs"]
     assert (found["name"], found["datatype"]) == ("text_embedding", "FP32")
-    expected = model.scorer().embed_texts(TEXTS)
+    expected = scorer.embed_texts(TEXTS)
     assert found["shape"] == list(expected.shape)
     np.testing.assert_allclose(np.reshape(found["data"], found["shape"]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("write", [in_base64, uri])
-def test_images_in_json(client, model, write):
-    files = [png(seed=i) for i in range(3)]
+@pytest.mark.parametrize("write", [as_base64, as_uri])
+def test_images_in_json(client, scorer, write):
+    files = PICTURES[:3]
     asked = {"inputs": [tensor("image", [[write(each)] for each in files], [3, 1])]}
     (found,) = post(client, asked).json()["outputs"]
     np.testing.assert_allclose(
-        np.reshape(found["data"], found["shape"]), model.scorer().embed_images(files), atol=1e-5
+        np.reshape(found["data"], found["shape"]), scorer.embed_images(files), atol=1e-5
     )
 
 
-@pytest.mark.parametrize("write", [bytes, lambda data: in_base64(data).encode()])
-def test_both_behind_the_json(client, model, write):
-    files = [png(seed=i) for i in range(2)]
+@pytest.mark.parametrize("write", [Path.read_bytes, lambda file: as_base64(file).encode()])
+def test_both_behind_the_json(client, scorer, write):
+    files = PICTURES[:2]
     images, texts = binary(map(write, files)), binary(text.encode() for text in TEXTS)
     asked = {
         "inputs": [
@@ -75,7 +63,6 @@ def test_both_behind_the_json(client, model, write):
     outputs = json.loads(answer.content[:size])["outputs"]
     assert [each["name"] for each in outputs] == ["text_embedding", "image_embedding"]
     rest = answer.content[size:]
-    scorer = model.scorer()
     for output, expected in zip(
         outputs, [scorer.embed_texts(TEXTS), scorer.embed_images(files)], strict=True
     ):
@@ -88,7 +75,7 @@ def test_both_behind_the_json(client, model, write):
 
 def test_one_output_of_two(client):
     asked = {
-        "inputs": [tensor("text", ["a"]), tensor("image", [uri(png())])],
+        "inputs": [tensor("text", ["a"]), tensor("image", [as_uri(PICTURES[0])])],
         "outputs": [{"name": "image_embedding", "parameters": {"binary_data": False}}],
         "parameters": {"binary_data_output": True},
     }
@@ -97,8 +84,8 @@ def test_one_output_of_two(client):
     assert len(found["data"]) == found["shape"][1]
 
 
-def test_metadata(client, model):
-    width = model.scorer().width()
+def test_metadata(client, scorer):
+    width = scorer.width()
     found = client.get("/v2/models/emoji").json()
     assert found["inputs"][0] == {"name": "image", "datatype": "BYTES", "shape": [-1]}
     assert found["outputs"][1] == {

@@ -71,6 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--log", metavar="FILE",
         help="file to add a line of JSON to for each request (default: stderr)",
     )  # fmt: skip
+    group.add_argument(
+        "--calibration", nargs="+", default=[], metavar="FILE",
+        help="what siglip-jax calibrate wrote, for requests that ask for calibrated probabilities",
+    )  # fmt: skip
+    group.add_argument(
+        "--threshold", metavar="RULE",
+        help="from when on a calibration accepts a label: f1, precision=0.95, 0.5, ...",
+    )  # fmt: skip
     limits = parser.add_argument_group("bounds")
     limits.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="S",
@@ -94,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     for module in ("starlette", "uvicorn", "msgspec", "prometheus_client", "python_multipart"):
         optional_package(module, why="siglip-jax serve needs it")
+    from siglip_jax.calibration import Calibration
     from siglip_jax.serve import Limits, create_app
     from siglip_jax.serve.keys import read_keys
     from siglip_jax.serve.log import writer
@@ -108,6 +117,11 @@ def run(args: argparse.Namespace) -> int:
     fetch = None
     if args.fetch:
         fetch = Fetcher(args.fetch, most_bytes=limits.body, timeout=limits.timeout).fetch
+    calibrations = [Calibration.load(Path(file).expanduser()) for file in args.calibration]
+    if args.threshold is not None:
+        if not calibrations:
+            raise ValueError("--threshold is a calibration's; give --calibration FILE")
+        calibrations = [each.with_threshold(args.threshold) for each in calibrations]
     # First of all that takes long: a port that is taken is said at once.
     listening = bind(args.host, args.port)
     if warning := exposed(listening, len(keys)):
@@ -121,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             fetch=fetch,
             keys=keys,
             index=args.index,
+            calibrations=calibrations,
             cors=args.cors,
             log=log,
             **sizes,

@@ -12,6 +12,15 @@ from siglip_jax.serve.operation import Call, Operation
 from siglip_jax.serve.served_model import ServedModel
 
 
+class Calibrated(msgspec.Struct):
+    """Labels and templates of a calibration, its method, and its rule of thresholds."""
+
+    labels: list[str]
+    templates: list[str]
+    method: str
+    rule: str | None
+
+
 class Model(msgspec.Struct, kw_only=True):
     """A model that is served.
 
@@ -22,7 +31,7 @@ class Model(msgspec.Struct, kw_only=True):
       resolution: pixels of a side; None where images keep their aspect ratio.
       context_length: token ids of a text; None of an image tower alone.
       profile: whose preprocessing it follows.
-      calibrated: sets of labels for which there are calibrated probabilities.
+      calibrations: sets of labels for which there are calibrated probabilities.
     """
 
     id: str
@@ -34,6 +43,7 @@ class Model(msgspec.Struct, kw_only=True):
     resolution: int | None
     context_length: int | None
     profile: str
+    calibrations: list[Calibrated] = []
 
 
 class Models(msgspec.Struct, kw_only=True):
@@ -72,6 +82,10 @@ def _model(served: ServedModel) -> Model:
         resolution=None if isinstance(config.vision, NaFlexVision | None) else config.vision.res,
         context_length=None if config.text is None else config.text.length,
         profile=served.pretrained.profile.name,
+        calibrations=[
+            Calibrated(list(each.labels), list(each.templates), each.method, each.rule)
+            for each in served.calibrations.values()
+        ],
     )
 
 

@@ -1,14 +1,16 @@
 """`POST /v1/classify`: images and labels in, sigmoid probabilities out."""
 
 import base64
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from siglip_jax.calibration import Calibration
 from siglip_jax.messages import reason
 from siglip_jax.scoring.prompts import PLAIN, check_labels, check_templates
-from siglip_jax.scoring.scores import Scores
+from siglip_jax.scoring.scores import LabelScore, Scores
 from siglip_jax.serve.body import grouped
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.operation import Call, Operation
@@ -28,6 +30,8 @@ class Classify(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
       model: by its name; the first of the service unless given.
       templates: prompts with {} for the label, whose embeddings are averaged.
       top: how many labels to answer, the best; all unless given.
+      calibration: true for calibrated probabilities, which the service must have for these
+        labels and templates; "auto" for these where it has them.
       user: not used.
     """
 
@@ -37,21 +41,26 @@ class Classify(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     model: str | None = None
     templates: list[str] | None = None
     top: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    calibration: bool | Literal["auto"] = False
     user: str | None = None
 
 
-class Score(msgspec.Struct):
+class Score(msgspec.Struct, omit_defaults=True):
     """One label of an image.
 
     Attributes:
       label: as given.
       score: the probability that it fits, whatever the other labels are.
-      logit: of that probability.
+      logit: of the model; of that probability, unless it is calibrated.
+      threshold: the probability from which the label is accepted, where a calibration has one.
+      accepted: it reaches the threshold; if none of an image does, it is none of these.
     """
 
     label: str
     score: float
     logit: float
+    threshold: float | None = None
+    accepted: bool | None = None
 
 
 class Classification(msgspec.Struct, kw_only=True):
@@ -71,12 +80,13 @@ class Usage(msgspec.Struct):
 
 
 class Classified(msgspec.Struct, kw_only=True):
-    """The answer."""
+    """The answer. `calibration` is the method, where probabilities are calibrated."""
 
     object: str = "list"
     data: list[Classification]
     model: str
     usage: Usage
+    calibration: str | None = None
 
 
 async def classify(call: Call) -> Classified:
@@ -94,14 +104,36 @@ async def classify(call: Call) -> Classified:
             f"{call.service.limits.scores:,} scores in an answer; give top",
             param="top",
         )
+    calibration = _calibration(asked, model)
+    # A calibration has an order of its own, and the answer is ranked.
+    labels = asked.labels if calibration is None else calibration.labels
     scores, usage = await scored(
-        call.service, model, values, params, asked.labels, asked.templates or PLAIN
+        call.service, model, values, params, labels, asked.templates or PLAIN
     )
+    if calibration is not None:
+        scores = scores.calibrated(calibration)
     return Classified(
         data=[Classification(index=i, scores=ranked) for i, ranked in enumerate(best(scores, top))],
         model=model.name,
         usage=usage,
+        calibration=None if calibration is None else calibration.method,
     )
+
+
+def _calibration(asked: Classify, model: ServedModel) -> Calibration | None:
+    """That of the labels and templates asked for.
+
+    Raises:
+      ApiError: 400 if it was asked for and there is none.
+    """
+    if asked.calibration is False:
+        return None
+    try:
+        return model.calibration(asked.labels, asked.templates or PLAIN)
+    except ValueError as error:
+        if asked.calibration == "auto":
+            return None
+        raise ApiError(400, f"calibration: {error}", param="calibration") from None
 
 
 async def scored(
@@ -127,10 +159,19 @@ async def scored(
 
 def best(scores: Scores, top: int) -> list[list[Score]]:
     """The `top` labels of every image, best first."""
-    return [
-        [Score(hit.label, hit.probability, hit.logit) for hit in ranked]
-        for ranked in scores.top(top)
-    ]
+    limits: dict[str, float] = {}
+    if scores.calibration is not None and scores.calibration.thresholds is not None:
+        limits = dict(zip(scores.labels, scores.calibration.thresholds.tolist(), strict=True))
+    return [[_score(hit, limits.get(hit.label)) for hit in ranked] for ranked in scores.top(top)]
+
+
+def _score(hit: LabelScore, threshold: float | None) -> Score:
+    if threshold is None:
+        return Score(hit.label, hit.probability, hit.logit)
+    accepted = hit.probability >= threshold
+    # JSON has no infinity, which means that a label is never accepted.
+    shown = threshold if math.isfinite(threshold) else None
+    return Score(hit.label, hit.probability, hit.logit, shown, accepted)
 
 
 def _images(asked: Classify) -> tuple[list[str], str]:
