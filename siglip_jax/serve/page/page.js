@@ -95,7 +95,10 @@ function show() {
  */
 function thresholds(label) {
   const model = models.find(({ id }) => id === find("model").value);
-  const known = model?.calibration?.thresholds ?? {};
+  const asked = templates().length ? templates() : ["{}"];
+  const same = (made) => JSON.stringify(made.templates) === JSON.stringify(asked);
+  const known = model?.calibrations?.find((made) => same(made) && label in made.thresholds)
+    ?.thresholds ?? {};
   return Object.hasOwn(known, label) ? known[label] : undefined;
 }
 
