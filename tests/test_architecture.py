@@ -105,6 +105,7 @@ MODULES = {
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
     "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
     "preprocessing.text": Row("strings to token ids", "checkpoints"),
+    "preprocessing.regex_bounds": Row("expressions of a tokenizer.json that match in time"),
     "preprocessing.tokenizer_json": Row("tokenizer.json in place of a sentencepiece model"),
     "preprocessing.device_resize": Row("the same resize on a device", jax=True),
 
