@@ -36,6 +36,7 @@ from siglip_jax.cli.options.model import (
 from siglip_jax.cli.output import add_json_argument, printable
 from siglip_jax.cli.search_queries import check_options, rows_of, searches, sorted_queries
 from siglip_jax.errors import ModelError
+from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
     from siglip_jax.cli.search_output import Result
@@ -140,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
         with activity(f"writing {target}"):
             count = export(embeddings, form, Path(target).expanduser())
-        print(f"siglip-jax: {count:,} rows in {target}", file=sys.stderr)
+        print(f"siglip-jax: {counted(count, 'row')} in {target}", file=sys.stderr)
     if args.duplicates is not None:
         _duplicates(args, embeddings)
     if queries:
