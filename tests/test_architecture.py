@@ -171,7 +171,7 @@ MODULES = {
     "data.specs": Row("what the words of a command stand for: files, each of a kind",
                       "preprocessing.signatures"),
     "data.*": Row("the formats, a file each; training batches of pairs",
-                  "checkpoints config preprocessing weights.staging"),
+                  "checkpoints config errors preprocessing weights.staging"),
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from siglip_jax.data.columns import Columns
 from siglip_jax.data.failures import SettingError
 from siglip_jax.data.parquet_footer import Footer
-from siglip_jax.data.parquet_values import DAMAGE, RATIO, DamagedError, Opened
+from siglip_jax.data.parquet_values import RATIO, UNREADABLE, DamagedError, Opened
 from siglip_jax.data.storage import Stored, is_remote, open_binary, whole_only
 
 # What a file may claim to hold, beyond so many times its size.
@@ -66,7 +66,7 @@ def opened_parquet(
         source = raw if remote else file.where
         try:
             parquet = stack.enter_context(pyarrow.parquet.ParquetFile(source, **options))
-        except DAMAGE as error:
+        except UNREADABLE as error:
             raise DamagedError(file, error) from error
         if remote and not raw.seekable():
             raise whole_only(file.where, "Parquet")

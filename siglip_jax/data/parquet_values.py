@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from siglip_jax.data.parquet_footer import Chunk, Footer
 from siglip_jax.data.storage import Stored, is_remote
+from siglip_jax.errors import DAMAGE
 
-# What pyarrow raises of damage, of sizes that there is no memory for, too.
-DAMAGE = (OSError, ValueError, MemoryError, NotImplementedError, LookupError, TypeError)
+UNREADABLE = (OSError, ValueError, MemoryError, *DAMAGE)
 # Rows that are decoded at a time, and bytes of a column that are read ahead: images may have
 # megabytes each, and a row group thousands of them.
 _ROWS, BUFFER = 32, 1 << 20
@@ -85,7 +85,7 @@ def read_column(opened: Opened, name: str, groups: Sequence[int] | None = None) 
             column = opened.parquet.read_row_groups(list(groups), [name]).column(0)
         else:
             column = _guarded(opened, name, groups, dictionaries)
-    except DAMAGE as error:
+    except UNREADABLE as error:
         raise DamagedError(opened.file, error) from error
     if len(column) != rows:
         missing = ValueError(f"column {name} has {len(column):,} of {rows:,} rows")
@@ -132,7 +132,7 @@ def read_rows(
         parquet = opened.with_dictionaries(large) if large else opened.parquet
         leaves = _leaves(opened.parquet.schema_arrow, columns)
         batches = parquet.iter_batches(rows, [group], leaves, use_threads=False)
-    except DAMAGE as error:
+    except UNREADABLE as error:
         raise UnreadableError(_reason(error)) from error
     while count:
         try:
@@ -145,7 +145,7 @@ def read_rows(
             found = batch.to_pylist()  # texts may be no UTF-8
         except StopIteration:
             raise UnreadableError("it is missing") from None
-        except DAMAGE as error:
+        except UNREADABLE as error:
             raise UnreadableError(_reason(error)) from error
         count -= len(found)
         yield from found
