@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from siglip_jax.config import Siglip
+from siglip_jax.errors import DAMAGE
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing.image_settings import SETTINGS, different_settings, settings_of
 from siglip_jax.preprocessing.profiles import (
@@ -17,8 +18,6 @@ from siglip_jax.preprocessing.profiles import (
     ProfileName,
     custom_profile,
 )
-
-from .json_file import MISUNDERSTOOD
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +89,7 @@ def images_said(
     said, problem = None, ""
     try:
         said = read()
-    except (ValueError, *MISUNDERSTOOD) as error:
+    except (ValueError, *DAMAGE) as error:
         problem = reason(error)
     return FolderImages(file=file, system=system, said=said, released=released, problem=problem)
 

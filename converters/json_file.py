@@ -6,11 +6,6 @@ from typing import Any, cast
 
 from siglip_jax.json_text import parsed, read_text
 
-# What values of other types than a setting has make its readers stumble over.
-MISUNDERSTOOD = (
-    TypeError, AttributeError, KeyError, IndexError, ArithmeticError, RecursionError,
-)  # fmt: skip
-
 
 class Settings:
     """A JSON object, or a part of one, that knows where it stands.

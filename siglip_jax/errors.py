@@ -44,8 +44,9 @@ class ModelError(ValueError):
         return type(self)(f"{path}: {self.fact}", needs=self.needs, advice=self.advice, **values)
 
 
-# What libraries, and we, run into where a file says something that no such file does.
-_DAMAGE = (
+# What libraries, and we, run into where a file says something that no such file does; besides
+# what they say so with: a ValueError or an OSError, and a MemoryError where it claims too much.
+DAMAGE = (
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -73,7 +74,7 @@ def legible(path: Any) -> Generator[None]:
     """
     try:
         yield
-    except _DAMAGE as error:
+    except DAMAGE as error:
         said = " ".join(str(error).split())[:200]
         what = f"{type(error).__name__}: {said}" if said else type(error).__name__
         raise ValueError(f"{path} is damaged, or of a kind that is not known ({what})") from error

@@ -143,6 +143,15 @@ def reason(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
+def counted(number: int, what: str, plural: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "shard"), counted(2000, "shard"), counted(0, "class", "classes")
+    ('1 shard', '2,000 shards', '0 classes')
+    """
+    return f"{number:,} {what if number == 1 else plural or what + 's'}"
+
+
 def escaped(text: str) -> str:
     r"""`text` as any file can hold it: what is no Unicode, as of file names, is written as `\x`.
 

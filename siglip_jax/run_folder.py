@@ -11,11 +11,13 @@ import os
 import socket
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from siglip_jax.messages import reason
 
-LOCK = ".lock"
+LOCK, _CLAIMING = ".lock", ".claiming"
+# What was made for a folder that may turn out not to be needed, the last first.
+_made: dict[Path, list[Path]] = {}
 
 
 class Difference(NamedTuple):
@@ -45,8 +47,10 @@ def make_run_folder(folder: Path, record: str, what: str) -> bool:
     """
     if folder.is_file():
         raise ValueError(f"{folder} is a file; choose a folder")
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _made.setdefault(folder, missing)
     except OSError as error:
         raise ValueError(f"{folder} cannot be made: {reason(error)}") from error
     if (folder / record).exists():
@@ -62,7 +66,7 @@ def claim_record(path: Path, write: Callable[[], None]) -> bool:
 
     Of two processes that begin at the same time one comes second, and finds the other's.
     """
-    with (path.parent / ".claiming").open("w") as file:
+    with (path.parent / _CLAIMING).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if path.exists():
             return True
@@ -122,7 +126,22 @@ def locked(folder: Path, *, shared: bool = False, what: str = "job") -> Iterator
         file.truncate(0)
         file.write(json.dumps(mine))
         file.flush()
-        yield
+        try:
+            yield
+        except BaseException:
+            _forget(folder, file)
+            raise
+
+
+def _forget(folder: Path, lock: IO[str]) -> None:
+    """Removes the folder of what was refused before it wrote anything."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no other process shares it
+        if {entry.name for entry in folder.iterdir()} <= {LOCK, _CLAIMING}:
+            (folder / _CLAIMING).unlink(missing_ok=True)
+            (folder / LOCK).unlink()
+            for made in _made.pop(folder, ()):
+                made.rmdir()
 
 
 def _holder(text: str) -> str:

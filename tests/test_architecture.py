@@ -107,6 +107,7 @@ MODULES = {
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
     "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
     "preprocessing.text": Row("strings to token ids", "checkpoints"),
+    "preprocessing.regex_bounds": Row("expressions of a tokenizer.json that match in time"),
     "preprocessing.tokenizer_json": Row("tokenizer.json in place of a sentencepiece model"),
     "preprocessing.device_resize": Row("the same resize on a device", jax=True),
 
@@ -185,7 +186,7 @@ MODULES = {
     "data.specs": Row("what the words of a command stand for: files, each of a kind",
                       "preprocessing.signatures"),
     "data.*": Row("the formats, a file each; training batches of pairs",
-                  "checkpoints config preprocessing weights.staging"),
+                  "checkpoints config errors preprocessing weights.staging"),
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",

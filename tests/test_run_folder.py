@@ -2,7 +2,7 @@
 
 import pytest
 
-from siglip_jax.run_folder import claim_record, differences, make_run_folder
+from siglip_jax.run_folder import claim_record, differences, locked, make_run_folder
 
 
 def test_a_folder_is_made_refused_or_known(tmp_path):
@@ -33,3 +33,26 @@ def test_differences_are_of_json(tmp_path):
     assert differences({"a": [1, 2]}, {"a": (1, 2)}) == []
     (one,) = differences({"a": {"b": 1}}, {"a": {"b": 2}, "c": 3}, free=("c",))
     assert str(one) == "a.b is 1 there and 2 here"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_is_refused_before_it_wrote_leaves_nothing(tmp_path, shared):
+    folder = tmp_path / "a" / "b"
+    make_run_folder(folder, "record.json", "job")
+    with pytest.raises(ValueError, match="no such model"), locked(folder, shared=shared):
+        raise ValueError("no such model")
+    assert list(tmp_path.iterdir()) == []
+    # A folder that was there stays, and so does what is in use or has been written.
+    folder.mkdir(parents=True)
+    make_run_folder(folder, "record.json", "job")
+    with pytest.raises(ValueError), locked(folder, shared=True):
+        if shared:
+            with pytest.raises(ValueError), locked(folder, shared=True):
+                raise ValueError
+            assert (folder / ".lock").exists()
+        raise ValueError
+    assert list(folder.iterdir()) == []
+    with pytest.raises(ValueError), locked(folder, shared=shared):
+        (folder / "record.json").touch()
+        raise ValueError
+    assert {entry.name for entry in folder.iterdir()} == {".lock", "record.json"}

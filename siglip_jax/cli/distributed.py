@@ -1,7 +1,10 @@
 """Several processes as one command, under `jax.distributed`: joined, watched, ended together."""
 
 import contextlib
+import ctypes
 import os
+import signal
+import socket
 import sys
 import threading
 import time
@@ -13,6 +16,7 @@ _BEAT = 1.0  # seconds between two signs of life
 _SILENT = 20.0  # seconds without one until a process counts as gone
 _TIMEOUT = 45  # seconds until jax itself ends a process that misses another
 _FINISHED, _FAILED = "finished", "failed"
+_FIRST_GONE = "process 0, through which all talk, is gone"
 _FOLDER = "siglip_jax/processes/"
 _peers: "Peers | None" = None
 
@@ -20,22 +24,27 @@ _peers: "Peers | None" = None
 class Peers:
     """The other processes, each of which says once a second that it lives.
 
-    jax ends a process with a stack trace in C++ some minutes after another one died. This ends
-    it before, with a line that says which one, or when the others have failed.
+    jax ends a process with a stack trace in C++ some minutes after another one died, and at once
+    if the first did. This ends it before, or in its place, with a line that says which one, or
+    when the others have failed.
 
     Args:
       client: jax's, of the store that all processes can read.
       index, count: which of how many processes this is.
+      address: host:port of the first one.
     """
 
-    def __init__(self, client: Any, index: int, count: int) -> None:
+    def __init__(self, client: Any, index: int, count: int, address: str) -> None:
         self._client, self._index, self._count = client, index, count
+        self._address, self._code = address, 0
         now = time.monotonic()
         self._seen = {str(n): ("", now) for n in range(count) if n != index}
         self._heard = now
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         self._thread.start()
+        if index:
+            self._answer_aborts()
 
     def settle(self) -> None:
         """Waits for the reason of an error that another process may have caused."""
@@ -43,13 +52,45 @@ class Peers:
 
     def finish(self, code: int) -> NoReturn:
         """Ends this process; the first one last, since the others talk through it."""
+        self._code = code
         self._over.set()
+        # With an end of its own: what is asked of a process that hangs may take minutes.
+        said = threading.Thread(target=self._say_so, daemon=True)
+        said.start()
+        said.join(_SILENT + 5)
+        exit_now(code)
+
+    def _say_so(self) -> None:
         self._thread.join()
         with contextlib.suppress(Exception):
-            self._tell(_FAILED if code else _FINISHED)
-            if self._index == 0 and not code:
+            self._tell(_FAILED if self._code else _FINISHED)
+            if self._index == 0 and self._code:
+                time.sleep(2 * _BEAT)  # until they have heard it
+            elif self._index == 0:
                 self._wait_for_others()
-        exit_now(code)
+
+    def _answer_aborts(self) -> None:
+        """Where jax aborts the process since the first one is gone, ends it with a line."""
+        libc = ctypes.CDLL(None)
+        handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
+
+        def aborted(number: int) -> None:
+            # Python's own handlers run when the process is no more; this one runs in the thread
+            # that aborts, which has nothing else to do.
+            if self._over.is_set():
+                exit_now(self._code)
+            host, _, port = self._address.rpartition(":")
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), _BEAT).close()
+                there = time.monotonic() - self._heard < _SILENT / 2
+            except OSError:
+                there = False
+            if not there:
+                self._lost(_FIRST_GONE)
+            libc.signal(signal.SIGABRT, None)  # of another reason
+
+        self._handler = handler(aborted)  # kept as long as it may be called
+        libc.signal(signal.SIGABRT, self._handler)
 
     def _wait_for_others(self) -> None:
         end = time.monotonic() + _SILENT
@@ -69,7 +110,7 @@ class Peers:
                 there = self._values()
             except Exception:
                 if now - self._heard > _SILENT / 2:
-                    self._lost("process 0, through which all talk, is gone")
+                    self._lost(_FIRST_GONE)
                 continue
             self._heard = now
             for name, (value, since) in self._seen.items():
@@ -121,7 +162,9 @@ def join(distributed: bool) -> None:
     # jax says nowhere else how its processes can talk.
     from jax._src.distributed import global_state
 
-    _peers = Peers(global_state.client, global_state.process_id, global_state.num_processes)
+    state = global_state
+    assert state.coordinator_address is not None
+    _peers = Peers(state.client, state.process_id, state.num_processes, state.coordinator_address)
 
 
 def settle() -> None:

@@ -142,7 +142,7 @@ class Pairs(Protocol):
         """The pair at `index`, from 0.
 
         Raises:
-          ValueError: if its image cannot be read.
+          ValueError: if its image or its captions cannot be read.
         """
         ...
 
@@ -151,7 +151,11 @@ class Pairs(Protocol):
         ...
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The captions at `index`, without reading the image."""
+        """The captions at `index`, without reading the image.
+
+        Raises:
+          ValueError: if they cannot be read.
+        """
         ...
 
     def identity(self) -> str:
@@ -187,7 +191,11 @@ class Unique:
 
 
 def captions_of(pairs: Pairs) -> list[tuple[str, ...]]:
-    """The captions of all pairs, in order, without reading an image."""
+    """The captions of all pairs, in order, without reading an image.
+
+    Raises:
+      ValueError: if some cannot be read.
+    """
     return [pairs.captions(index) for index in range(len(pairs))]
 
 

@@ -10,6 +10,7 @@ from siglip_jax.data.failures import SettingError, public
 from siglip_jax.data.images import ImageFiles
 from siglip_jax.data.item import Dataset, Item, Pair, Pairs, Shard, Source, fingerprint
 from siglip_jax.data.parquet import ParquetRows
+from siglip_jax.data.parquet_values import DamagedRowError
 from siglip_jax.data.specs import expanded
 from siglip_jax.data.storage import Stored
 from siglip_jax.data.tables import TableRows
@@ -117,16 +118,24 @@ def open_pairs(
       image_column, text_column, key_column, separator: as of `open_items`.
 
     Raises:
-      ValueError: if nothing is there, it is of no known format, a file is damaged, or an
-        image has no caption.
+      ValueError: if nothing is there, it is of no known format, a file cannot be opened, or
+        an image has no caption.
     """
     wanted = Wanted(image_column, text_column, key_column, "pairs", separator)
     pairs = _opened([spec], wanted, SHARD_SIZE)
     count = len(pairs)
     if not spec.startswith("tfds:"):
-        bare = [pairs.key(index) for index in range(count) if not pairs.captions(index)]
+        bare = [pairs.key(index) for index in range(count) if _has_none(pairs, index)]
         refuse_missing(public(spec), "caption", bare, count)
     return pairs
+
+
+def _has_none(pairs: Pairs, index: int) -> bool:
+    """Whether there is no caption; one that cannot be read is known when it is asked for."""
+    try:
+        return not pairs.captions(index)
+    except DamagedRowError:
+        return False
 
 
 def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:

@@ -2,6 +2,7 @@
 
 import bisect
 import collections
+import contextlib
 import functools
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -12,23 +13,28 @@ from siglip_jax.data.columns import Columns, Wanted, text_captions
 from siglip_jax.data.fetch import fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
 from siglip_jax.data.parquet_file import (
-    BUFFER,
-    DamagedError,
     Header,
     Piece,
-    UnreadableError,
     check_claims,
     check_types,
     cut,
     opened_parquet,
+    refuse_repeated_keys,
+)
+from siglip_jax.data.parquet_values import (
+    BUFFER,
+    DamagedError,
+    DamagedRowError,
+    Opened,
+    UnreadableError,
     read_column,
     read_rows,
-    refuse_repeated_keys,
 )
 from siglip_jax.data.stamps import contents_of, file_stamp
 from siglip_jax.data.storage import Stored, joined, parent, read_bytes
 
 _CACHE_BYTES = 1 << 30  # of images in row groups, for random access
+_OWN = ("_lock", "_cache", "_damaged")  # of a process
 
 
 class ParquetRows(Dataset):
@@ -106,11 +112,9 @@ class ParquetRows(Dataset):
     def __getitem__(self, index: int) -> Pair:
         file, group, first, start = self._group(index)
         key = self.key(index)
-        try:
-            images = self._images(file, group)
-        except DamagedError as error:
-            row = first + index - start
-            raise ValueError(f"{self._files[file].name}: row {row:,}: {error.reason}") from error
+        images = self._images(file, group)
+        if isinstance(images, str):
+            raise DamagedRowError(self._files[file], first + index - start, images)
         image = _place(self._files[file], images[index - start].as_py())
         if not image:
             column = self._headers[file].columns.image
@@ -126,18 +130,32 @@ class ParquetRows(Dataset):
         return f"{self._files[file].name}:{row}" if key is None else str(key)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        file, _, first, start = self._group(index)
-        return text_captions(self._texts[file][first + index - start].as_py())
+        file, group, first, start = self._group(index)
+        texts, row = self._texts[file][group], first + index - start
+        if isinstance(texts, str):
+            raise DamagedRowError(self._files[file], row, texts)
+        try:
+            return text_captions(texts[index - start].as_py())
+        except UnicodeDecodeError as error:
+            raise DamagedRowError(self._files[file], row, str(error)) from error
 
     @functools.cached_property
-    def _texts(self) -> list[Any]:
-        """The captions of each file, as pyarrow has them."""
-        found = []
-        for file, header in zip(self._files, self._headers, strict=True):
-            with opened_parquet(file) as opened:
-                _, text = header.columns.pair()
-                found.append(read_column(opened, file, text).combine_chunks())
-        return found
+    def _texts(self) -> list[list[Any]]:
+        """The captions of each row group of each file, as pyarrow has them, or why not."""
+        return [self._captions(*one) for one in zip(self._files, self._headers, strict=True)]
+
+    def _captions(self, file: Stored, header: Header) -> list[Any]:
+        _, text = header.columns.pair()
+        with opened_parquet(file, header.starts, metadata=header.metadata) as opened:
+            with contextlib.suppress(DamagedError):
+                column, row, found = read_column(opened, text), 0, []
+                for count in header.rows:
+                    found.append(column.slice(row, count).combine_chunks())
+                    row += count
+                return found
+            # Some of it is damaged.
+            groups = [_of_group(opened, text, group) for group in range(len(header.rows))]
+            return [g if isinstance(g, str) else g.combine_chunks() for g in groups]
 
     @functools.cached_property
     def _groups(self) -> tuple[list[int], list[tuple[int, int, int, int]]]:
@@ -157,13 +175,18 @@ class ParquetRows(Dataset):
         return groups[bisect.bisect_right(starts, index) - 1]
 
     def _images(self, file: int, group: int) -> Any:
-        """The images of one row group, from the cache or the file."""
+        """The images of one row group, from the cache or the file, or why not."""
         with self._lock:
+            if (file, group) in self._damaged:
+                return self._damaged[file, group]
             if (file, group) not in self._cache:
-                image, _ = self._headers[file].columns.pair()
-                metadata = self._headers[file].metadata
-                with opened_parquet(self._files[file], metadata=metadata) as opened:
-                    found = read_column(opened, self._files[file], image, [group])
+                header = self._headers[file]
+                image, _ = header.columns.pair()
+                where, metadata = self._files[file], header.metadata
+                with opened_parquet(where, header.starts, metadata=metadata) as opened:
+                    found = _of_group(opened, image, group)
+                if isinstance(found, str):
+                    return self._damaged.setdefault((file, group), found)
                 self._cache[file, group] = found
                 held = sum(c.nbytes for c in self._cache.values())
                 while held > _CACHE_BYTES and len(self._cache) > 1:
@@ -174,28 +197,31 @@ class ParquetRows(Dataset):
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._cache: collections.OrderedDict[tuple[int, int], Any] = collections.OrderedDict()
+        self._damaged: dict[tuple[int, int], str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_cache")}
+        return {k: v for k, v in self.__dict__.items() if k not in _OWN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._forget()
 
     def _header(self, file: Stored) -> Header:
-        with opened_parquet(file) as opened:
-            schema, metadata = opened.schema_arrow, opened.metadata
+        starts: list[int] = []
+        with opened_parquet(file, starts) as opened:
+            schema, metadata = opened.parquet.schema_arrow, opened.parquet.metadata
             columns = Columns(file.name, schema.names, self._wanted)
             check_types(file.name, schema, columns)
             rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
             check_claims(file, metadata)
-            keys = read_column(opened, file, columns.key) if columns.key else None
-        return Header(columns, rows, metadata, keys)
+            keys = read_column(opened, columns.key) if columns.key else None
+        return Header(columns, rows, metadata, keys, starts)
 
     def _items(self, piece: Piece) -> Iterator[Item]:
-        file, columns = self._files[piece.file], self._headers[piece.file].columns
-        row, skip = piece.start, piece.skip
-        with opened_parquet(file, buffer_size=BUFFER, pre_buffer=False) as opened:
+        file, header = self._files[piece.file], self._headers[piece.file]
+        columns, row, skip = header.columns, piece.start, piece.skip
+        reading = opened_parquet(file, header.starts, buffer_size=BUFFER, pre_buffer=False)
+        with reading as opened:
             for group, count in piece.groups:
                 end = row + count
                 try:
@@ -223,6 +249,14 @@ class ParquetRows(Dataset):
             yield Item(key, image, texts[0] if texts else None)
         else:
             yield Item(key, error=f"{key}: no image in column {columns.image}")
+
+
+def _of_group(opened: Opened, column: str, group: int) -> Any:
+    """A column of a row group, or why it cannot be read."""
+    try:
+        return read_column(opened, column, [group])
+    except DamagedError as error:
+        return error.reason
 
 
 def _place(file: Stored, value: Any) -> bytes | str | None:

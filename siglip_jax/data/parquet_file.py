@@ -1,20 +1,18 @@
-"""Parquet files: opened, their columns checked, their rows read a few at a time."""
+"""Parquet files: opened, what they claim and their columns checked, their rows in pieces."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from siglip_jax.data.columns import Columns
 from siglip_jax.data.failures import SettingError
+from siglip_jax.data.parquet_footer import Footer
+from siglip_jax.data.parquet_values import RATIO, UNREADABLE, DamagedError, Opened
 from siglip_jax.data.storage import Stored, is_remote, open_binary, whole_only
 
-# Rows that are decoded at a time, and bytes of a column that are read ahead: images may
-# have megabytes each, and a row group thousands of them.
-_ROWS, BUFFER = 32, 1 << 20
-# What pyarrow raises of damage, of sizes that there is no memory for, too.
-DAMAGE = (OSError, ValueError, MemoryError, NotImplementedError, LookupError, TypeError)
 # What a file may claim to hold, beyond so many times its size.
-_RATIO, _FREE, _FREE_ROWS = 200, 1 << 30, 1_000_000
+_FREE, _FREE_ROWS = 1 << 30, 1_000_000
 
 
 class Header(NamedTuple):
@@ -25,12 +23,14 @@ class Header(NamedTuple):
       rows: of its row groups.
       metadata: as pyarrow has it.
       keys: the column of keys, if there is one.
+      starts: as `Footer` has it.
     """
 
     columns: Columns
     rows: list[int]
     metadata: Any
     keys: Any
+    starts: list[int]
 
 
 class Piece(NamedTuple):
@@ -50,8 +50,10 @@ class Piece(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened_parquet(file: Stored, **options: Any) -> Iterator[Any]:
-    """pyarrow's ParquetFile.
+def opened_parquet(
+    file: Stored, starts: list[int] | None = None, **options: Any
+) -> Iterator[Opened]:
+    """Opens one; `starts` and what pyarrow is given.
 
     Raises:
       ValueError: if it is none, or damaged at its end.
@@ -60,46 +62,23 @@ def opened_parquet(file: Stored, **options: Any) -> Iterator[Any]:
 
     with contextlib.ExitStack() as stack:
         remote = is_remote(file.where)
-        source: Any = stack.enter_context(open_binary(file.where)) if remote else file.where
+        raw: Any = stack.enter_context(open_binary(file.where))
+        source = raw if remote else file.where
         try:
-            opened = stack.enter_context(pyarrow.parquet.ParquetFile(source, **options))
-        except DAMAGE as error:
+            parquet = stack.enter_context(pyarrow.parquet.ParquetFile(source, **options))
+        except UNREADABLE as error:
             raise DamagedError(file, error) from error
-        if remote and not source.seekable():
+        if remote and not raw.seekable():
             raise whole_only(file.where, "Parquet")
-        yield opened
 
+        def read(start: int, size: int) -> bytes:
+            if not remote:
+                return os.pread(raw.fileno(), size, start)
+            raw.seek(start)
+            return raw.read(size)
 
-def read_column(opened: Any, file: Stored, name: str, groups: Sequence[int] | None = None) -> Any:
-    """A column, of all row groups or some."""
-    groups = range(opened.num_row_groups) if groups is None else groups
-    try:
-        return opened.read_row_groups(list(groups), [name]).column(0)
-    except DAMAGE as error:
-        raise DamagedError(file, error) from error
-
-
-class UnreadableError(Exception):
-    """Pages of a file are damaged."""
-
-
-def read_rows(
-    opened: Any, group: int, columns: list[str], skip: int, count: int
-) -> Iterator[dict[str, Any]]:
-    """`count` rows of a row group after the first `skip`, few in memory at a time."""
-    batches = opened.iter_batches(_ROWS, [group], columns, use_threads=False)
-    while count:
-        try:
-            batch = next(batches)
-            passed = min(skip, len(batch))
-            skip -= passed
-            rows = batch[passed : passed + count].to_pylist()  # texts may be no UTF-8
-        except StopIteration:
-            raise UnreadableError("it is missing") from None
-        except DAMAGE as error:
-            raise UnreadableError(_reason(error)) from error
-        count -= len(rows)
-        yield from rows
+        footer = Footer(read, raw.seek(0, os.SEEK_END), [] if starts is None else starts)
+        yield Opened(file, parquet, footer, source)
 
 
 def cut(file: int, rows: Sequence[int], size: int) -> Iterator[Piece]:
@@ -153,16 +132,16 @@ def refuse_repeated_keys(files: Sequence[Stored], headers: Sequence[Header]) -> 
 
 def check_claims(file: Stored, metadata: Any) -> None:
     """Raises a ValueError where a file says that it holds more than it can."""
+    # Not of columns: where their statistics are damaged, pyarrow ends the process when asked.
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     rows = sum(group.num_rows for group in groups)
-    chunks = [group.column(c) for group in groups for c in range(group.num_columns)]
-    unpacked = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
-    stored = file.size or max((chunk.total_compressed_size for chunk in chunks), default=0)
+    unpacked = max((group.total_byte_size for group in groups), default=0)
+    stored = file.size or max(unpacked, 0)
     few = min((group.num_rows for group in groups), default=0) >= 0
-    if not few or rows > _FREE_ROWS + _RATIO * stored or unpacked > _FREE + _RATIO * stored:
+    if not few or rows > _FREE_ROWS + RATIO * stored or unpacked > _FREE + RATIO * stored:
         raise ValueError(
-            f"{file.name}: it claims to hold {rows:,} rows, and {unpacked:,} bytes of one column, "
-            f"in {stored:,} bytes; fetch or write it again"
+            f"{file.name}: it claims to hold {rows:,} rows, and {unpacked:,} bytes in one row "
+            f"group, in {stored:,} bytes; fetch or write it again"
         )
 
 
@@ -196,15 +175,3 @@ def check_types(name: str, schema: Any, columns: Columns) -> None:
                 f"{name}: column {columns.text} holds {kind}; expected a string or a "
                 "list of strings"
             )
-
-
-class DamagedError(ValueError):
-    """A file, or a column in it, cannot be read; `reason` says why, without the file's name."""
-
-    def __init__(self, file: Stored, error: Exception) -> None:
-        self.reason = _reason(error)
-        super().__init__(f"{file.name}: not a Parquet file that can be read: {self.reason}")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).partition("\n")[0]

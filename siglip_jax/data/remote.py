@@ -1,5 +1,6 @@
 """Files in buckets and on web servers, through fsspec."""
 
+import contextlib
 import io
 from typing import Any
 
@@ -9,6 +10,8 @@ from siglip_jax.messages import did_you_mean
 # Seconds until a web server is given up that does not answer, falls silent, or has not sent the
 # whole of an image, or of the part of a larger file that was asked for.
 CONNECT, SILENCE, WHOLE = 10.0, 30.0, 60.0
+# Bytes of a file that is read whole: an image or texts. Several are in memory at once.
+MOST = 256 << 20
 
 
 def filesystem(where: str, *, streamed: bool = False) -> tuple[Any, str]:
@@ -31,6 +34,42 @@ def filesystem(where: str, *, streamed: bool = False) -> tuple[Any, str]:
     if protocol in ("http", "https"):
         options["client_kwargs"] = {"timeout": _timeout(None if streamed else WHOLE)}
     return retrying(where, lambda: fsspec.core.url_to_fs(where, **options))
+
+
+def read_whole(fs: Any, path: str, web: bool) -> bytes:
+    """The bytes of a file; no more than a few beyond `MOST` are ever taken of one that has more.
+
+    Args:
+      web: from a server that may send without end, whatever part it is asked for.
+
+    Raises:
+      ValueError: if it has more. What the protocol's package raises, otherwise.
+    """
+    if web:
+        # Of a size, so that it is not asked for first; in no blocks, as it comes.
+        with fs.open(path, "rb", block_size=0, size=1) as file:
+            parts, left = [], MOST + 1
+            while left > 0 and (part := file.read(left)):
+                parts.append(part)
+                left -= len(part)
+        data = b"".join(parts) if left > 0 else None
+    else:
+        data = _first(fs, path, MOST + 1)
+        data = data if len(data) <= MOST else None
+    if data is None:
+        raise ValueError(f"it has more than the {MOST:,} bytes that fit here")
+    return data
+
+
+def _first(fs: Any, path: str, count: int) -> bytes:
+    try:
+        return fs.cat_file(path, start=0, end=count)
+    except Exception:
+        # An empty file has no part that some would give.
+        with contextlib.suppress(Exception):
+            if fs.info(path)["size"] == 0:
+                return b""
+        raise
 
 
 def _timeout(whole: float | None) -> Any:

@@ -27,6 +27,7 @@ from siglip_jax.data.storage import (
     size,
     without_braces,
 )
+from siglip_jax.messages import counted
 from siglip_jax.preprocessing.signatures import HEAD, image_format
 
 # What a folder is searched for; a file that is named may end in anything that is no other kind.
@@ -36,6 +37,13 @@ _ENDINGS = {
     "parquet": PARQUET_ENDINGS,
     "tables": TABLE_ENDINGS,
     "list": (".txt",),
+}
+_NOUNS = {
+    "images": ("image",),
+    "tars": ("tar",),
+    "parquet": ("parquet", "parquet"),
+    "tables": ("table",),
+    "list": ("list",),
 }
 _REFUSED = (".zst", ".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".json", ".arrow", ".npy", ".npz")
 _REFUSED += (".tfrecord", ".array_record", ".pdf", ".py", ".html")
@@ -217,7 +225,7 @@ def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> li
     if not present and is_pattern(spec):
         kinds, present = others, [kind for kind, own in others.items() if own]
     if len(present) > 1:
-        counts = " and ".join(f"{len(kinds[kind]):,} {kind}" for kind in present)
+        counts = " and ".join(counted(len(kinds[kind]), *_NOUNS[kind]) for kind in present)
         raise ValueError(f"{spec}: {counts} are in it; name those that you mean, such as by *.tar")
     if not present:
         what = "the folder is empty" if not files else f"none of the {len(files):,} files is one"

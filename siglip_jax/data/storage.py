@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from siglip_jax.data.failures import protocol_of, public, retrying
-from siglip_jax.data.remote import RemoteFile, filesystem
+from siglip_jax.data.remote import RemoteFile, filesystem, read_whole
 from siglip_jax.messages import suggestions
 from siglip_jax.regular_file import read_regular
 
@@ -182,7 +182,8 @@ def read_bytes(where: str, *, pipe: bool = False) -> bytes:
         path = Path(local(where))
         return retrying(where, path.read_bytes if pipe else lambda: read_regular(path))
     fs, path = filesystem(where)
-    return retrying(where, lambda: fs.cat_file(path))
+    web = protocol_of(where) in ("http", "https")
+    return retrying(where, lambda: read_whole(fs, path, web))
 
 
 def read_if_there(where: str) -> bytes | None:

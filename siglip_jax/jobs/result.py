@@ -9,6 +9,7 @@ from typing import Any
 
 from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.jobs.ledger import Ledger
+from siglip_jax.messages import counted
 from siglip_jax.scoring.meter import Meter
 
 SUMMARY = "summary.json"
@@ -111,14 +112,14 @@ class JobResult:
 
     def sentence(self) -> str:
         """One line for a person."""
-        items = f"{self.items:,} items in {self.done:,} shards"
+        items = f"{counted(self.items, 'item')} in {counted(self.done, 'shard')}"
         if self.already:
             ended = "finished already" if self.removed is None else "up to date"
             return f"{self.folder} is {ended}: {items}{self._bad()}; nothing to do"
         bad = self._bad()
         if self.removed is not None:
             embedded = self.run.get("items", 0)
-            bad += f"; updated: {embedded:,} embedded, {self.removed:,} rows taken out"
+            bad += f"; updated: {embedded:,} embedded, {counted(self.removed, 'row')} taken out"
         speed = ""
         if self.run.get("items"):
             busy = self.run["device_busy"]
@@ -132,11 +133,12 @@ class JobResult:
         if self.signal is not None:
             why = f"stopped by {signals.Signals(self.signal).name}: "
         elif self.unreadable:
-            why = f"{len(self.unreadable)} shards could not be opened ({self.unreadable[0]}): "
+            some = counted(len(self.unreadable), "shard")
+            why = f"{some} could not be opened ({self.unreadable[0]}): "
         elif self.done == self.shards:
-            why = f"{self.passing:,} items may be readable later: "
+            why = f"{counted(self.passing, 'item')} may be readable later: "
         return (
-            f"{self.folder}: {why}{self.done:,} of {self.shards:,} shards are done "
+            f"{self.folder}: {why}{self.done:,} of {counted(self.shards, 'shard')} are done "
             f"({items}{bad}); the same command goes on{speed}"
         )
 

@@ -21,6 +21,7 @@ from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.update import Rest
+from siglip_jax.messages import counted
 from siglip_jax.recent_rate import RecentRate
 from siglip_jax.scoring import Scorer
 from siglip_jax.scoring.meter import SIDES, Meter
@@ -176,7 +177,7 @@ class Worker:
         if len(self.unreadable) > _UNREADABLE:
             self._settle()
             raise ValueError(
-                f"{len(self.unreadable)} shards could not be opened; the last: "
+                f"{counted(len(self.unreadable), 'shard')} could not be opened; the last: "
                 f"{self.unreadable[-1]}; what is finished is kept, and the same command goes on"
             )
 

@@ -9,13 +9,14 @@ written (`text_steps`).
 import base64
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from siglip_jax.json_text import parsed
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing.profiles import Clean, Lower
+from siglip_jax.preprocessing.regex_bounds import check_regex
 
 Step = dict[str, Any]
 
@@ -130,6 +131,17 @@ def _check_charsmaps(steps: Sequence[Step]) -> None:
             data[4 + size :].decode()
 
 
+def _regexes(value: Any) -> Iterator[str]:
+    """The regular expressions of the steps in a list, to the bottom."""
+    if isinstance(value, dict):
+        if isinstance(value.get("Regex"), str):
+            yield value["Regex"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _regexes(inner)
+
+
 def _flat(step: Step | None) -> list[Step]:
     if not step:
         return []
@@ -167,11 +179,13 @@ class JsonPieces:
             plain["normalizer"] = {"type": "Sequence", "normalizers": steps} if steps else None
             plain["truncation"] = plain["padding"] = None
             _check_charsmaps(steps)
+            for pattern in _regexes([steps, plain.get("pre_tokenizer")]):
+                check_regex(pattern)
             self._tokenizer: Any = tokenizers.Tokenizer.from_str(json.dumps(plain))
         except Exception as error:  # theirs is a plain Exception
             raise ValueError(reason(error)) from error
         except BaseException as error:
-            if type(error).__name__ != "PanicException":
+            if not _is_panic(error):
                 raise
             raise ValueError(reason(error)) from error
         # A piece such as </s> in a text is text.
@@ -191,4 +205,14 @@ class JsonPieces:
         return self._tokenizer.id_to_token(id)
 
     def EncodeAsIds(self, text: str, /) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            if not _is_panic(error):
+                raise
+            raise ValueError(reason(error)) from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether it is Rust's, which is no Exception."""
+    return type(error).__name__ == "PanicException"

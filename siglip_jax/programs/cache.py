@@ -178,7 +178,7 @@ def _ignored(shared: str) -> None:
 
 def _read(key: str, device: Any) -> Compiled | None:
     folder = _folder()
-    if folder is None or not (folder / key).exists() or not _private(folder):
+    if folder is None or not (folder / key).exists():
         return None
     try:
         with opened(folder) as inside, opened(key, inside) as handle:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from siglip_jax.classifier import Activation
-from siglip_jax.messages import optional_package
+from siglip_jax.messages import counted, optional_package
 
 if TYPE_CHECKING:
     from siglip_jax.calibration import Calibration
@@ -45,6 +45,23 @@ def probabilities(logits: np.ndarray, activation: Activation) -> np.ndarray:
     if activation is None:
         raise ValueError("this model is a regression: it has outputs (logits), no probabilities")
     return softmax(logits) if activation == "softmax" else sigmoid(logits)
+
+
+def _percent(probability: float) -> str:
+    """To a tenth of a percent; what is less by its first digit, so that it is not nothing.
+
+    >>> [_percent(p) for p in (0.123, 0.0005, 0.00005, 1e-9)]
+    ['12.3%', '0.1%', '0.005%', '<0.0001%']
+    """
+    if probability >= 0.0005:
+        return f"{probability:.1%}"
+    shown = np.format_float_positional(100 * probability, 1, fractional=False)
+    return f"{shown}%" if probability >= 1e-6 else "<0.0001%"
+
+
+def _size(logits: np.ndarray) -> str:
+    images, labels = logits.shape
+    return f"{counted(images, 'image')} with {counted(labels, 'label')}"
 
 
 class LabelScore(NamedTuple):
@@ -144,16 +161,16 @@ class Scores:
         """
         pandas = optional_package("pandas", "pandas")
         if images is not None and len(images) != len(self.logits):
-            raise ValueError(f"{len(images)} images for {len(self.logits)} rows of scores")
+            rows = counted(len(self.logits), "row")
+            raise ValueError(f"{counted(len(images), 'image')} for {rows} of scores")
         return pandas.DataFrame(self.probabilities, index=images, columns=list(self.labels))
 
     def __repr__(self) -> str:
-        images, labels = self.logits.shape
-        lines = [f"Scores of {images:,} images with {labels:,} labels; the best of each:"]
+        lines = [f"Scores of {_size(self.logits)}; the best of each:"]
         for number, best in enumerate(self._shown()):
             hits = ", ".join(map(self._said, best))
             lines.append(f"  {number}: {hits}")
-        return "\n".join([*lines, *(["  ..."] if images > _SHOWN else [])])
+        return "\n".join([*lines, *(["  ..."] if len(self.logits) > _SHOWN else [])])
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
@@ -163,11 +180,7 @@ class Scores:
             + "</tr>"
             for number, best in enumerate(self._shown())
         )
-        images, labels = self.logits.shape
-        return (
-            f"<p>Scores of {images:,} images with {labels:,} labels; the best of each</p>"
-            f"<table>{rows}</table>"
-        )
+        return f"<p>Scores of {_size(self.logits)}; the best of each</p><table>{rows}</table>"
 
     def _shown(self) -> list[list[LabelScore]]:
         # A regression has no probabilities, and its outputs are shown as they are.
@@ -177,7 +190,7 @@ class Scores:
         return shown.top(3)
 
     def _said(self, hit: LabelScore) -> str:
-        number = f"{hit.logit:.4g}" if self.activation is None else f"{hit.probability:.1%}"
+        number = f"{hit.logit:.4g}" if self.activation is None else _percent(hit.probability)
         return f"{hit.label} {number}"
 
     def ranking(self, k: int | None = None) -> np.ndarray:

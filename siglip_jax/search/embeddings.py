@@ -12,6 +12,7 @@ import numpy as np
 from siglip_jax.jobs.checked import damage
 from siglip_jax.jobs.ledger import Entry, read_entries
 from siglip_jax.jobs.manifest import Manifest, read_manifest
+from siglip_jax.messages import counted
 
 _SPACE = ("weights", "architecture", "profile", "width")
 _BATCH = 4096  # rows of a Parquet file that are decoded at a time
@@ -181,8 +182,8 @@ def open_embeddings(
         entries = read_entries(path)
         if len(entries) < manifest.source["shards"] and not unfinished:
             raise ValueError(
-                f"{path}: {len(entries):,} of {manifest.source['shards']:,} shards are done; run "
-                "the job to its end, or take what there is with unfinished"
+                f"{path}: {len(entries):,} of {counted(manifest.source['shards'], 'shard')} are "
+                "done; run the job to its end, or take what there is with unfinished"
             )
         for damaged in damage(path, entries):
             raise ValueError(f"{damaged}; the job's command mends that")

@@ -1,5 +1,6 @@
 """Where a run begins: an architecture, its preprocessing, and the first weights."""
 
+import contextlib
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -88,8 +89,11 @@ def _repository(name: str) -> str | None:
 
 def warn_of_cut(begin: Start, pairs: Pairs) -> None:
     """Once, of captions that are longer than the context, from a look at some thousands."""
-    some = range(0, len(pairs), max(1, len(pairs) // 10_000))
-    begin.tokenizer.encode([caption for index in some for caption in pairs.captions(index)])
+    some: list[str] = []
+    for index in range(0, len(pairs), max(1, len(pairs) // 10_000)):
+        with contextlib.suppress(ValueError):  # what cannot be read is counted when it is met
+            some += pairs.captions(index)
+    begin.tokenizer.encode(some)
 
 
 def _of(recipe: Recipe) -> tuple[Siglip, Profile]:

@@ -79,7 +79,7 @@ def test_what_embed_reads_score_evaluate_and_train_read(
     code, out, err = cli(*argv)
     assert (code, err) == (0, []) and json.loads(out)["texts"] == len(NAMES)
     code, out, err = cli("train", recipe(tmp_path, data, spec), "--out", "run")
-    assert code == 0 and out.startswith("1 steps; the model is run"), err
+    assert code == 0 and out.startswith("1 step; the model is run"), err
 
 
 def test_train_and_evaluate_name_a_missing_file_by_its_whole_url(

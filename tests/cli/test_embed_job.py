@@ -75,7 +75,7 @@ def test_pictures_that_are_none(cli, model, tmp_path):
         2,
         ["siglip-jax: 2 items are in error; --retry-all tries their shards again"],
     )
-    assert "3 items in 1 shards, 2 of which could not be read (b.jpg: not an image in a" in out
+    assert "3 items in 1 shard, 2 of which could not be read (b.jpg: not an image in a" in out
     assert cli("embed", folder, "--model", model, "--out", "z", "--max-error-share", "0.7")[0] == 0
     for i in range(20):
         (folder / f"x{i}.jpg").write_bytes(b"hello")
@@ -158,7 +158,7 @@ def test_what_is_left_out_of_a_folder_is_said(cli, model, pictures, tmp_path):
     (pictures / "._a.PNG").write_bytes(bytes(200))
     said = f"siglip-jax: warning: {pictures}: what is no image is left out: 1 .txt, 1 hidden"
     code, out, err = cli("embed", pictures, "--model", model, "--out", "z")
-    assert (code, err) == (0, [said]) and out.startswith("z: 3 items in 1 shards")
+    assert (code, err) == (0, [said]) and out.startswith("z: 3 items in 1 shard")
     code, _, err = cli("score", pictures, "--model", model, "--labels", "a cat")
     assert (code, err) == (0, [said])
 
@@ -177,7 +177,7 @@ def test_an_empty_archive_is_no_success(cli, model, tmp_path):
         pass
     code, out, err = cli("embed", "a.tar", "--model", model, "--out", "z")
     assert (code, err) == (2, [])
-    assert out.startswith("z: 0 items in 1 shards: there is none in the source")
+    assert out.startswith("z: 0 items in 1 shard: there is none in the source")
 
 
 def test_a_bulk_job_has_no_default_model(cli, pictures):

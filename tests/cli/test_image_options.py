@@ -79,7 +79,7 @@ def test_large_images_are_read_when_asked_for(cli, model, tmp_path, monkeypatch)
     (folder / "b.jpg").write_bytes(jpeg())
     argv = ("embed", folder, "--model", model, "--out", "z", "--max-error-share", "0.5")
     code, out, err = cli(*argv)
-    assert code == 0 and len(err) == 1 and "1 items are in error; --retry-all" in err[0]
+    assert code == 0 and len(err) == 1 and "1 item is in error; --retry-all" in err[0]
     assert (
         "a.png: 12000x9000 is 108,000,000 pixels, more than the limit of 89,478,485; raise "
         "max_pixels in the profile (--max-pixels) if you trust it" in out

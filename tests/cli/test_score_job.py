@@ -24,7 +24,7 @@ def test_the_same_numbers_as_the_table(cli, model, pictures, tmp_path):
     argv = ("score", pictures, "--model", model, "--template", "a {}", "--top", "2")
     labels = ("--labels", "cat", "dog", "red")
     code, out, err = cli(*argv, "--out", "s", *labels)
-    assert (code, err) == (0, []) and out.startswith("s: 3 items in 1 shards; ")
+    assert (code, err) == (0, []) and out.startswith("s: 3 items in 1 shard; ")
     _, told, _ = cli(*argv, "--json", *labels)
     images = json.loads(told)["images"]
     rows = table(tmp_path / "s").to_pylist()

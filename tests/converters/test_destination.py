@@ -1,6 +1,8 @@
 """Where conversions go when they are killed, or others come before them."""
 
 import fcntl
+import json
+import signal
 import subprocess
 import sys
 
@@ -111,3 +113,25 @@ def test_what_fails_on_the_way_is_undone(model, tmp_path, monkeypatch):
     assert calls == ["x.npz", "x.npz.conversion.json", "x.npz"]
     (tmp_path / "other.npz").unlink()
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["npz", "siglip_jax", "tensorstore", "transformers"])
+def test_killed_at_any_point_the_next_gives_what_one_alone_does(model, tmp_path, to):
+    """Twenty times, at ever later steps, where there was nothing and where there was a result."""
+    script = SUPPORT / "killed_conversions.py"
+    done = subprocess.run(
+        [sys.executable, script, model, tmp_path, to, "20"],
+        env={"PYTHONPATH": str(SUPPORT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    kills = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(kills) == 20
+    assert {kill["died"] for kill in kills} == {-signal.SIGKILL}
+    outcomes = {(kill["ended"], kill["same"], tuple(kill["hidden"])) for kill in kills}
+    assert outcomes == {(0, True, ())}
+    # Some were killed in the midst of it.
+    assert any(name.startswith(".") for kill in kills for name in kill["left"])

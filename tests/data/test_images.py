@@ -183,7 +183,7 @@ def test_strings():
         (["p/*.tar"], {}, "p/[*].tar: no file matches this pattern"),
         (["empty"], {}, "empty: no images, .tar or .parquet in it; the folder is empty"),
         (["other"], {}, "other: no images, .tar or .parquet in it; none of the 2 files is one"),
-        (["mixed"], {}, "mixed: 1 images and 2 tars are in it; name those that you mean"),
+        (["mixed"], {}, "mixed: 1 image and 2 tars are in it; name those that you mean"),
         (["s-{0..1}.tar"], {}, r"s-0.tar: no such file or folder$"),
         (["a.tar.zst"], {}, "a.tar.zst: not of a known kind; expected images, .tar, .parquet"),
         (["bad.txt"], {}, "bad.txt: 'a dog' is no file, nor are those after it; .*texts:bad.txt"),

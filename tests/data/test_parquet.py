@@ -315,7 +315,7 @@ def test_rows_that_no_file_of_its_size_holds(tmp_path, monkeypatch, claim):
     path = write_parquet(tmp_path / "a.parquet")
 
     class Group:
-        num_rows, num_columns = claim, 0
+        num_rows, total_byte_size = claim, 0
 
     class Metadata:
         num_row_groups = 1

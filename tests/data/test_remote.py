@@ -14,8 +14,8 @@ import pytest
 from job_inputs import items
 from pair_files import png, samples, write_parquet, write_tar
 
-from siglip_jax.data import failures, open_items, open_pairs
-from siglip_jax.data.storage import open_binary
+from siglip_jax.data import failures, open_items, open_pairs, remote
+from siglip_jax.data.storage import open_binary, read_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*what is no image is left out")
 
@@ -339,3 +339,43 @@ def test_how_to_log_in_depends_on_the_bucket():
     assert "aws configure" in failures.explained("s3://b/a", error)
     assert "gcloud auth" in failures.explained("gs://b/a", error)
     assert "HF_TOKEN" in failures.explained("hf://datasets/a/b", PermissionError("no"))
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    """An image that never ends, whatever part is asked for."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_body_that_does_not_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "MOST", 3 << 20)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.block_on_close = False
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/a.png"
+    (tmp_path / "a.csv").write_text(f"image,caption\n{url},a dog\n")
+    (item,) = items(open_items([str(tmp_path / "a.csv")]))
+    said = "it has more than the 3,145,728 bytes that fit here"
+    assert item.error == f"{url}: cannot be read: {said}"
+    with pytest.raises(ValueError, match=said):
+        open_pairs(str(tmp_path / "a.csv"))[0]
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_of_a_bucket_that_is_too_large(files, memory, monkeypatch):
+    monkeypatch.setattr(remote, "MOST", 10)
+    fsspec.filesystem("memory").pipe({"/bucket/x/empty": b"", "/bucket/x/ten": b"0123456789"})
+    assert read_bytes(f"{memory}/x/empty") == b""
+    assert read_bytes(f"{memory}/x/ten") == b"0123456789"
+    with pytest.raises(ValueError, match="it has more than the 10 bytes that fit here"):
+        read_bytes(f"{memory}/pictures/a.png")

@@ -139,7 +139,7 @@ def test_a_shard_that_cannot_be_opened_is_tried_again(model, tmp_path):
     result = embed(source, tmp_path / "out", model=model)
     assert not result.finished and result.code == 2 and result.done == 2
     assert result.unreadable == ("told 1: the server does not answer",)
-    assert "1 shards could not be opened" in result.sentence()
+    assert "1 shard could not be opened" in result.sentence()
     source.items[4] = kept
     assert embed(source, tmp_path / "out", model=model).finished
     embed(pictures(12), tmp_path / "other", model=model)

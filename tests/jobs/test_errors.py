@@ -57,7 +57,7 @@ def test_nothing_done_is_no_success(model, tmp_path):
     for _ in range(2):
         result = embed(str(tmp_path / "a.tar"), tmp_path / "out", model=model)
         assert result.finished and result.code == 2
-        assert "0 items in 1 shards: there is none in the source" in result.sentence()
+        assert "0 items in 1 shard: there is none in the source" in result.sentence()
 
 
 def test_names_that_are_not_unicode(model, tmp_path):

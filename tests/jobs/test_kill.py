@@ -4,6 +4,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -172,27 +174,66 @@ def test_an_update_killed_at_any_point(work, seed, tmp_path):
     )
 
 
-def test_when_a_process_of_several_dies_the_other_says_so(work):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dead", "how", "said"),
+    [
+        (1, signal.SIGKILL, "process 1 of 2 has not been heard of for 20 seconds, and this one"),
+        (0, signal.SIGKILL, "process 0, through which all talk, is gone, and this one"),
+        (0, signal.SIGSTOP, "process 0, through which all talk, is gone, and this one"),
+    ],
+    ids=["killed", "first-killed", "first-hangs"],
+)
+def test_when_a_process_of_several_dies_the_other_says_so(work, tmp_path, dead, how, said):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     pair = [
         start(
-            *(work, "dies"),
-            SLOW=60,
+            *(work, str(tmp_path / "dies")),
+            SLOW=100,
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES=2,
             JAX_PROCESS_ID=rank,
         )
         for rank in range(2)
     ]
-    while not (work / "dies/data").is_dir() and pair[0].poll() is None:
+    while not (tmp_path / "dies/data").is_dir() and pair[0].poll() is None:
         time.sleep(0.05)
-    pair[1].kill()
-    pair[1].communicate()
+    other = pair[1 - dead]
+    pair[dead].send_signal(how)
     try:
-        _, err = pair[0].communicate(timeout=120)
+        _, err = other.communicate(timeout=120)
     finally:
-        pair[0].kill()
-    assert pair[0].returncode == 2, err
-    assert "error: process 1 of 2 has not been heard of for 20 seconds, and this one" in err
+        other.kill()
+        pair[dead].kill()
+        pair[dead].communicate()
+    assert other.returncode == 2, err
+    assert f"siglip-jax: error: {said}" in err
+
+
+NO_ANSWER = """
+import sys, time
+from siglip_jax.cli import distributed
+
+distributed._SILENT = 0.5
+
+class Client:
+    def key_value_set(self, *arguments, **options):
+        if sys.argv[2] == "hangs":
+            time.sleep(1000)
+        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out")
+
+    key_value_dir_get = shutdown = wait_at_barrier = key_value_set
+
+distributed._peers = distributed.Peers(Client(), int(sys.argv[1]), 2, "127.0.0.1:1")
+distributed.finish(0)
+"""
+
+
+@pytest.mark.parametrize("what", ["hangs", "fails"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_job_that_is_complete_ends_well_whatever_the_others_do(index, what):
+    command = [sys.executable, "-c", NO_ANSWER, str(index), what]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

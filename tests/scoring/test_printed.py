@@ -37,7 +37,9 @@ def test_scores_are_the_best_of_a_few_images():
     scores = Scores(logits, ("a", "<b>", "c", "d"))
     lines = repr(scores).splitlines()
     assert lines[0] == "Scores of 6 images with 4 labels; the best of each:"
-    assert lines[1] == "  0: d 0.0%, c 0.0%, <b> 0.0%" and lines[-1] == "  ..." and len(lines) == 7
+    assert lines[1] == "  0: d <0.0001%, c <0.0001%, <b> <0.0001%"
+    assert lines[3] == "  2: d 0.01%, c 0.005%, <b> 0.002%"
+    assert lines[-1] == "  ..." and len(lines) == 7
     assert "&lt;b&gt;" in scores._repr_html_() and scores._repr_html_().count("<tr>") == 5
 
 
@@ -47,7 +49,7 @@ def test_scores_as_a_table():
     table = scores.to_pandas(["x.jpg", "y.jpg"])
     assert list(table.columns) == ["a dog", "a cat"] and list(table.index) == ["x.jpg", "y.jpg"]
     np.testing.assert_array_equal(table.to_numpy(), scores.probabilities)
-    with pytest.raises(ValueError, match="1 images for 2 rows of scores"):
+    with pytest.raises(ValueError, match="1 image for 2 rows of scores"):
         scores.to_pandas(["x.jpg"])
 
 

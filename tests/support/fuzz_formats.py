@@ -3,6 +3,7 @@
 A format is a function of an empty folder that fills it and gives `Case`s.
 """
 
+import contextlib
 import gzip
 import io
 import json
@@ -21,7 +22,7 @@ class Case(NamedTuple):
 
     file: str
     read: Callable[[Path], object]
-    kind: str = "bytes"  # or "json", "zip": damaged inside, too
+    kind: str = "bytes"  # or "json", "zip", "parquet": damaged inside, too
 
 
 def _read_all(reader):
@@ -211,10 +212,40 @@ def tables(folder):
 
 
 def parquet(folder):
+    import pyarrow.parquet
     from pair_files import write_parquet
 
     write_parquet(folder / "x.parquet")
-    yield Case("x.parquet", _items("x.parquet"))
+    write_parquet(folder / "y.parquet")
+    table = pyarrow.parquet.read_table(folder / "y.parquet")
+    image = pyarrow.array([{"bytes": i.as_py(), "path": "a"} for i in table.column("image")])
+    table = table.set_column(0, "image", image).append_column("id", pyarrow.array(range(7)))
+    pyarrow.parquet.write_table(
+        table,
+        folder / "y.parquet",
+        row_group_size=4,
+        compression="zstd",
+        data_page_version="2.0",
+        use_dictionary=["captions.list.element"],
+        column_encoding={"image.bytes": "DELTA_LENGTH_BYTE_ARRAY", "id": "DELTA_BINARY_PACKED"},
+        write_page_index=True,
+        write_page_checksum=True,
+    )
+    for name in ("x.parquet", "y.parquet"):
+        yield Case(name, _items(name), "parquet")
+
+
+def parquet_pairs(folder):
+    from siglip_jax.data import open_pairs
+
+    def read(at, name):
+        pairs = open_pairs(str(at / name))
+        for index in range(len(pairs)):
+            with contextlib.suppress(ValueError):
+                pairs[index]
+
+    for case in parquet(folder):
+        yield case._replace(read=lambda at, name=case.file: read(at, name))
 
 
 def text_lists(folder):
@@ -291,6 +322,7 @@ FORMATS = {
     "tar_pairs": tar_pairs,
     "tables": tables,
     "parquet": parquet,
+    "parquet_pairs": parquet_pairs,
     "text_lists": text_lists,
     "recipe": recipe,
     "other_embeddings": other_embeddings,

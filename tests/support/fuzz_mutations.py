@@ -1,8 +1,9 @@
-"""Damage to files, from a seed: of bytes, of JSON, of what is inside a zip."""
+"""Damage to files, from a seed: of bytes, of JSON, of what is inside a zip or a Parquet file."""
 
 import json
 
 import numpy as np
+import thrift
 from fuzz_formats import rewritten
 
 _NUMBERS = [0, 1, 2, 127, 128, 255, 2**15 - 1, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1]
@@ -74,6 +75,64 @@ def _places(values):
             yield from _places(values[key])
 
 
+def of_parquet(data, rng):
+    """Fields of the struct at its end, or of a page's header, are others: a struct all the same."""
+    fields = thrift.footer(data)
+    if rng.integers(3):
+        _change_fields(fields, rng)
+        return thrift.with_footer(data, fields)
+    columns = list(thrift.chunks(fields))
+    column = columns[rng.integers(len(columns))]
+    starts = [value for number, _, value in column if number in (9, 11)]
+    start = starts[rng.integers(len(starts))]
+    header, end = thrift.decoded(data, start)
+    _change_fields(header, rng)
+    made = thrift.encoded(header)
+    # Where it fits, what follows stays where it was.
+    return data[:start] + made + data[max(end, start + len(made)) :]
+
+
+def _change_fields(fields, rng):
+    places = list(_fields(fields))
+    for _ in range(int(rng.integers(1, 4))):
+        holder, at, kind, value = places[rng.integers(len(places))]
+        if at >= len(holder):
+            continue
+        match int(rng.integers(6)):
+            case 0:
+                del holder[at]
+                continue
+            case 1:
+                holder[at:at] = [holder[at]] * int(rng.choice([1, 2, 50]))
+                continue
+        if kind in thrift.INTEGERS:
+            wrong = [*_NUMBERS, -1, -(2**31), -(2**63), value + 1, value - 1, value ^ 8]
+            value = wrong[rng.integers(len(wrong))]
+        elif kind == thrift.BINARY:
+            value = of_bytes(value, rng)
+        elif kind in thrift.BOOLEANS:
+            kind = 3 - kind
+        elif kind in thrift.LISTS:
+            inner, values = value
+            value = inner, values * int(rng.choice([0, 2, 40]))
+        holder[at] = [holder[at][0], kind, value] if isinstance(holder[at], list) else value
+
+
+def _fields(fields):
+    """The holder, place, kind and value of every field and of every value in a list."""
+    for at, (_, kind, value) in enumerate(fields):
+        yield fields, at, kind, value
+        if kind == thrift.STRUCT:
+            yield from _fields(value)
+        elif kind in thrift.LISTS:
+            inner, values = value
+            for place, one in enumerate(values):
+                if inner == thrift.STRUCT:
+                    yield from _fields(one)
+                elif inner not in thrift.BOOLEANS:
+                    yield values, place, inner, one
+
+
 def damaged(data, kind, rng):
     """`data` as case `rng` has it."""
     if kind == "json" and rng.integers(4):
@@ -85,6 +144,8 @@ def damaged(data, kind, rng):
             return of_bytes(content, rng) if number == wrong or wrong == 7 else content
 
         return rewritten(data, change)
+    if kind == "parquet" and rng.integers(4):
+        return of_parquet(data, rng)
     return of_bytes(data, rng)
 
 

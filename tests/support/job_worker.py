@@ -5,29 +5,12 @@ is to be on the disk. SLOW=s: seconds that every picture takes. PATIENCE=s: of c
 """
 
 import os
-import signal
 import sys
-import threading
 import time
-from pathlib import Path
 
-left = int(os.environ.get("KILL_AT", "0"))
-lock = threading.Lock()
+import killed_at
 
-
-def counted(function):
-    def call(*arguments):
-        global left
-        with lock:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
-
-    return call
-
-
-os.fsync, Path.replace, Path.rename = map(counted, (os.fsync, Path.replace, Path.rename))
+killed_at.arm(int(os.environ.get("KILL_AT", "0")))
 
 from siglip_jax.cli.distributed import finish  # noqa: E402
 from siglip_jax.cli.ending import leave  # noqa: E402

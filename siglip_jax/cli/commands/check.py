@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.messages import counted
 
 NAME = "check"
 HELP = "check the files of a bulk job by their digests"
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         for one in damaged:
             print(f"siglip-jax: error: {one}; the job's command mends that", file=sys.stderr)
         good = files - len(damaged)
-        done = "" if len(entries) == shards else f"; {len(entries):,} of {shards:,} shards are done"
-        print(f"{folder}: {good:,} of {files:,} files are as the job wrote them{done}")
+        some = f"; {len(entries):,} of {counted(shards, 'shard')} are done"
+        done = "" if len(entries) == shards else some
+        print(f"{folder}: {good:,} of {counted(files, 'file')} are as the job wrote them{done}")
     return 2 if damaged else 0

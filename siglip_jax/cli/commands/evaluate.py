@@ -31,7 +31,7 @@ from siglip_jax.cli.options.model import (
     load_model,
 )
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
-from siglip_jax.messages import suggestions
+from siglip_jax.messages import counted, suggestions
 
 NAME = "evaluate"
 HELP = "measure recall or zero-shot accuracy on a dataset"
@@ -187,12 +187,12 @@ def _print(result: dict[str, Any]) -> None:
     if result["task"] == "zeroshot":
         templates = len(result["templates"])
         spoken = f"{templates} templates" if templates > 1 else repr(result["templates"][0])
-        print(f"{_images(result)}, {result['classes']:,} classes, {spoken}")
+        print(f"{_images(result)}, {counted(result['classes'], 'class', 'classes')}, {spoken}")
         names = {"accuracy": "accuracy", "top5_accuracy": "right among 5"}
         rows = [(name, f"{metrics[key]:.2%}") for key, name in names.items()]
         print(aligned(rows, "lr"))
         return
-    print(f"{_images(result)}, {result['texts']:,} captions")
+    print(f"{_images(result)}, {counted(result['texts'], 'caption')}")
     ks = list(dict.fromkeys(int(name.partition("@")[2]) for name in metrics))
     table = [("recall", *(f"@{k}" for k in ks))]
     for key, name in (("img2txt", "image to caption"), ("txt2img", "caption to image")):
@@ -202,4 +202,4 @@ def _print(result: dict[str, Any]) -> None:
 
 def _images(result: dict[str, Any]) -> str:
     bad = f" ({len(result['errors']):,} more cannot be read)" if result["errors"] else ""
-    return f"{result['images']:,} images{bad}"
+    return f"{counted(result['images'], 'image')}{bad}"

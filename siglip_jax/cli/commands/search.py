@@ -50,6 +50,7 @@ from siglip_jax.cli.search_queries import (
     sorted_queries,
 )
 from siglip_jax.errors import ModelError
+from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
     from siglip_jax.calibration import Calibration
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
 
         with activity(f"writing {target}"):
             count = export(embeddings, form, Path(target).expanduser())
-        print(f"siglip-jax: {count:,} rows in {target}", file=sys.stderr)
+        print(f"siglip-jax: {counted(count, 'row')} in {target}", file=sys.stderr)
     if args.duplicates is not None:
         _duplicates(args, embeddings)
     if queries:

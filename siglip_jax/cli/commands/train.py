@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from siglip_jax.activity import Activity, activity
 from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
     from siglip_jax.training import TrainingProgress
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         outcome = {"step": result.step, "finished": result.finished, "metrics": result.metrics}
         print_json(outcome | {"model": str(result.model or "")})
     elif result.finished:
-        print(f"{result.step} steps; the model is {result.model}")
+        print(f"{counted(result.step, 'step')}; the model is {result.model}")
         for name, value in result.metrics.items():
             print(f"{name:22}{value:8.2%}")
     if not result.finished:

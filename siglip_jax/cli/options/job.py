@@ -10,6 +10,7 @@ from siglip_jax.cli.distributed import join
 from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import print_json, printable
+from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
     from siglip_jax.jobs import JobProgress, JobResult
@@ -105,10 +106,11 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     else:
         print(printable(result.sentence()))
     if result.finished and result.errors and not args.retry:
+        errors = counted(result.errors, "item is", "items are")
         what = "--retry-all tries their shards again"
         if result.passing:
             what = f"{result.passing:,} of them may be readable later, which --retry tries"
-        print(f"siglip-jax: {result.errors:,} items are in error; {what}", file=sys.stderr)
+        print(f"siglip-jax: {errors} in error; {what}", file=sys.stderr)
     for line in result.unreadable:
         print(f"siglip-jax: error: {printable(line)}", file=sys.stderr)
     return result.code
