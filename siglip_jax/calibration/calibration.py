@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from scipy.special import expit, logit, softmax
+from scipy.special import expit, softmax
 
 from siglip_jax.calibration.identity import Identity, Model, identity_of
 from siglip_jax.messages import choose, did_you_mean, suggestions
@@ -112,34 +112,6 @@ class Calibration:
     def thresholds(self) -> np.ndarray | None:
         """(labels,) probabilities from which on a label is accepted; None if none were chosen."""
         return None if self.rule is None else np.asarray(self.rules[self.rule])
-
-    @property
-    def threshold_logits(self) -> np.ndarray | None:
-        """(labels,) logits from which on a label is accepted; infinity for never.
-
-        None where there are no thresholds, and of a softmax, which depends on all logits.
-
-        >>> Calibration(identity=Identity("m", "sha256:1", {}), labels=("cat",), method="expect",
-        ...             n=9, bias=np.array([2.0])).with_threshold("0.5").threshold_logits.tolist()
-        [-2.0]
-        """
-        limits = self.thresholds
-        if limits is None or self.method == "softmax":
-            return None
-        if self.curve is None:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found = (logit(np.minimum(limits, 1)) - self.bias) / self.scale
-            return np.where(limits > 1, np.inf, found)
-        x, y = self.curve
-        # The curve may be level: the first logit that reaches it.
-        reached = y[None] >= limits[:, None]
-        first = np.argmax(reached, axis=1)
-        before = np.maximum(first - 1, 0)
-        rise = y[first] - y[before]
-        share = np.where(rise > 0, (limits - y[before]) / np.where(rise > 0, rise, 1), 1.0)
-        found = x[before] + np.clip(share, 0, 1) * (x[first] - x[before])
-        found = np.where(limits <= y[0], -np.inf, found)
-        return np.where(reached.any(axis=1), found, np.inf)
 
     def with_threshold(self, rule: str) -> "Calibration":
         """The same with the thresholds of a rule, or of a number such as "0.5" for all labels.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from siglip_jax.calibration import Calibration, Identity, calibrate, measure, targets_of
+from siglip_jax.calibration import Identity, calibrate, measure, targets_of
 from siglip_jax.calibration.thresholds import limits, rule_named
 from siglip_jax.scoring import Scores
 
@@ -250,27 +250,3 @@ def test_measured_numbers_are_of_images_that_the_fit_has_not_seen():
     made = calibrate(scores, targets, model=MODEL)
     found = measure(made, scores, targets)
     assert not np.allclose(found.probabilities[1], made.probabilities(scores.logits))
-
-
-@pytest.mark.parametrize("method", ["bias", "platt", "isotonic"])
-def test_logits_from_which_labels_are_accepted(method):
-    more = {"bias": np.array([-1.0, 2.0, 0.0])} if method != "isotonic" else {}
-    more |= {"scale": 0.5} if method == "platt" else {}
-    if method == "isotonic":
-        more["curve"] = (np.array([-3.0, -1.0, 0.0, 4.0]), np.array([0.0, 0.2, 0.2, 0.9]))
-    made = Calibration(
-        identity=Identity("m", "sha256:1", {}), labels=("a", "b", "c"), method=method, n=9,
-        rules={"x": np.array([0.2, 0.55, np.inf])}, rule="x", **more,
-    )  # fmt: skip
-    limits = made.threshold_logits
-    assert limits[2] == np.inf
-    at, below = (made.probabilities(np.where(np.isfinite(limits), limits + d, 0)[None])[0][:2]
-                 for d in (0, -0.01))  # fmt: skip
-    np.testing.assert_allclose(at, [0.2, 0.55], atol=1e-9)
-    assert (below < [0.2, 0.55]).all()
-
-
-def test_no_logit_decides_without_thresholds_or_under_a_softmax():
-    made = Calibration(identity=Identity("m", "sha256:1", {}), labels=("a",), method="softmax", n=9)
-    assert made.threshold_logits is None
-    assert made.with_threshold("0.5").threshold_logits is None

@@ -132,8 +132,7 @@ def test_the_threshold_of_a_calibration_is_shown_and_moves_with_the_bars(driver,
       const answer = await ask(...request);
       if (!String(request[0]).endsWith("v1/models")) return answer;
       const models = await answer.json();
-      const thresholds = { "brown circle": -1, "hammer and wrench": -2 };
-      models.data[0].calibrations = [{ thresholds, templates: ["{}"] }];
+      models.data[0].calibration = { thresholds: { "brown circle": -1, "hammer and wrench": -2 } };
       return Response.json(models); }"""
     added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
     try:

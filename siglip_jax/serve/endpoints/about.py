@@ -1,12 +1,10 @@
 """What a service says of itself: models, health, metrics, documentation."""
 
-import math
 from typing import Any
 
 import msgspec
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from siglip_jax.calibration import Calibration
 from siglip_jax.config import NaFlexVision
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.openapi import document
@@ -15,18 +13,12 @@ from siglip_jax.serve.served_model import ServedModel
 
 
 class Calibrated(msgspec.Struct):
-    """A calibration.
-
-    Attributes:
-      rule: of its thresholds, if any.
-      thresholds: of labels that are ever accepted, the logits from which they are.
-    """
+    """Labels and templates of a calibration, its method, and its rule of thresholds."""
 
     labels: list[str]
     templates: list[str]
     method: str
     rule: str | None
-    thresholds: dict[str, float]
 
 
 class Model(msgspec.Struct, kw_only=True):
@@ -90,20 +82,10 @@ def _model(served: ServedModel) -> Model:
         resolution=None if isinstance(config.vision, NaFlexVision | None) else config.vision.res,
         context_length=None if config.text is None else config.text.length,
         profile=served.pretrained.profile.name,
-        calibrations=[_calibrated(each) for each in served.calibrations.values()],
-    )
-
-
-def _calibrated(calibration: Calibration) -> Calibrated:
-    limits = calibration.threshold_logits
-    both = [] if limits is None else zip(calibration.labels, limits.tolist(), strict=True)
-    return Calibrated(
-        labels=list(calibration.labels),
-        templates=list(calibration.templates),
-        method=calibration.method,
-        rule=calibration.rule,
-        # JSON has no infinity.
-        thresholds={label: limit for label, limit in both if math.isfinite(limit)},
+        calibrations=[
+            Calibrated(list(each.labels), list(each.templates), each.method, each.rule)
+            for each in served.calibrations.values()
+        ],
     )
 
 

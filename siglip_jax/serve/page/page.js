@@ -95,10 +95,7 @@ function show() {
  */
 function thresholds(label) {
   const model = models.find(({ id }) => id === find("model").value);
-  const asked = templates().length ? templates() : ["{}"];
-  const same = (made) => JSON.stringify(made.templates) === JSON.stringify(asked);
-  const known = model?.calibrations?.find((made) => same(made) && label in made.thresholds)
-    ?.thresholds ?? {};
+  const known = model?.calibration?.thresholds ?? {};
   return Object.hasOwn(known, label) ? known[label] : undefined;
 }
 
