@@ -12,6 +12,8 @@ from page_server import page_server
 from paths import REPO
 
 import siglip_jax
+from siglip_jax.calibration import Calibration
+from siglip_jax.calibration.identity import identity_of
 from siglip_jax.data.open import open_items
 from siglip_jax.jobs import embed
 from siglip_jax.search import open_embeddings, search
@@ -24,7 +26,7 @@ FOLDER = REPO / "siglip_jax" / "emoji" / "pictures"
 VAMPIRE, TOOLS, CIRCLE = (FOLDER / f"{n}.webp" for n in ("1f9db-1f3fb", "1f6e0-fe0f", "1f7e4"))
 NAMED = "emoji again=siglip_emoji"
 LABELS = ("vampire light skin tone", "hammer and wrench")
-TAB, ENTER, BACK, RIGHT = "\ue004", "\ue007", "\ue003", "\ue014"
+TAB, ENTER, BACK, LEFT, RIGHT = "\ue004", "\ue007", "\ue003", "\ue012", "\ue014"
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,24 @@ def index(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(index):
-    with page_server("--index", index, "--model", "siglip_emoji", "--model", NAMED) as address:
+def calibration(model):
+    return Calibration(
+        identity=identity_of(model),
+        labels=("hammer and wrench", "brown circle", "tools"),
+        method="bias",
+        n=9,
+        bias=np.array([3.0, 1.0, 9.0]),
+        rules={"f1": np.array([0.3, 0.5, np.inf])},
+        rule="f1",
+    )
+
+
+@pytest.fixture(scope="module")
+def server(index, calibration, tmp_path_factory):
+    file = tmp_path_factory.mktemp("calibration") / "calibration.json"
+    calibration.save(file)
+    models = ["--model", "siglip_emoji", "--model", NAMED]
+    with page_server("--index", index, "--calibration", file, *models) as address:
         yield address
 
 
@@ -126,37 +144,34 @@ def test_the_bias_moves_bars_in_the_browser_alone(page, scorer):
     assert page.run(f"return {asked}") == before
 
 
-def test_the_threshold_of_a_calibration_is_shown_and_moves_with_the_bars(driver, server):
-    """What a server that has one says of its model, put into the answer of one that has none."""
-    source = """const ask = fetch; window.fetch = async (...request) => {
-      const answer = await ask(...request);
-      if (!String(request[0]).endsWith("v1/models")) return answer;
-      const models = await answer.json();
-      models.data[0].calibration = { thresholds: { "brown circle": -1, "hammer and wrench": -2 } };
-      return Response.json(models); }"""
-    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
-    try:
-        page = browser.Page(driver, server)
-        page.choose(TOOLS)
-        enter(page, "hammer and wrench", "brown circle", "tools")
-        page.settled("hammer and wrench", "brown circle", "tools")
-        lines = """return [...document.querySelectorAll(".bars li")].map(item => [
-          item.querySelector(".name").textContent, item.classList.contains("low"),
-          item.querySelector(".track b").hidden, item.querySelector(".track b").style.left])"""
-        # Its logit is -3.04, and that is below the threshold whatever the bias.
-        for bias, left in ((0, 11.92), (4, 88.08)):
-            page.find("#bias").send_keys(RIGHT * 10 * bias)
-            best = page.run(lines)[0]
-            assert best[:3] == ["hammer and wrench", True, False]
-            assert float(best[3].rstrip("%")) == pytest.approx(left, abs=0.01)
-        assert [each for each in page.run(lines) if each[0] == "tools"] == [
-            ["tools", page.bars()[1][3] < 0.5, True, ""]
-        ]
-        assert page.find(".bars .unseen:last-child").get_attribute("textContent") == (
-            "below the threshold"
-        )
-    finally:
-        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+def test_calibrated_probabilities_and_their_thresholds(page, scorer, calibration):
+    page.wait("document.querySelector('#offers button')")
+    page.choose(TOOLS)
+    page.find("#offers button").click()
+    page.settled(*calibration.labels)
+    expected = scorer.score([str(TOOLS)], calibration.labels).calibrated(calibration)
+    lines = """return Object.fromEntries([...document.querySelectorAll(".bars li")].map(item =>
+      [item.querySelector(".name").textContent, [item.classList.contains("low"),
+        item.querySelector(".track b").hidden || item.querySelector(".track b").style.left]]))"""
+    for bias, accepted in ((0.0, "hammer and wrench"), (-3.0, None)):
+        page.find("#bias").send_keys(LEFT * round(-10 * bias))
+        for (label, _, _, width), hit in zip(page.bars(), expected.top()[0], strict=True):
+            p = hit.probability
+            moved = 1 / (1 + np.exp(-(np.log(p / (1 - p)) + bias)))
+            assert label == hit.label
+            assert width == pytest.approx(moved, abs=0.01)
+        # The last is never accepted, and has no line.
+        assert page.run(lines) == {
+            "hammer and wrench": [accepted is None, "30%"],
+            "brown circle": [True, "50%"],
+            "tools": [True, True],
+        }
+    assert "(bias)" in page.find("#calibrated").text
+    page.find("#code-part summary").click()
+    assert "-F calibration=auto" in page.find("#code").text
+    enter(page, "a dog")  # of which there is no calibration
+    page.settled(*calibration.labels, "a dog")
+    assert not page.find("#calibrated").is_displayed()
 
 
 def test_templates(page, scorer):

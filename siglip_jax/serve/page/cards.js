@@ -6,6 +6,12 @@ const SHOWN = 10; // bars, until all are asked for
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const MOVE = { duration: 260, easing: "cubic-bezier(.2,.7,.2,1)" };
 
+/** The probability of a score, with `bias` added to its logit, be it calibrated or not. */
+export function moved({ score, logit }, calibration, bias) {
+  if (calibration === "softmax") return score; // the same whatever is added to all
+  return sigmoid((calibration ? Math.log(score / (1 - score)) : logit) + bias);
+}
+
 export class Card {
   constructor(picture, remove) {
     this.picture = picture;
@@ -34,19 +40,20 @@ export class Card {
   }
 
   /** Shows the scores of `labels`, each logit moved by `bias`. */
-  show({ labels, draft, bias, thresholds }) {
-    this.last = { labels, draft, bias, thresholds };
-    const { scores, error } = this.picture;
+  show({ labels, draft, bias }) {
+    this.last = { labels, draft, bias };
+    const { scores, calibration, error } = this.picture;
     this.wrong.textContent = error;
     this.wrong.hidden = !error;
     const wanted = new Set(labels);
     const kept = error ? [] : (scores ?? []).filter(({ label }) => wanted.has(label));
     const shown = this.whole ? kept : kept.slice(0, SHOWN);
     const before = this.places();
-    const items = shown.map(({ label, logit }) => {
+    const items = shown.map((score) => {
+      const { label } = score;
       const row = this.rows.get(label) ?? newRow(label);
       this.rows.set(label, row);
-      row.fill({ logit, bias, threshold: thresholds(label), draft: label === draft });
+      row.fill(score, moved(score, calibration, bias), label === draft);
       return row.item;
     });
     const now = [...this.bars.children];
@@ -99,19 +106,18 @@ function newRow(label) {
     make("span", { className: "numbers" }, logit, probability), track);
   const accepted = make("span", { className: "unseen" });
   item.append(accepted);
-  const fill = ({ logit: value, bias, threshold, draft }) => {
-    const p = sigmoid(value + bias);
-    number.textContent = signed(value, 2);
+  const fill = (score, p, draft) => {
+    number.textContent = signed(score.logit, 2);
     probability.textContent = percent(p);
     bar.style.width = `${100 * p}%`;
     item.classList.toggle("draft", draft);
-    const calibrated = threshold !== undefined;
-    item.classList.toggle("low", calibrated ? value < threshold : p < 0.5);
-    line.hidden = !calibrated;
-    if (!calibrated) return;
-    line.style.left = `${100 * sigmoid(threshold + bias)}%`;
-    line.title = "The calibrated threshold";
-    accepted.textContent = value < threshold ? "below the threshold" : "above the threshold";
+    // Infinity is none in JSON: a label that is never accepted.
+    const threshold = "accepted" in score ? score.threshold ?? Infinity : 0.5;
+    item.classList.toggle("low", p < threshold);
+    line.hidden = !Number.isFinite(score.threshold ?? Infinity);
+    line.style.left = `${100 * (score.threshold ?? 0)}%`;
+    const said = p < threshold ? "below its threshold" : "accepted";
+    accepted.textContent = "accepted" in score ? said : "";
   };
   return { item, bar, fill };
 }

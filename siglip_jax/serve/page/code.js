@@ -15,16 +15,17 @@ const upload = (name) =>
     ? `image=@"${name.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`
     : `image=@${name}`);
 
-function curl({ model, names, labels, templates }) {
+function curl({ model, names, labels, templates, calibrated }) {
   const lines = [`curl ${address("v1/classify")}`, field("model", model)];
   if (hasKey()) lines.splice(1, 0, '-H "Authorization: Bearer $API_KEY"');
   lines.push(...names.map(upload), ...labels.map((label) => field("labels", label)));
   lines.push(...templates.map((template) => field("templates", template)));
+  if (calibrated) lines.push(field("calibration", "auto"));
   return lines.join(" \\\n  ");
 }
 
 // JSON's strings, and lists of them, are Python's.
-function python({ model, names, labels, templates }) {
+function python({ model, names, labels, templates, calibrated }) {
   const python = JSON.stringify;
   const list = (values) => `[${values.map((value) => python(value)).join(", ")}]`;
   const key = hasKey();
@@ -38,6 +39,7 @@ function python({ model, names, labels, templates }) {
     '    "input": [base64.b64encode(Path(file).read_bytes()).decode() for file in files],',
     `    "labels": ${list(labels)},`,
     ...(templates.length ? [`    "templates": ${list(templates)},`] : []),
+    ...(calibrated ? ['    "calibration": "auto",'] : []),
     "}",
     'headers = {"Content-Type": "application/json"}',
     ...(key ? ['headers["Authorization"] = "Bearer " + os.environ["API_KEY"]'] : []),

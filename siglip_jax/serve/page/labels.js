@@ -41,6 +41,13 @@ export class Labels {
     return this.draft ? [...this.entered, this.draft] : this.entered;
   }
 
+  /** These and no others. */
+  set(labels) {
+    this.entered = [];
+    this.input.value = "";
+    this.add(labels);
+  }
+
   add(labels) {
     const wanted = labels.map((label) => label.trim()).filter(Boolean);
     const before = this.entered.length;

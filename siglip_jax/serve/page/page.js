@@ -1,9 +1,9 @@
 // The page: what is asked of the server when images, labels, templates or the model change.
 
 import { Refusal, ask, file, pause, useKey } from "./api.js";
-import { Card } from "./cards.js";
+import { Card, moved } from "./cards.js";
 import { Code } from "./code.js";
-import { afterwards, find, make, percent, say, sigmoid, signed } from "./elements.js";
+import { afterwards, find, make, percent, say, signed } from "./elements.js";
 import { Picture, listen, sorted } from "./images.js";
 import { Labels } from "./labels.js";
 import { Search } from "./search.js";
@@ -27,6 +27,7 @@ const templates = () =>
 const question = () => ({
   model: find("model").value,
   labels: labels.all,
+  calibration: "auto",
   ...(templates().length && { templates: templates() }),
 });
 
@@ -54,7 +55,8 @@ async function score(card, asked, name, signal) {
   card.waiting = true;
   try {
     const answer = await ask("v1/classify", { ...asked, input: await picture.input() }, signal);
-    Object.assign(picture, { scores: answer.data[0].scores, asked: name, error: "" });
+    const { calibration, data: [{ scores }] } = answer;
+    Object.assign(picture, { scores, calibration, asked: name, error: "" });
   } catch (error) {
     if (error.name === "AbortError") return; // another question is on its way
     // What is wrong with the image is said beside it, what is wrong with all of them once.
@@ -75,11 +77,14 @@ async function score(card, asked, name, signal) {
 
 function show() {
   const asked = question();
-  const last = { labels: asked.labels, draft: labels.draft, bias: bias(), thresholds };
+  const last = { labels: asked.labels, draft: labels.draft, bias: bias() };
   for (const card of cards.values()) card.show(last);
-  const names = [...cards.keys()].map((picture) => picture.name);
-  code.show({ ...asked, names, templates: templates() });
+  const pictures = [...cards.keys()];
+  const names = pictures.map((picture) => picture.name);
+  const calibrates = pictures.some((picture) => picture.calibration);
+  code.show({ ...asked, names, templates: templates(), calibrated: calibrates });
   const complete = cards.size > 0 && asked.labels.length > 0;
+  calibrated();
   find("empty").hidden = complete;
   find("examples").hidden = cards.size > 0 || !find("examples").querySelector("li");
   find("empty-text").textContent = !cards.size && !asked.labels.length
@@ -89,21 +94,34 @@ function show() {
   find("bias-reset").disabled = bias() === 0;
 }
 
-/**
- * The logit from which a calibration of the server accepts a label. A logit, as it is the same
- * whatever the calibration makes of it, and moves with the bars.
- */
-function thresholds(label) {
-  const model = models.find(({ id }) => id === find("model").value);
-  const known = model?.calibration?.thresholds ?? {};
-  return Object.hasOwn(known, label) ? known[label] : undefined;
+/** What the server has calibrated: said where bars are of it, and its lists of labels offered. */
+function calibrated() {
+  const [method] = [...cards.keys()].map((picture) => picture.calibration).filter(Boolean);
+  find("calibrated").hidden = !method;
+  find("calibrated").textContent = `Calibrated by the server for these labels (${method}). `
+    + "The line on a bar is the threshold from which its label is accepted.";
+}
+
+function offer() {
+  const known = models.find(({ id }) => id === find("model").value)?.calibrations ?? [];
+  const buttons = known.map((each) => {
+    const text = `Use ${each.labels.length} calibrated labels`;
+    const button = make("button", { type: "button", className: "quiet" }, text);
+    button.addEventListener("click", () => {
+      const plain = each.templates.join() === "{}";
+      find("templates").value = plain ? "" : each.templates.join("\n");
+      labels.set(each.labels);
+    });
+    return button;
+  });
+  find("offers").replaceChildren(...buttons);
 }
 
 /** For those who hear the page: the best label of every image, once all are there. */
 function tell() {
   const said = [...cards.keys()].filter(({ scores, error }) => scores?.length && !error)
-    .map(({ name, scores: [{ label, logit }] }) =>
-      `${name}: ${label}, ${percent(sigmoid(logit + bias()))}`);
+    .map(({ name, scores: [best], calibration }) =>
+      `${name}: ${best.label}, ${percent(moved(best, calibration, bias()))}`);
   if (said.length) say(said.join("; "));
 }
 
@@ -170,6 +188,7 @@ async function start() {
     const choices = models.map(({ id }) => make("option", { value: id }, id));
     find("model").replaceChildren(...choices);
     find("model").disabled = choices.length < 2;
+    offer();
     problem(null);
     find("key-form").hidden = true;
     const [index] = (await ask("v1/index")).data;
@@ -210,7 +229,10 @@ find("key-form").addEventListener("submit", (event) => {
   useKey(find("key").value);
   start();
 });
-find("model").addEventListener("change", changed);
+find("model").addEventListener("change", () => {
+  offer();
+  changed();
+});
 find("templates").addEventListener("input", afterwards(changed, 2 * TYPING));
 find("bias").addEventListener("input", show);
 find("bias-reset").addEventListener("click", () => {
