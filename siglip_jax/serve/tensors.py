@@ -169,7 +169,7 @@ def write_response(
       binary: which of them go behind the JSON.
 
     >>> tensor = Tensor("z", [1, 2], "FP32")
-    >>> write_response(InferResponse("m", "1", [tensor]), [np.float32([[1, 2]])], [False])[0][-13:]
+    >>> write_response(InferResponse("m", "1", [tensor]), [np.float32([[1, 2]])], [False])[0][-12:]
     b'[1.0,2.0]}]}'
     """
     behind = []
