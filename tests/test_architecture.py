@@ -154,6 +154,7 @@ MODULES = {
     "calibration.fitting": Row("from scores to a calibration, by method"),
     "calibration.quality": Row("log-loss, calibration error, AUC"),
     "calibration.report": Row("how good probabilities are, before and after"),
+    "calibration.figures": Row("reliability, precision and recall, drawn", "weights.staging"),
 
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking", "calibration classifier"),
@@ -210,8 +211,8 @@ MODULES = {
 
     "jobs": Row("the names to import"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
-                  "classifier config data evaluation model_files models preprocessing pretrained "
-                  "programs run_folder scoring stop weights", jax=True),
+                  "calibration classifier config data evaluation model_files models "
+                  "preprocessing pretrained programs run_folder scoring stop weights", jax=True),
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
@@ -315,18 +316,21 @@ MODULES = {
     "cli.commands.list": Row("siglip-jax list", "checkpoints fine_tunes cli"),
     "cli.commands.show": Row("siglip-jax show", "errors fetch fine_tunes weights.layout cli"),
     "cli.commands.fetch": Row("siglip-jax fetch", "converters fetch cli"),
-    "cli.commands.score": Row("siglip-jax score", "classifier data jobs programs scoring cli"),
+    "cli.commands.score": Row("siglip-jax score",
+                              "calibration classifier data jobs programs scoring cli"),
     "cli.options": Row("options that several commands share"),
     "cli.options.former": Row("former spellings of options"),
     "cli.options.data": Row("options of all commands that read datasets", "cli"),
     "cli.options.job": Row("options of bulk jobs, and how a job is run and told of", "jobs cli"),
     "cli.options.checkpoint": Row("a checkpoint of any format, opened",
                                   "config converters fetch model_files cli"),
+    "cli.options.calibration": Row("--calibration and --threshold, of score and search",
+                                   "calibration"),
     "cli.options.program": Row("--program, of score and embed", "programs cli"),
     "cli.commands.embed": Row("siglip-jax embed",
                               "config data jobs programs scoring weights.staging cli"),
     "cli.commands.search": Row("siglip-jax search",
-                               "data.specs errors jobs search programs scoring cli"),
+                               "calibration data.specs errors jobs search programs scoring cli"),
     "cli.commands.serve": Row("siglip-jax serve", "calibration serve cli"),
     "cli.commands.check": Row("siglip-jax check", "jobs cli"),
     "cli.commands.plan": Row("siglip-jax plan", "config plan programs cli"),
@@ -338,6 +342,8 @@ MODULES = {
     "cli.options.model": Row("options of all commands that run a model; loads it",
                              "allocator checkpoints config fetch programs preprocessing "
                              "pretrained scoring cli"),
+    "cli.commands.calibrate": Row("siglip-jax calibrate", "calibration data scoring cli"),
+    "cli.calibration_output": Row("how good probabilities are, in a table", "calibration"),
     "cli.image_files": Row("files, folders, patterns, a list on stdin",
                            "data.specs data.text_list"),
     "cli.embedding": Row("images and texts to embeddings, bad ones reported", "data.item scoring",
@@ -348,9 +354,9 @@ MODULES = {
     "cli.conversion_output": Row("the plan and the certificate of a conversion", "converters"),
     "cli.doctor_output": Row("what the doctor found, in words", "doctor verify"),
     "cli.search_queries": Row("which words are texts or images, and which make one search",
-                              "data.specs search"),
+                              "calibration data.specs search"),
     "cli.search_output": Row("hits of queries and groups of near-duplicates, in words and on "
-                             "sheets", "scoring search"),
+                             "sheets", "calibration scoring search"),
     "cli.output": Row("aligned columns of text, JSON, and what a terminal may be given"),
     "cli.commands.*": Row("siglip-jax convert, diff",
                           "checkpoints config converters errors fetch verify weights cli"),

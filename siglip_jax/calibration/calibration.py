@@ -1,6 +1,8 @@
 """From logits to probabilities that mean something, for one model and one set of labels."""
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -160,6 +162,14 @@ class Calibration:
                 f"the calibration is of {there.name}, and {here.name} here is another {what}: its "
                 f"{', '.join(changed[:3])}{more} differ; calibrate anew, or score as it was made"
             )
+        self.check_texts(labels, templates)
+
+    def check_texts(self, labels: Sequence[str], templates: Sequence[str]) -> None:
+        """Refuses other labels, another order of them, and other templates.
+
+        Raises:
+          ValueError: one line that says what differs.
+        """
         self.check_labels(labels)
         if tuple(templates) != self.templates:
             raise ValueError(
@@ -189,6 +199,13 @@ class Calibration:
         elif gone:
             counts += f"; its {gone[0]!r} is missing here"
         raise ValueError(f"{said}{counts}; calibrate anew, or score with its labels")
+
+    def digest(self) -> str:
+        """A short digest of all that probabilities and thresholds depend on."""
+        from siglip_jax.calibration.calibration_file import plain
+
+        text = json.dumps(plain(self), sort_keys=True).encode()
+        return hashlib.sha256(text).hexdigest()[:16]
 
     def save(self, path: str | Path) -> None:
         """Writes a small JSON file, whole or not at all; what is there gives way.

@@ -14,6 +14,7 @@ from siglip_jax.activity import activity
 from siglip_jax.cli.advice import out_of_memory, spoken
 from siglip_jax.cli.commands import (
     bench,
+    calibrate,
     check,
     convert,
     demo,
@@ -54,6 +55,7 @@ COMMANDS = (
     serve,
     check,
     evaluate,
+    calibrate,
     train,
     convert,
     diff,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from siglip_jax.cli.output import aligned, print_json, printable
 
 if TYPE_CHECKING:
+    from siglip_jax.calibration import Calibration
     from siglip_jax.search import Embeddings, Hit
 
 _GROUPS, _MEMBERS = 100, 12  # on a sheet of duplicates
@@ -51,6 +52,20 @@ def plain_hit(
     if where is not None:
         made |= {name: value for name, value in where._asdict().items() if value is not None}
     return made
+
+
+def calibrate_hits(
+    calibration: "Calibration", label: str, hits: list[dict[str, Any]]
+) -> float | None:
+    """Gives hits the calibrated probabilities of a label; its threshold, if there are any."""
+    import numpy as np
+
+    column = calibration.labels.index(label)
+    logits = np.array([[hit["logit"]] for hit in hits]).reshape(-1, 1)
+    columns = np.full(logits.shape, column)
+    for hit, value in zip(hits, calibration.probabilities(logits, columns)[:, 0], strict=True):
+        hit["probability"] = float(value)
+    return None if calibration.thresholds is None else float(calibration.thresholds[column])
 
 
 def score(hit: dict[str, Any]) -> str:

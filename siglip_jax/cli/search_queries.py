@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from siglip_jax.cli.options.model import QUICK_START_LIMIT, batch_sizes
-from siglip_jax.messages import near_file
+from siglip_jax.messages import did_you_mean, near_file
 
 if TYPE_CHECKING:
+    from siglip_jax.calibration import Calibration
     from siglip_jax.pretrained import Pretrained
+    from siglip_jax.search import Embeddings
 
 
 def check_options(args: argparse.Namespace, queries: list[str]) -> None:
@@ -21,6 +23,7 @@ def check_options(args: argparse.Namespace, queries: list[str]) -> None:
                 ("--not", args.unwanted),
                 ("--combine", args.combine),
                 ("--threshold", args.threshold is not None),
+                ("--calibration", args.calibration),
                 ("--top", args.top),
             )
             if value
@@ -37,14 +40,40 @@ def check_options(args: argparse.Namespace, queries: list[str]) -> None:
         raise ValueError(f"--not: {both[0]!r} is a QUERY as well; leave it out of one of them")
     if args.combine and len(set(queries)) < 2:
         raise ValueError(f"--combine: expected several QUERYs, got {len(set(queries))}")
-    if args.threshold is not None and (args.combine or args.unwanted):
+    given = "threshold" if args.threshold is not None else "calibration" if args.calibration else ""
+    if given and (args.combine or args.unwanted):
         option = "--combine" if args.combine else "--not"
         raise ValueError(
-            f"--threshold: a search with {option} ranks by similarities and has no probability; "
+            f"--{given}: a search with {option} ranks by similarities and has no probability; "
             "leave out one of them"
         )
     if not queries and not args.export:
         raise ValueError("there is nothing to search for; give a QUERY or --export")
+
+
+def check_calibrated(
+    args: argparse.Namespace, calibration: "Calibration", embeddings: "Embeddings"
+) -> None:
+    """Raises a ValueError unless every QUERY is a label whose probabilities a calibration has."""
+    if embeddings.what != "images" or args.image:
+        raise ValueError(
+            f"a calibration is of images with labels; {args.index} holds {embeddings.what}"
+            + (f", and {args.image[0]} is an image" if args.image else "")
+        )
+    for text in args.texts:
+        if text not in calibration.labels:
+            hint = did_you_mean(text, calibration.labels)
+            raise ValueError(
+                f"{text!r} is none of the {len(calibration.labels):,} labels that it was fitted "
+                f"to{hint}; leave out --calibration, or search for a label"
+            )
+    if calibration.templates != ("{}",):
+        raise ValueError(
+            f"it was fitted with the template {calibration.templates[0]!r}, and a QUERY is "
+            "searched for as it is; calibrate without --template"
+        )
+    if calibration.method == "softmax":
+        raise ValueError("a softmax compares all labels of an image, and a search has one")
 
 
 def sorted_queries(queries: list[str]) -> tuple[list[str], list[str]]:

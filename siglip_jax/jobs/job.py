@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from siglip_jax.calibration import Calibration
 from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer, Siglip, Tower, check_image_output
 from siglip_jax.messages import choose
@@ -36,6 +37,9 @@ class Job:
       labels, templates: of a score job on images.
       classifier: of the model, whose own classes are scored in place of labels.
       top: store the best labels only.
+      calibration: of these labels, for the probabilities.
+      threshold: a probability; labels that reach it, or else the calibration's thresholds, are
+        stored as `accepted`, of `top` the best.
 
     Raises:
       ValueError: for what cannot be combined or is no choice.
@@ -50,6 +54,8 @@ class Job:
     templates: tuple[str, ...] = PLAIN
     top: int | None = None
     classifier: Classifier | None = None
+    calibration: Calibration | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -62,6 +68,8 @@ class Job:
             raise ValueError("scores are stored as parquet; npy is for embeddings")
         if self.layer is not None and (self.kind, self.what) != ("embed", "images"):
             raise ValueError("a layer is for embedding images; leave it out")
+        if self.calibration is not None or self.threshold is not None:
+            self._check_calibration()
         if self.classifier is not None:
             if self.labels or (self.kind, self.what) != ("score", "images"):
                 raise ValueError(
@@ -72,6 +80,15 @@ class Job:
             self._check_labels()
         elif self.labels or self.top:
             raise ValueError("labels are for scoring images; leave them out")
+
+    def _check_calibration(self) -> None:
+        if not self.labels:
+            raise ValueError("calibrations and thresholds are for labels; leave them out")
+        if self.calibration is None:
+            return
+        self.calibration.check_texts(self.labels, self.templates)
+        if self.top is not None and self.calibration.method == "softmax":
+            raise ValueError("a softmax needs the scores of all labels; leave out top")
 
     def _check_labels(self) -> None:
         check_labels(self.labels)
@@ -114,12 +131,16 @@ class Job:
         if self.classifier is not None:
             about = {"classifier": self.classifier.digest(), "top": self.top}
             return plain | about | {"labels": list(self.classifier.labels)}
+        # Left out as it was before there were any.
+        made = {} if self.calibration is None else {"calibration": self.calibration.digest()}
+        made |= {} if self.threshold is None else {"threshold": self.threshold}
         return plain | {
             "top": self.top,
             "templates": list(self.templates),
             "count": len(self.labels),
             "digest": labels_digest(self.labels),
             "labels": list(self.labels) if len(self.labels) <= ALL_LABELS else None,
+            **made,
         }
 
 

@@ -1,6 +1,7 @@
 """Embeddings of a score job's labels, computed once, and the best labels of pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -56,7 +57,7 @@ class Labels:
         """What a score job stores of images with embeddings (n, d)."""
         if self.job.top is None:
             logits = self.scorer.logits(zimg, self._all)
-            return {"probabilities": sigmoid(logits)}
+            return self._probabilities(logits, None)
         values = np.empty((len(zimg), self.job.top), np.float32)
         places = np.empty((len(zimg), self.job.top), np.int64)
         # A shard of few images must not cost a full block; powers of two bound what compiles.
@@ -72,9 +73,30 @@ class Labels:
         logits = values * self._scale + self._bias
         return {
             "labels": self.names[places],
-            "probabilities": sigmoid(logits),
+            **self._probabilities(logits, places),
             "logits": logits,
         }
+
+    def _probabilities(self, logits: np.ndarray, places: np.ndarray | None) -> dict[str, Any]:
+        """Of all labels or of those at `places`; and which of them are accepted."""
+        calibration, limits = self.job.calibration, self.job.threshold
+        if calibration is None:
+            p = sigmoid(logits)
+        else:
+            p = calibration.probabilities(logits, places)
+            if limits is None and calibration.thresholds is not None:
+                limits = calibration.thresholds
+                limits = limits if places is None else limits[places]
+        computed = {"probabilities": p.astype(np.float32)}
+        if limits is not None:
+            # In the order of the logits, as everywhere.
+            order = np.argsort(-logits, axis=1, kind="stable")
+            names = self.names[order if places is None else places]
+            reached = np.take_along_axis(p >= limits, order, axis=1)
+            accepted = np.empty(len(p), object)
+            accepted[:] = [list(row[own]) for row, own in zip(names, reached, strict=True)]
+            computed["accepted"] = accepted
+        return computed
 
     def _embedded(self, folder: Path) -> list[np.ndarray]:
         folder.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from siglip_jax.calibration import Calibration, Identity
 from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
@@ -135,6 +136,8 @@ def score(
     labels: Sequence[str] = (),
     templates: Sequence[str] = PLAIN,
     top: int | None = None,
+    calibration: Calibration | None = None,
+    threshold: float | None = None,
     pairs: bool = False,
     image_column: str | None = None,
     text_column: str | None = None,
@@ -149,6 +152,9 @@ def score(
       labels, templates: as for `Scorer.score`; there may be millions of labels. Without
         any, a model with a classifier scores its own classes.
       top: store the best labels only; needed where there are more than 4,096.
+      calibration: of this model and these labels, for the probabilities.
+      threshold: a probability; labels that reach it, or else the calibration's thresholds, are
+        stored as `accepted`.
       pairs: score each image with its own text, without labels.
       others: as for `embed`.
 
@@ -163,6 +169,8 @@ def score(
         labels=tuple(labels),
         templates=tuple(templates),
         top=top,
+        calibration=calibration,
+        threshold=threshold,
         classifier=None if labels or pairs else _classifier(model),
     )
     opened = _opened(
@@ -216,6 +224,9 @@ def run(
                 "origin": getattr(source, "origin", None),
             },
         )
+        if job.calibration is not None:
+            here = Identity(model.name, manifest.space["weights"], manifest.space["profile"])
+            job.calibration.check(model=here, labels=job.labels, templates=job.templates)
         there = claim_folder(folder, manifest, update=options.update)
         if shared and there.source.get("updates"):
             raise ValueError(f"{folder} has been updated, which is for one process at a time")

@@ -16,7 +16,8 @@ from siglip_jax.jobs.manifest import Manifest
 from siglip_jax.messages import escaped
 from siglip_jax.scoring.rows import Rows
 
-_WORDS = ["key", "text", "error", "labels.list.element"]  # worth a dictionary; floats are not
+# Worth a dictionary; floats are not.
+_WORDS = ["key", "text", "error", "labels.list.element", "accepted.list.element"]
 
 
 class ParquetSink:
@@ -147,6 +148,10 @@ def _column(values: np.ndarray, good: np.ndarray, total: int) -> pa.Array:
     missing[good] = False
     whole: Any = np.zeros((total, *values.shape[1:]), values.dtype)
     whole[good] = values
+    if values.ndim == 1 and values.dtype == object:
+        # As many labels a row as are accepted.
+        lists = [None if gone else row for row, gone in zip(whole, missing, strict=True)]
+        return pa.array(lists, pa.list_(pa.string()))
     if values.ndim == 1:
         return pa.array(whole, mask=missing)
     if values.dtype == object:

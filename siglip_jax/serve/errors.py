@@ -44,8 +44,8 @@ class ApiError(Exception):
       code: for programs.
       headers: of the answer, such as `Retry-After`.
 
-    >>> ApiError(404, "no model is called x", param="model").problem
-    Problem(message='no model is called x', type='invalid_request_error', param='model', code=None)
+    >>> ApiError(404, "no model is called x", param="model").problem.param
+    'model'
     """
 
     def __init__(

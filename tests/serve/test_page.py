@@ -126,6 +126,39 @@ def test_the_bias_moves_bars_in_the_browser_alone(page, scorer):
     assert page.run(f"return {asked}") == before
 
 
+def test_the_threshold_of_a_calibration_is_shown_and_moves_with_the_bars(driver, server):
+    """What a server that has one says of its model, put into the answer of one that has none."""
+    source = """const ask = fetch; window.fetch = async (...request) => {
+      const answer = await ask(...request);
+      if (!String(request[0]).endsWith("v1/models")) return answer;
+      const models = await answer.json();
+      models.data[0].calibration = { thresholds: { "brown circle": -1, "hammer and wrench": -2 } };
+      return Response.json(models); }"""
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+    try:
+        page = browser.Page(driver, server)
+        page.choose(TOOLS)
+        enter(page, "hammer and wrench", "brown circle", "tools")
+        page.settled("hammer and wrench", "brown circle", "tools")
+        lines = """return [...document.querySelectorAll(".bars li")].map(item => [
+          item.querySelector(".name").textContent, item.classList.contains("low"),
+          item.querySelector(".track b").hidden, item.querySelector(".track b").style.left])"""
+        # Its logit is -3.04, and that is below the threshold whatever the bias.
+        for bias, left in ((0, 11.92), (4, 88.08)):
+            page.find("#bias").send_keys(RIGHT * 10 * bias)
+            best = page.run(lines)[0]
+            assert best[:3] == ["hammer and wrench", True, False]
+            assert float(best[3].rstrip("%")) == pytest.approx(left, abs=0.01)
+        assert [each for each in page.run(lines) if each[0] == "tools"] == [
+            ["tools", page.bars()[1][3] < 0.5, True, ""]
+        ]
+        assert page.find(".bars .unseen:last-child").get_attribute("textContent") == (
+            "below the threshold"
+        )
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
 def test_templates(page, scorer):
     page.choose(VAMPIRE)
     enter(page, *LABELS)
@@ -307,7 +340,9 @@ def test_the_model_is_chosen(page):
 
 
 def hits(page):
-    return [tuple(each.text.splitlines()) for each in page.all(".hit figcaption")]
+    found = page.run("""return [...document.querySelectorAll(".hit")].map(hit =>
+      [hit.querySelector(".score").textContent, hit.querySelector(".key").textContent])""")
+    return [tuple(each) for each in found]
 
 
 def test_search_by_text_and_by_image(page, scorer, index):
@@ -319,7 +354,7 @@ def test_search_by_text_and_by_image(page, scorer, index):
     page.wait("[...document.querySelectorAll('.hit img')].filter(e => e.naturalWidth).length === 8")
     (found,) = search(embeddings, scorer.embed_texts(["vampire light skin tone"]), 8)
     assert [key for _, key in hits(page)] == [hit.row.key for hit in found]
-    assert hits(page)[0] == ("91.9%", VAMPIRE.name)
+    assert hits(page)[0] == ("91.9% 0.481", VAMPIRE.name)
     page.choose(CIRCLE, where="query-file")
     page.wait("document.querySelector('.hit .score')?.textContent.startsWith('1.0')")
     (found,) = search(embeddings, scorer.embed_images([str(CIRCLE)]), 8)

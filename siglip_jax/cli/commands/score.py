@@ -13,6 +13,10 @@ Prints a table for a person, tab-separated lines into a pipe, JSON with --json. 
 image that cannot be read is reported on standard error, the rest is scored, and the
 exit code is 2.
 
+With --calibration FILE, which `siglip-jax calibrate` wrote, probabilities mean what they
+say; labels and templates are then its own unless given, and have to be. With --threshold
+the labels are printed that reach it, and an image of which none does is none of these.
+
 With --out it is a bulk job: IMAGES may be anything that `siglip-jax embed` takes for
 a folder, and OUT holds data/00000.parquet ... (key, labels, probabilities, logits,
 width, height, error with --top; without it all probabilities in the order of the
@@ -31,6 +35,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from siglip_jax.cli.image_files import image_files
+from siglip_jax.cli.options.calibration import (
+    about,
+    add_calibration_arguments,
+    described,
+    number_or_rule,
+    opened_calibration,
+)
 from siglip_jax.cli.options.data import column_options, refuse_empty
 from siglip_jax.cli.options.job import (
     add_job_arguments,
@@ -52,6 +63,7 @@ from siglip_jax.cli.options.program import add_program_argument, saved_program
 from siglip_jax.cli.output import add_json_argument, print_json, printable, screen
 
 if TYPE_CHECKING:
+    from siglip_jax.calibration import Calibration
     from siglip_jax.classifier import Classifier
     from siglip_jax.scoring import LabelScore, Scores
 
@@ -89,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=positive, metavar="K", help="keep only the K best labels (default: all)"
     )
+    add_calibration_arguments(parser, "keep only the labels that reach it, or none of these")
     add_json_argument(parser)
     parser.add_argument(
         "--out", metavar="FOLDER", help="folder of a bulk job (default: none; print the scores)"
@@ -107,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
     refuse_job_arguments(args, "give a folder as --out, or leave it out")
     if args.pairs:
         raise ValueError("--pairs is for bulk jobs; give a folder as --out")
-    labels = _labels(args)
+    calibration = opened_calibration(args)
+    labels = _labels(args, calibration)
     classifier = _classifier(args, labels)
     if classifier is not None:
         return _classify(args, classifier)
@@ -125,6 +139,9 @@ def run(args: argparse.Namespace) -> int:
     from siglip_jax.scoring.prompts import check_templates
 
     templates = check_templates(args.template or ["{}"])
+    if calibration is not None:
+        with about(args):
+            calibration.check_texts(labels, templates)
     program = saved_program(args)
     model = load_model(args, images=True, texts=True, execution=program and program.execution)
     scorer = model.scorer(
@@ -145,8 +162,12 @@ def run(args: argparse.Namespace) -> int:
     finally:
         other.shutdown(wait=False, cancel_futures=True)  # an interrupt waits for no compiler
     scores = Scores(scorer.logits(zimg, ztxt), tuple(labels))
-    about = {**describe_run(args, model), "templates": templates}
-    return _print(args, about, scores, good, errors)
+    if calibration is not None:
+        with about(args):
+            calibration.check(model=model, labels=labels, templates=templates)
+        scores = scores.calibrated(calibration)
+    said = describe_run(args, model) | described(args, calibration)
+    return _print(args, {**said, "templates": templates}, scores, good, errors)
 
 
 def _classify(args: argparse.Namespace, classifier: "Classifier") -> int:
@@ -162,21 +183,25 @@ def _classify(args: argparse.Namespace, classifier: "Classifier") -> int:
     scorer = model.scorer(tokenizer=False, **batch_sizes(args, len(files), 0))
     logits, good, errors = embed_files(scorer, files, classes=True)
     scores = Scores(logits, classifier.labels, classifier.activation)
-    about = {**describe_run(args, model), "classifier": classifier.activation}
-    return _print(args, about, scores, good, errors)
+    said = describe_run(args, model) | described(args, None)
+    return _print(args, {**said, "classifier": classifier.activation}, scores, good, errors)
 
 
 def _print(
     args: argparse.Namespace,
-    about: dict[str, Any],
+    said: dict[str, Any],
     scores: "Scores",
     good: list[str],
     errors: list[dict[str, str]],
 ) -> int:
-    ranked = list(zip(good, scores.top(args.top), strict=True))
+    hits = scores.top(args.top)
+    if args.threshold is not None:
+        limit = number_or_rule(args.threshold, scores.calibration)
+        hits = [own[: args.top] for own in scores.accepted(limit)]
+    ranked = list(zip(good, hits, strict=True))
     if args.json:
         results = [{"image": f, "scores": [hit._asdict() for hit in hits]} for f, hits in ranked]
-        print_json({**about, "images": results, "errors": errors})
+        print_json({**said, "images": results, "errors": errors})
     elif sys.stdout.isatty():
         _print_table(ranked)
     else:
@@ -186,14 +211,21 @@ def _print(
         for file, hits in ranked:
             for hit in hits:
                 lines.writerow([file, hit.label, f"{hit.probability:.6g}", f"{hit.logit:.6g}"])
+            if not hits:  # none of these
+                lines.writerow([file, "", "", ""])
     return 2 if errors else 0
 
 
-def _labels(args: argparse.Namespace) -> list[str]:
+def _labels(args: argparse.Namespace, calibration: "Calibration | None") -> list[str]:
+    """The labels; where none are given those of the calibration, as its templates are."""
     from siglip_jax.data.text_list import read_text_list
 
     refuse_empty("--labels", args.labels)
-    return [*args.labels, *(read_text_list(args.labels_file) if args.labels_file else [])]
+    labels = [*args.labels, *(read_text_list(args.labels_file) if args.labels_file else [])]
+    if calibration is not None:
+        args.template = args.template or list(calibration.templates)
+        return labels or list(calibration.labels)
+    return labels
 
 
 def _classifier(args: argparse.Namespace, labels: list[str]) -> "Classifier | None":
@@ -209,7 +241,11 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     from siglip_jax.jobs.run import Options
     from siglip_jax.jobs.run import run as run_in
 
-    labels = _labels(args)
+    calibration = opened_calibration(args)
+    if args.pairs and (args.calibration or args.threshold):
+        option = "--calibration" if args.calibration else "--threshold"
+        raise ValueError(f"{option} is for labels; texts of --pairs are all different")
+    labels = _labels(args, calibration)
     classifier = _classifier(args, labels)
     if not labels and not args.pairs and classifier is None:
         raise ValueError("there is no label; give --labels, --labels-file or --pairs")
@@ -230,6 +266,8 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         templates=tuple(args.template or ["{}"]),
         top=args.top,
         classifier=classifier,
+        calibration=calibration,
+        threshold=args.threshold and number_or_rule(args.threshold, calibration),
     )
     source = open_items(
         args.images,
@@ -254,7 +292,7 @@ def _print_table(ranked: "list[tuple[str, list[LabelScore]]]") -> None:
     # One width for all images, so that bars can be compared down the screen.
     room = max(console.width - _BAR - len("  100.00%") - 6, 10)
     longest = max((cell_len(hit.label) for _, hits in ranked for hit in hits), default=0)
-    width = min(longest, room)
+    width = min(max(longest, len("none of these") * any(not hits for _, hits in ranked)), room)
     for i, (file, hits) in enumerate(ranked):
         if i:
             console.print()
@@ -263,6 +301,8 @@ def _print_table(ranked: "list[tuple[str, list[LabelScore]]]") -> None:
         table.add_column(width=width, overflow="fold")
         table.add_column(width=_BAR)
         table.add_column(justify="right")
+        if not hits:
+            table.add_row(Text("none of these", "italic"), "", "")
         for hit in hits:
             table.add_row(
                 Text(printable(hit.label)),

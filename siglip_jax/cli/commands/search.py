@@ -22,6 +22,14 @@ from typing import TYPE_CHECKING
 
 from siglip_jax.activity import activity
 from siglip_jax.cli.advice import spoken
+from siglip_jax.cli.options.calibration import (
+    about,
+    add_calibration_arguments,
+    described,
+    is_rule,
+    number_or_rule,
+    opened_calibration,
+)
 from siglip_jax.cli.options.data import refuse_empty
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import (
@@ -34,10 +42,17 @@ from siglip_jax.cli.options.model import (
     positive,
 )
 from siglip_jax.cli.output import add_json_argument, printable
-from siglip_jax.cli.search_queries import check_options, rows_of, searches, sorted_queries
+from siglip_jax.cli.search_queries import (
+    check_calibrated,
+    check_options,
+    rows_of,
+    searches,
+    sorted_queries,
+)
 from siglip_jax.errors import ModelError
 
 if TYPE_CHECKING:
+    from siglip_jax.calibration import Calibration
     from siglip_jax.cli.search_output import Result
     from siglip_jax.pretrained import Pretrained
     from siglip_jax.search import Embeddings
@@ -55,12 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--also", nargs="+", default=[], metavar="INDEX", help="more folders of the same model"
     )
     parser.add_argument("--top", type=positive, metavar="K", help="how many to find (default: 10)")
-    parser.add_argument(
-        "--threshold",
-        type=_between,
-        metavar="P",
-        help="leave out what is less probable than this, from 0 to 1",
-    )
+    add_calibration_arguments(parser, "leave out what does not reach it")
     parser.add_argument(
         "--not",
         dest="unwanted",
@@ -117,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_empty("--not", args.unwanted)
     texts, images = sorted_queries(args.queries)
     queries = [*texts, *images, *args.image]
+    calibration = opened_calibration(args)
     check_options(args, queries)
     form, _, target = (args.export or "").partition(":")
     if args.export and not target:
@@ -144,15 +155,29 @@ def run(args: argparse.Namespace) -> int:
     if args.duplicates is not None:
         _duplicates(args, embeddings)
     if queries:
-        _search(args, queries, embeddings)
+        _search(args, queries, embeddings, calibration)
     return 0
 
 
-def _search(args: argparse.Namespace, queries: list[str], embeddings: "Embeddings") -> None:
-    from siglip_jax.cli.search_output import Result, plain_hit, print_results, write_results_sheet
+def _search(
+    args: argparse.Namespace,
+    queries: list[str],
+    embeddings: "Embeddings",
+    calibration: "Calibration | None",
+) -> None:
+    from siglip_jax.cli.search_output import (
+        Result,
+        calibrate_hits,
+        plain_hit,
+        print_results,
+        write_results_sheet,
+    )
     from siglip_jax.search import Searcher
 
     asked = searches(args, queries)
+    if calibration is not None:
+        with about(args):
+            check_calibrated(args, calibration, embeddings)
     if args.threshold is not None:
         kinds = {"texts" if "text" in each.about else "images" for each in asked}
         if embeddings.what in kinds:
@@ -161,45 +186,55 @@ def _search(args: argparse.Namespace, queries: list[str], embeddings: "Embedding
                 f"{embeddings.what}, and so is a QUERY"
             )
     model = _model(args, embeddings)
+    if calibration is not None:
+        with about(args):
+            calibration.check(model=model, labels=calibration.labels)
     top = args.top or 10
     rows = rows_of(args, model, asked)
     with activity("searching"):
         found = Searcher(embeddings, mesh=available_mesh())(rows, top)
+    number = args.threshold and number_or_rule(args.threshold, calibration)
     results: list[Result] = []
     for each, hits in zip(asked, found, strict=True):
         kind = {"text": "texts", "image": "images"}.get(next(iter(each.about)))
         scored = kind not in (None, embeddings.what) and not args.unwanted
         plain = [plain_hit(hit, embeddings, scored, args.images) for hit in hits]
+        limit = number
+        if calibration is not None:
+            own = calibrate_hits(calibration, each.title, plain)
+            limit = own if args.threshold is not None else None
         result = Result(each.title, each.about, hits, plain)
-        results.append(result if args.threshold is None else _above(args, embeddings, result))
+        results.append(result if limit is None else _above(args, embeddings, result, limit))
     if args.sheet:
         with activity(f"writing {args.sheet}"):
             write_results_sheet(args, embeddings, results)
-    about = {"index": args.index, **describe_run(args, model)}
-    threshold = {} if args.threshold is None else {"threshold": args.threshold}
-    print_results(args, about | threshold, results)
+    said = {"index": args.index, **describe_run(args, model), **described(args, calibration)}
+    print_results(args, said, results)
 
 
-def _above(args: argparse.Namespace, embeddings: "Embeddings", result: "Result") -> "Result":
+def _above(
+    args: argparse.Namespace, embeddings: "Embeddings", result: "Result", limit: float
+) -> "Result":
     """The hits that reach --threshold; what this means for the others is said."""
     both = zip(result.hits, result.plain, strict=True)
-    kept = [(hit, plain) for hit, plain in both if plain["probability"] >= args.threshold]
+    kept = [(hit, plain) for hit, plain in both if plain["probability"] >= limit]
     below = len(result.hits) - len(kept)
+    rule = args.threshold if is_rule(args.threshold) else f"{limit:g}"
     said = None
     if not kept and result.plain:
         best = result.plain[0]
         said = (
-            f"nothing reaches --threshold {args.threshold:g}; "
+            f"nothing reaches --threshold {rule}; "
             f"the best is {best['key']} with {best['probability']:.3g}"
         )
     elif below:
         said = (
             f"{below:,} of the {len(result.hits):,} nearest are below --threshold "
-            f"{args.threshold:g} and left out"
+            f"{rule} and left out"
         )
     elif len(result.hits) < len(embeddings):
         said = (
-            f"all of the {len(result.hits):,} nearest reach --threshold {args.threshold:g}, and "
+            f"all of the {len(result.hits):,} nearest reach --threshold {rule}, and "
             "more may; --top finds them"
         )
     if said:

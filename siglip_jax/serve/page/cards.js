@@ -46,8 +46,7 @@ export class Card {
     const items = shown.map(({ label, logit }) => {
       const row = this.rows.get(label) ?? newRow(label);
       this.rows.set(label, row);
-      const threshold = thresholds(label);
-      row.fill(logit, sigmoid(logit + bias), threshold, label === draft);
+      row.fill({ logit, bias, threshold: thresholds(label), draft: label === draft });
       return row.item;
     });
     const now = [...this.bars.children];
@@ -98,15 +97,21 @@ function newRow(label) {
   const probability = make("span", { className: "percent" });
   const item = make("li", {}, make("span", { className: "name" }, label),
     make("span", { className: "numbers" }, logit, probability), track);
-  const fill = (value, p, threshold, draft) => {
+  const accepted = make("span", { className: "unseen" });
+  item.append(accepted);
+  const fill = ({ logit: value, bias, threshold, draft }) => {
+    const p = sigmoid(value + bias);
     number.textContent = signed(value, 2);
     probability.textContent = percent(p);
     bar.style.width = `${100 * p}%`;
-    item.classList.toggle("low", p < (threshold ?? 0.5));
     item.classList.toggle("draft", draft);
-    line.hidden = threshold === undefined;
-    line.style.left = `${100 * (threshold ?? 0)}%`;
-    line.title = threshold === undefined ? "" : `threshold ${percent(threshold)}`;
+    const calibrated = threshold !== undefined;
+    item.classList.toggle("low", calibrated ? value < threshold : p < 0.5);
+    line.hidden = !calibrated;
+    if (!calibrated) return;
+    line.style.left = `${100 * sigmoid(threshold + bias)}%`;
+    line.title = "The calibrated threshold";
+    accepted.textContent = value < threshold ? "below the threshold" : "above the threshold";
   };
   return { item, bar, fill };
 }

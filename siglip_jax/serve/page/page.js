@@ -89,11 +89,14 @@ function show() {
   find("bias-reset").disabled = bias() === 0;
 }
 
-/** What a calibration of the server says of a label: the probability from which it fits. */
+/**
+ * The logit from which a calibration of the server accepts a label. A logit, as it is the same
+ * whatever the calibration makes of it, and moves with the bars.
+ */
 function thresholds(label) {
   const model = models.find(({ id }) => id === find("model").value);
-  const threshold = model?.calibration?.threshold;
-  return typeof threshold === "object" ? threshold?.[label] : threshold;
+  const known = model?.calibration?.thresholds ?? {};
+  return Object.hasOwn(known, label) ? known[label] : undefined;
 }
 
 /** For those who hear the page: the best label of every image, once all are there. */

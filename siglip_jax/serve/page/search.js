@@ -74,11 +74,11 @@ export class Search {
     const seen = make("div", { className: "image" });
     if (hit.image) this.load(hit, seen, signal);
     else seen.append(make("p", {}, hit.caption ?? hit.key));
-    const score = "score" in hit ? percent(hit.score) : hit.similarity.toFixed(3);
-    const title = "score" in hit ? "probability" : "similarity";
+    const score = make("span", { className: "score" });
+    if ("score" in hit) score.append(make("b", { title: "probability" }, percent(hit.score)), " ");
+    score.append(make("span", { title: "similarity" }, hit.similarity.toFixed(3)));
     return make("li", { className: "hit" }, make("figure", {}, seen, make("figcaption", {},
-      make("span", { className: "score", title }, score),
-      make("span", { className: "key", title: hit.key }, hit.key))));
+      score, make("span", { className: "key", title: hit.key }, hit.key))));
   }
 
   async load(hit, seen, signal) {
