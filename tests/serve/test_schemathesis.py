@@ -1,0 +1,85 @@
+"""Requests made from the OpenAPI document, right and wrong ones: none makes the server fail."""
+
+import collections
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+from schemathesis import GenerationMode  # noqa: E402
+from schemathesis.checks import not_a_server_error  # noqa: E402
+from schemathesis.specs.openapi.checks import (  # noqa: E402
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+
+
+def ask_all(url, most):
+    """How many cases of about `most` had which status."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations = [result.ok() for result in schema.get_all_operations()]
+    takers = [each for each in operations if each.method == "post"]
+    statuses = collections.Counter()
+    for operation in operations:
+        if operation.method == "post":
+            for mode in GenerationMode:
+                # Of any model, which is mostly none, and of the one that there is.
+                count = most // (4 * len(takers)) + 1
+                _ask(operation.as_strategy(generation_mode=mode), count, statuses)
+                named = {"name": "emoji", "id": "emoji", "version": "1"}
+                named = {each.name: named[each.name] for each in operation.path_parameters}
+                cases = operation.as_strategy(
+                    generation_mode=mode, **({"path_parameters": named} if named else {})
+                )
+                _ask(cases.map(_likely_right), count, statuses)
+        else:  # there is little to vary, and nothing that could be wrong
+            _ask(operation.as_strategy(), 5, statuses)
+    return statuses
+
+
+def _likely_right(case):
+    """Without what is nearly always wrong, so that more than checks of it are reached."""
+    if isinstance(case.body, dict):
+        for name in ("model", "dimensions", "padding", "normalized", "messages"):
+            case.body.pop(name, None)
+    return case
+
+
+def _ask(cases, count, statuses):
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def ask(case):
+        response = case.call()
+        statuses[response.status_code] += 1
+        case.validate_response(response, checks=CHECKS)
+
+    ask()
+
+
+def test_some_requests(url):
+    statuses = ask_all(url, 200)
+    print(dict(statuses))
+    assert statuses.total() >= 200
+    assert statuses[200] and statuses[400]
+
+
+@pytest.mark.slow
+def test_two_thousand_requests(url):
+    statuses = ask_all(url, 2000)
+    print(dict(statuses))
+    assert statuses.total() >= 2000
