@@ -6,11 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from emoji_pictures import PICTURES, as_base64
@@ -67,32 +64,6 @@ def test_it_answers_writes_a_line_a_request_and_ends_in_order(home, scorer, tmp_
     (line,) = map(json.loads, log.read_text().splitlines())
     assert (line["id"], line["status"], line["images"], line["texts"]) == ("abc", 200, 1, 1)
     assert "what was accepted is answered" in started.stderr
-
-
-@pytest.mark.slow
-def test_told_to_stop_in_the_middle_of_load_no_accepted_request_is_lost(home, tmp_path):
-    log = tmp_path / "requests.jsonl"
-    started = Started(home, "--log", str(log))
-    answered, stop = [], threading.Event()
-
-    def ask():
-        while not stop.is_set():
-            try:
-                answered.append(started.ask()[0])
-            except OSError:  # of a connection that was not accepted any more
-                return
-
-    with ThreadPoolExecutor(8) as pool:
-        for _ in range(8):
-            pool.submit(ask)
-        while len(answered) < 50:
-            time.sleep(0.01)
-        code = started.end()
-        stop.set()
-    assert code == 0, started.stderr
-    assert set(answered) == {200}
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["status"] for line in lines] == [200] * len(answered)
 
 
 @pytest.mark.slow
