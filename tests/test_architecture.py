@@ -231,6 +231,7 @@ MODULES = {
     "serve.server": Row("an application under uvicorn, until it is told to stop",
                         "stop weights.staging", jax=True),
     "serve.keys": Row("API keys, and that whoever asks has one"),
+    "serve.together": Row("coroutines awaited together"),
     "serve.images": Row("what stands for an image in a request"),
     "serve.label_sets": Row("embeddings of labels, made once for all requests"),
     "serve.batcher": Row("examples of many requests, embedded together", "scoring", jax=True),

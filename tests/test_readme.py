@@ -113,7 +113,10 @@ def test_the_quick_start_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_commands_of_the_quick_start_run(tmp_path, monkeypatch, capsys):
-    """On one device, as written, but for the installing and for where the model comes from."""
+    """On one device, as written, but for the installing and for where the model comes from.
+
+    The service and what is asked of it: tests/serve/test_clients.py.
+    """
     from siglip_jax.cli.main import main
 
     monkeypatch.setenv("SIGLIP_JAX_HOME", str(tmp_path / "home"))
@@ -121,8 +124,9 @@ def test_the_commands_of_the_quick_start_run(tmp_path, monkeypatch, capsys):
     Image.effect_noise((60, 40), 50).convert("RGB").save("photo.jpg")
     saved(tmp_path / "ViT-B-16-SigLIP")
     lines = [line for block in blocks(README, "sh") for line in block.splitlines()]
-    ran = [line for line in lines if line.startswith("siglip-jax ")]
-    assert ran and all(line.startswith(("make ", "pip ", "siglip-jax ")) for line in lines)
+    ran = [line for line in lines if line.startswith("siglip-jax score ")]
+    known = ("make ", "pip ", "curl localhost:8000/", "siglip-jax serve ")
+    assert ran and all(line.startswith(known) for line in lines if line not in ran)
     for line in ran:
         assert main(shlex.split(line)[1:]) == 0
         assert "a beignet" in capsys.readouterr().out

@@ -120,7 +120,7 @@ class Scores:
         ...                    method="expect", n=9, bias=np.array([2.0, 2.0]))
         >>> scores = Scores(np.float32([[-2, -9]]), ("cat", "dog")).calibrated(made)
         >>> scores, scores.calibrated(made.with_threshold("0.7")).accepted()
-        (Scores of 1 images with 2 labels; the best of each:
+        (Scores of 1 image with 2 labels; the best of each:
           0: cat 50.0%, dog 0.1%, [[]])
         """
         if self.activation != "sigmoid":

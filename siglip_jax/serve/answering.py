@@ -90,7 +90,7 @@ async def _body(
 ) -> Any:
     data = await read_body(request, service.limits.body, service.admission, held)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if operation.raw:
+    if operation.raw or operation.takes is None:
         return data
     if operation.form is not None and kind == "multipart/form-data":
         fields = await read_form(request, data, service.limits.images)

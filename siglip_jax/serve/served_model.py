@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +25,7 @@ from siglip_jax.serve.label_sets import Found, LabelSets
 from siglip_jax.serve.limits import Limits
 from siglip_jax.serve.log import note
 from siglip_jax.serve.metrics import Metrics
+from siglip_jax.serve.together import together
 
 _Result = TypeVar("_Result")
 # Labels whose logits are computed at a time: of each power of two up to it there is a program.
@@ -173,7 +174,7 @@ class ServedModel:
         self.needs("image", what="images")
         note(images=len(images))
         with self._admission.items(len(images)):
-            return await _all(map(self._embed_image, images, params))
+            return np.concatenate(await together(map(self._embed_image, images, params)))
 
     async def _embed_image(self, data: bytes, param: str) -> np.ndarray:
         with self._admission.pixels(await self._pixels(data, param)):
@@ -314,14 +315,3 @@ def _wrong_image(said: str, param: str) -> ApiError:
 
 async def _run(pool: Executor, call: Callable[..., _Result], *arguments: Any) -> _Result:
     return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
-
-
-async def _all(rows: Any) -> np.ndarray:
-    """Rows (n, d), some of each coroutine; the first error of one ends the others."""
-    waiting: list[Awaitable[np.ndarray]] = [asyncio.ensure_future(row) for row in rows]
-    try:
-        return np.concatenate(await asyncio.gather(*waiting))
-    except BaseException:
-        for each in waiting:
-            each.cancel()  # type: ignore[attr-defined]
-        raise

@@ -18,6 +18,7 @@ from siglip_jax.serve.limits import Limits
 from siglip_jax.serve.log import note
 from siglip_jax.serve.metrics import Metrics
 from siglip_jax.serve.served_model import ServedModel
+from siglip_jax.serve.together import together
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -152,10 +153,10 @@ class Service:
                 f"{len(values):,} images in a request; at most {self.limits.images:,} are taken",
                 param=params[0].partition("[")[0],
             )
-        return [
-            value if isinstance(value, bytes) else await image_bytes(value, param, self._fetch)
-            for value, param in zip(values, params, strict=True)
-        ]
+        return await together(map(self._image, values, params))
+
+    async def _image(self, value: str | bytes, param: str) -> bytes:
+        return value if isinstance(value, bytes) else await image_bytes(value, param, self._fetch)
 
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready

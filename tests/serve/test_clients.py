@@ -1,11 +1,46 @@
 """The clients that people have, unchanged, against the server in a process of its own."""
 
+import json
+import re
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 from emoji_pictures import PICTURES, as_base64, as_uri
+from paths import REPO
 
 TEXTS = ["red apple", "dog face", "é"]
 LABELS = ["red apple", "dog face", "blue car"]
+
+
+def curl_lines():
+    """Those of the README and of docs/serving.md that stand complete, with their pages."""
+    for page in ("README.md", "docs/serving.md"):
+        text = (REPO / page).read_text("utf-8")
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+            for command in re.split(r"\n(?=\S)", block.replace("\n\n", "\n")):
+                if command.startswith("curl ") and "search" not in command:
+                    yield pytest.param(command, id=f"{page} {command[:60]}")
+
+
+@pytest.mark.parametrize("command", list(curl_lines()))
+def test_curl_as_it_is_shown(url, tmp_path, command):
+    if not shutil.which("curl"):
+        pytest.skip("no curl: apt-get install curl")
+    (tmp_path / "photo.jpg").write_bytes(PICTURES[0].read_bytes())
+    command = command.replace("localhost:8000", url).replace("ViT-B-16-SigLIP", "emoji")
+    command = command.replace("data:image/jpeg;base64,...", as_uri(PICTURES[0]))
+    done = subprocess.run(
+        ["bash", "-c", command.replace("curl ", "curl -sS ", 1)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["object"] == "list", done.stdout
+
+
+def test_there_are_curl_lines():
+    assert len(list(curl_lines())) >= 4
 
 
 @pytest.fixture(scope="module")
