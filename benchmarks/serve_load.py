@@ -43,7 +43,7 @@ from decode_speed import photographs
 LABELS = ["a dog on a beach", "a rocket", "a cup of coffee", "a person", "many stars", "a temple"]
 CLIENTS = 32
 ROUNDS = 5
-QUEUE = 64  # items that may wait, in the test of overload
+QUEUE = 64  # images that may wait, in the test of overload
 
 IN_PROCESS = """
 import base64, json, sys, time

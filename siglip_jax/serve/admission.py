@@ -17,8 +17,8 @@ _LONGEST = 60  # seconds that a client is ever told to wait
 class Admission:
     """Counts of what is accepted and not yet done, of any thread.
 
-    >>> admission = Admission(Limits(items=2), Metrics())
-    >>> with admission.items(2), admission.items(1):
+    >>> admission = Admission(Limits(waiting_images=2), Metrics())
+    >>> with admission.images(2), admission.images(1):
     ...     pass
     Traceback (most recent call last):
     siglip_jax.serve.errors.ApiError: the service is busy: ...
@@ -26,17 +26,19 @@ class Admission:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits, self._lock = limits, threading.Lock()
-        self._held = {"requests": 0, "items": 0, "bytes": 0, "pixels": 0}
         self._gauges = {
             "requests": metrics.requests_in_flight,
-            "items": metrics.items_in_flight,
+            "waiting_images": metrics.images_in_flight,
+            "waiting_texts": metrics.texts_in_flight,
             "bytes": metrics.bytes_in_flight,
             "pixels": metrics.pixels_in_flight,
         }
-        self._done, self._rate = 0, RecentRate(clock=time.monotonic)
+        self._held = dict.fromkeys(self._gauges, 0)
+        self._done = {"waiting_images": 0, "waiting_texts": 0}
+        self._rates = {what: RecentRate(clock=time.monotonic) for what in self._done}
 
     def held(self, what: str) -> int:
-        """How many there are now of "requests", "items", "bytes" or "pixels"."""
+        """How many there are now of a bound, by its name in `Limits`."""
         return self._held[what]
 
     def request(self) -> contextlib.AbstractContextManager[None]:
@@ -51,14 +53,21 @@ class Admission:
         """Around an image, of so many pixels by its header."""
         return self._hold("pixels", count)
 
+    def images(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """Around the embedding of so many images."""
+        return self._embedding("waiting_images", count)
+
+    def texts(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """Around the embedding of so many texts."""
+        return self._embedding("waiting_texts", count)
+
     @contextlib.contextmanager
-    def items(self, count: int) -> Iterator[None]:
-        """Around the embedding of so many images or texts."""
-        with self._hold("items", count):
+    def _embedding(self, what: str, count: int) -> Iterator[None]:
+        with self._hold(what, count):
             yield
         with self._lock:
-            self._done += count
-            self._rate.count(self._done)
+            self._done[what] += count
+            self._rates[what].count(self._done[what])
 
     @contextlib.contextmanager
     def _hold(self, what: str, count: int) -> Iterator[None]:
@@ -76,20 +85,23 @@ class Admission:
                 self._gauges[what].set(self._held[what])
 
     def _refusal(self, what: str, count: int, most: int) -> ApiError:
+        name = what.replace("_", " ")
         if count > most:
             return ApiError(
-                413, f"the request has {count:,} {what}, and the service holds {most:,} at a time"
+                413,
+                f"the request has {count:,} {name.removeprefix('waiting ')}, and the service holds "
+                f"{most:,} at a time",
             )
         wait = self._wait()
         return ApiError(
             429,
-            f"the service is busy: it holds {self._held[what]:,} of {most:,} {what}; "
+            f"the service is busy: it holds {self._held[what]:,} of {most:,} {name}; "
             f"try again in {wait} s",
             code="rate_limit_exceeded",
             headers={"Retry-After": str(wait)},
         )
 
     def _wait(self) -> int:
-        """Seconds until what is held is done, at the rate of the last seconds."""
-        left = self._rate.seconds_left(self._held["items"])
-        return min(max(math.ceil(left or 0), 1), _LONGEST)
+        """Seconds until what waits is done, at the rate of the last seconds."""
+        left = [rate.seconds_left(self._held[what]) or 0 for what, rate in self._rates.items()]
+        return min(max(math.ceil(max(left)), 1), _LONGEST)

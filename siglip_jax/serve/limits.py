@@ -14,7 +14,8 @@ class Limits:
       texts: of a request: of `/v1/embeddings`, or labels times templates.
       scores: of an answer: images times labels, or `top` of them.
       requests: accepted at a time; more are refused at once.
-      items: images and texts that are accepted and not yet embedded.
+      waiting_images: that are accepted and not yet embedded.
+      waiting_texts: the same; a set of labels is as many as it has labels times templates.
       bytes: of the bodies of all accepted requests.
       pixels: of all images that are accepted and not yet embedded, by their headers.
       timeout: seconds for a request from its first byte to its answer.
@@ -28,7 +29,8 @@ class Limits:
     texts: int = 20_000
     scores: int = 100_000
     requests: int = 512
-    items: int = 2_048
+    waiting_images: int = 2_048
+    waiting_texts: int = 40_000
     bytes: int = 256 << 20
     pixels: int = 512_000_000
     timeout: float = 60.0

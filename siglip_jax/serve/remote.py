@@ -85,11 +85,7 @@ class Fetcher:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             auto_decompress=False,
             trust_env=False,
-            headers={
-                "Accept": "image/*",
-                "Accept-Encoding": "identity",
-                "User-Agent": "siglip-jax",
-            },
+            headers=_HEADERS,
         )
 
     async def _followed(self, session: aiohttp.ClientSession, text: str, param: str) -> bytes:

@@ -173,7 +173,7 @@ class ServedModel:
         """
         self.needs("image", what="images")
         note(images=len(images))
-        with self._admission.items(len(images)):
+        with self._admission.images(len(images)):
             return np.concatenate(await together(map(self._embed_image, images, params)))
 
     async def _embed_image(self, data: bytes, param: str) -> np.ndarray:
@@ -253,7 +253,7 @@ class ServedModel:
         """Embeddings (n, d) float32 of token ids (n, length) of this model."""
         self.needs("text", what="texts")
         note(texts=len(ids))
-        with self._admission.items(len(ids)):
+        with self._admission.texts(len(ids)):
             return await self._embedded("texts", ids, [f"{param}[{i}]" for i in range(len(ids))])
 
     async def embed_labels(

@@ -12,21 +12,22 @@ from siglip_jax.serve.admission import Admission
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.metrics import Metrics
 
+HELD = ("requests", "waiting_images", "waiting_texts", "bytes", "pixels")
 ASKED = {"input": as_uri(PICTURES[0]), "labels": ["a juice box"]}
 
 
 def test_what_is_held_is_given_back():
-    admission = Admission(Limits(items=3), Metrics())
-    with admission.items(2):
-        with pytest.raises(ApiError) as caught, admission.items(2):
+    admission = Admission(Limits(waiting_images=3), Metrics())
+    with admission.images(2):
+        with pytest.raises(ApiError) as caught, admission.images(2):
             pass
-        assert admission.held("items") == 2
-    assert admission.held("items") == 0
+        assert admission.held("waiting_images") == 2
+    assert admission.held("waiting_images") == 0
     assert caught.value.status == 429
     assert int(caught.value.headers["Retry-After"]) >= 1
-    with pytest.raises(ValueError), admission.items(3):
+    with pytest.raises(ValueError), admission.images(3):
         raise ValueError
-    assert admission.held("items") == 0
+    assert admission.held("waiting_images") == 0
 
 
 def test_more_than_can_ever_be_held_is_too_large():
@@ -44,6 +45,8 @@ def test_more_than_can_ever_be_held_is_too_large():
         ({"scores": 1}, 400, "give top"),
         ({"texts": 1}, 400, "1 texts"),
         ({"bytes": 100}, 413, "bytes"),
+        ({"waiting_images": 1}, 413, "the request has 2 images, and the service holds 1"),
+        ({"waiting_texts": 1}, 413, "the request has 2 texts, and the service holds 1"),
     ],
 )
 def test_each_bound_is_said(start, limits, status, said):
@@ -55,7 +58,20 @@ def test_each_bound_is_said(start, limits, status, said):
         assert answer.status_code == status, answer.text
         assert said in answer.json()["error"]["message"]
         held = client.service.admission.held
-        assert [held(what) for what in ("requests", "items", "bytes", "pixels")] == [0] * 4
+        assert [held(what) for what in HELD] == [0] * 5
+
+
+def test_as_many_labels_as_a_request_may_have_are_no_more_than_the_service_holds():
+    bounds = Limits()
+    assert bounds.labels <= bounds.texts <= bounds.waiting_texts
+    assert bounds.images <= bounds.waiting_images
+    assert bounds.body <= bounds.bytes
+
+
+def test_labels_do_not_count_as_images(start):
+    with start(batch_size=1, text_batch_size=1, limits=Limits(waiting_images=1)) as client:
+        answer = client.post("/v1/classify", json=ASKED | {"labels": ["a", "b", "c"]})
+        assert answer.status_code == 200, answer.text
 
 
 def test_over_the_bound_the_rest_is_refused_at_once_and_what_was_accepted_is_answered(start):
@@ -125,7 +141,7 @@ def test_a_client_that_goes_costs_nothing(client):
     assert client.portal.call(ask) == 499
     held = service.admission.held
     deadline = time.monotonic() + 30
-    while any(held(what) for what in ("requests", "items", "bytes", "pixels")):
+    while any(held(what) for what in HELD):
         assert time.monotonic() < deadline
     assert client.post("/v1/classify", json=ASKED).status_code == 200
 

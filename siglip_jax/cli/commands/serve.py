@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     limits.add_argument(
         "--queue", type=positive, default=2048, metavar="N",
-        help="images and texts that may wait; more are refused with 429 (default: 2048)",
+        help="images that may wait; more are refused with 429 (default: 2048)",
     )  # fmt: skip
     limits.add_argument(
         "--max-body", type=positive, default=32, metavar="MB",
@@ -111,7 +111,10 @@ def run(args: argparse.Namespace) -> int:
     from siglip_jax.serve.server import run as run_until_told
 
     limits = Limits(
-        timeout=args.timeout, grace=args.grace, items=args.queue, body=args.max_body * _MB
+        timeout=args.timeout,
+        grace=args.grace,
+        waiting_images=args.queue,
+        body=args.max_body * _MB,
     )
     keys = read_keys(Path(args.keys).expanduser() if args.keys else None)
     fetch = None
