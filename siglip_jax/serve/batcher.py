@@ -150,6 +150,12 @@ class Batcher:
                 # its way.
                 if error is not self._told:
                     self._failed(batch, error)
+        # To close the pipeline drops what is still on the device.
+        while True:
+            try:
+                return self._pipeline.drain()
+            except Exception:  # its requests have been told
+                continue
 
     def _taken(self) -> list[_Waiting]:
         """What waits, at most a batch; empty when the batcher is closed and nothing waits."""

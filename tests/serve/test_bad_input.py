@@ -199,7 +199,7 @@ def test_clients_that_leave(server):
             break
         time.sleep(0.1)
     assert held in text
-    for what in ("waiting_images", "waiting_texts", "bytes", "pixels"):
+    for what in ("images", "texts", "bytes", "pixels"):
         assert f"siglip_{what}_in_flight 0.0" in text
 
 
