@@ -13,9 +13,10 @@ Prints a table for a person, tab-separated lines into a pipe, JSON with --json. 
 image that cannot be read is reported on standard error, the rest is scored, and the
 exit code is 2.
 
-With --calibration FILE, which `siglip-jax calibrate` wrote, probabilities mean what they
-say; labels and templates are then its own unless given, and have to be. With --threshold
-the labels are printed that reach it, and an image of which none does is none of these.
+With --calibration FILE, which `siglip-jax calibrate` wrote, probabilities mean what
+they say; labels and templates are then its own unless given, and have to be. With
+--threshold the labels are printed that reach it, and an image of which none does is
+none of these.
 
 With --out it is a bulk job: IMAGES may be anything that `siglip-jax embed` takes for
 a folder, and OUT holds data/00000.parquet ... (key, labels, probabilities, logits,
