@@ -20,12 +20,13 @@ def takers():
 
 
 def test_which_commands_take_a_profile():
-    assert takers() == ["score", "embed", "search", "evaluate", "doctor"]
+    expected = ["score", "embed", "search", "serve", "evaluate", "calibrate", "doctor"]
+    assert takers() == expected
 
 
 @pytest.mark.parametrize("command", takers())
 def test_an_unknown_name_is_refused_with_a_near_one(cli, model, pictures, command):
-    given = [pictures / "b.png"] if command != "doctor" else []
+    given = [] if command in ("doctor", "serve") else [pictures / "b.png"]
     code, out, err = cli(command, *given, "--model", model, "--profile", "transformer")
     assert (code, out) == (2, "")
     assert (
