@@ -32,9 +32,9 @@ test: $(INSTALLED) ## the tests but for the slow ones
 test-slow: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check-engines: $(INSTALLED) ## the service under Ray Serve, on a local cluster
+check-engines: $(INSTALLED) ## the service under Ray Serve, and asked by Triton's client
 	$(BIN)/python -m pip install --quiet --editable ".[dev,engines]"
-	$(BIN)/python -m pytest tests/serve/test_ray.py
+	$(BIN)/python -m pytest tests/serve/test_ray.py tests/serve/test_clients.py
 
 FUZZ_CASES ?= 10000
 FUZZ_SECONDS ?= 3600

@@ -21,6 +21,7 @@ Results: benchmarks/RESULTS.md.
 
 import argparse
 import asyncio
+import atexit
 import base64
 import json
 import os
@@ -94,6 +95,7 @@ class Server:
         command += ["--port", "0", "--log", os.devnull, *map(str, options)]
         begun = time.monotonic()
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)  # whatever a measurement meets with
         assert self.process.stdout is not None
         found = re.search(r"ready at http://127.0.0.1:(\d+)", self.process.stdout.readline())
         assert found, "the server did not start"

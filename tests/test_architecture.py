@@ -321,6 +321,7 @@ MODULES = {
     "cli.commands.score": Row("siglip-jax score",
                               "calibration classifier data jobs programs scoring cli"),
     "cli.options": Row("options that several commands share"),
+    "cli.options.labels": Row("options of commands that score images against labels"),
     "cli.options.former": Row("former spellings of options"),
     "cli.options.data": Row("options of all commands that read datasets", "cli"),
     "cli.options.job": Row("options of bulk jobs, and how a job is run and told of", "jobs cli"),

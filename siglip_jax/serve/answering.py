@@ -50,7 +50,7 @@ def handler(operation: Operation, service: Service) -> Callable[[Request], Await
 
 def refusal(operation: Operation, error: ApiError) -> Response:
     """The answer that says `error`."""
-    return _as_json(operation.failure(error), error.status, error.headers)
+    return _as_json(operation.fails.of(error), error.status, error.headers)
 
 
 async def _answer(operation: Operation, service: Service, request: Request) -> Response:

@@ -117,7 +117,7 @@ class Connection(H11Protocol):
             self._headers_due = None
 
     def _refuse(self, status: int, message: str) -> None:
-        body = msgspec.json.encode(Failure(ApiError(status, message).problem))
+        body = msgspec.json.encode(Failure.of(ApiError(status, message)))
         headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
         headers += [("connection", "close")] + ([("retry-after", "1")] if status == 503 else [])
         for event in (

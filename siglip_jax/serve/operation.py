@@ -15,6 +15,10 @@ class Failure(msgspec.Struct):
 
     error: Problem
 
+    @classmethod
+    def of(cls, error: ApiError) -> "Failure":
+        return cls(error.problem)
+
 
 class PlainFailure(msgspec.Struct):
     """The same, as Hugging Face and KServe have it.
@@ -59,8 +63,7 @@ class Operation:
       form: from the fields of a form, texts and files, to what `takes` is made of; None where
         no form is taken.
       raw: the body comes as bytes, to be read with the headers.
-      failure: from an error to the JSON of the answer.
-      fails: the type of that.
+      fails: the type of an answer that is no success.
       admitted: counts against the bounds of the service, and needs it to be ready.
     """
 
@@ -72,6 +75,5 @@ class Operation:
     gives: Any = None
     form: Callable[[list[tuple[str, Any]]], Any] | None = None
     raw: bool = False
-    failure: Callable[[ApiError], Any] = lambda error: Failure(error.problem)
-    fails: Any = Failure
+    fails: type[Failure] | type[PlainFailure] = Failure
     admitted: bool = True

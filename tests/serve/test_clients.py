@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 
+import huggingface_hub as hub
 import numpy as np
 import pytest
 from emoji_pictures import PICTURES, as_base64, as_uri
@@ -45,7 +46,8 @@ def test_there_are_curl_lines():
 
 @pytest.fixture(scope="module")
 def openai(url):
-    package = pytest.importorskip("openai", reason="the openai package is not installed")
+    import openai as package
+
     with package.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client:
         yield client
 
@@ -90,7 +92,6 @@ def test_openai_errors(openai):
 @pytest.mark.parametrize("path", ["/", "/models/emoji"])
 @pytest.mark.parametrize("template", [None, "a {}"])
 def test_hugging_face(url, scorer, path, template):
-    hub = pytest.importorskip("huggingface_hub")
     client = hub.InferenceClient(token="unused")
     found = client.zero_shot_image_classification(
         PICTURES[0].read_bytes(), LABELS, model=url + path, hypothesis_template=template
@@ -104,7 +105,6 @@ def test_hugging_face(url, scorer, path, template):
 
 
 def test_hugging_face_errors(url):
-    hub = pytest.importorskip("huggingface_hub")
     client = hub.InferenceClient(model=f"{url}/models/emojy", token="unused")
     with pytest.raises(hub.errors.HfHubHTTPError, match="did you mean emoji") as caught:
         client.zero_shot_image_classification(PICTURES[0].read_bytes(), LABELS)
@@ -114,7 +114,9 @@ def test_hugging_face_errors(url):
 @pytest.fixture(scope="module")
 def triton(url):
     package = pytest.importorskip(
-        "tritonclient.http", reason="tritonclient[http] is not installed", exc_type=ImportError
+        "tritonclient.http",
+        reason="needs tritonclient[http]: make check-engines",
+        exc_type=ImportError,
     )
     client = package.InferenceServerClient(url.removeprefix("http://"))
     yield client

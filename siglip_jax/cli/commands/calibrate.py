@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from siglip_jax.activity import activity
 from siglip_jax.cli.calibration_output import print_report
 from siglip_jax.cli.options.data import add_data_arguments, column_options, max_error_share
+from siglip_jax.cli.options.labels import add_label_arguments
 from siglip_jax.cli.options.model import (
     add_model_arguments,
     batch_sizes,
@@ -57,18 +58,7 @@ _COLUMNS = {"image_column": "file", "text_column": "label"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="images, with or without their labels")
-    parser.add_argument(
-        "--labels-file",
-        metavar="FILE",
-        required=True,
-        help="file of labels: lines, JSON, YAML or a table; - for stdin",
-    )
-    parser.add_argument(
-        "--template",
-        action="append",
-        metavar="TEMPLATE",
-        help="text with {} for the label, such as 'a photo of a {}.'; several are averaged",
-    )
+    add_label_arguments(parser, required=True)
     parser.add_argument(
         "--out", required=True, metavar="FILE.json", help="where the calibration is written"
     )

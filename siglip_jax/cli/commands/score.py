@@ -50,6 +50,7 @@ from siglip_jax.cli.options.job import (
     run_job,
     shard_size,
 )
+from siglip_jax.cli.options.labels import add_label_arguments
 from siglip_jax.cli.options.model import (
     QUICK_START_LIMIT,
     add_model_arguments,
@@ -88,17 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", nargs="+", default=[], metavar="LABEL", help="texts to score each image against"
     )
-    parser.add_argument(
-        "--labels-file",
-        metavar="FILE",
-        help="file of labels: lines, JSON, YAML or a table; - for stdin",
-    )
-    parser.add_argument(
-        "--template",
-        action="append",
-        metavar="TEMPLATE",
-        help="text with {} for the label, such as 'a photo of a {}.'; several are averaged",
-    )
+    add_label_arguments(parser)
     parser.add_argument(
         "--top", type=positive, metavar="K", help="keep only the K best labels (default: all)"
     )

@@ -202,7 +202,7 @@ def _inputs(asked: Embed) -> list[Input]:
         return [_of_messages(asked.messages)]
     given = asked.input
     if isinstance(given, str):
-        return [_of_string(given, "input", asked.modality)]
+        return [string_input(given, "input", asked.modality)]
     assert given is not None
     if not given:
         raise ApiError(400, "input: the list is empty; give at least one text", param="input")
@@ -213,26 +213,47 @@ def _inputs(asked: Embed) -> list[Input]:
 
 def _of_part(given: Any, param: str, modality: str | None) -> Input:
     if isinstance(given, str):
-        return _of_string(given, param, modality)
+        return string_input(given, param, modality)
     if isinstance(given, list):
         return Input("ids", given, param)
     if isinstance(given, int):
         raise ApiError(400, f"{param}: token ids and other inputs are mixed", param=param)
-    return _either(given.text, given.image, param)
+    return either_input(given.text, given.image, param)
 
 
-def _of_string(text: str, param: str, modality: str | None) -> Input:
+def string_input(text: str, param: str, modality: str | None = None) -> Input:
+    """What a string stands for: an image if it is the data URI of one, unless `modality` says.
+
+    Raises:
+      ApiError: 400 for an empty text.
+    """
     if modality == "image" or (modality is None and is_image_uri(text)):
         return Input("image", text, param)
-    if not text:
+    return text_input(text, param)
+
+
+def text_input(text: str, param: str) -> Input:
+    """A text.
+
+    Raises:
+      ApiError: 400 for an empty one.
+    """
+    if not text.strip():
         raise ApiError(400, f"{param}: the text is empty", param=param)
     return Input("text", text, param)
 
 
-def _either(text: str | None, image: str | None, param: str) -> Input:
-    if (text is None) == (image is None):
-        raise ApiError(400, f"{param}: expected a text or an image, one of them", param=param)
-    return _of_string(text or "", param, "text") if image is None else Input("image", image, param)
+def either_input(text: str | None, image: str | None, param: str) -> Input:
+    """A text or an image, where a request says which.
+
+    Raises:
+      ApiError: 400 for both or none, or an empty text.
+    """
+    if text is not None and image is None:
+        return text_input(text, param)
+    if image is not None and text is None:
+        return Input("image", image, param)
+    raise ApiError(400, f"{param}: expected a text or an image, one of them", param=param)
 
 
 def _of_messages(messages: list[Message]) -> Input:
@@ -246,7 +267,7 @@ def _of_messages(messages: list[Message]) -> Input:
         )
     (part,) = parts
     url = None if part.image_url is None else part.image_url.url
-    return _either(part.text, url, "messages")
+    return either_input(part.text, url, "messages")
 
 
 def _parts(message: Message) -> list[ContentPart]:

@@ -70,7 +70,6 @@ OPERATIONS = tuple(
         summary="Hugging Face's zero-shot image classification",
         takes=ZeroShot,
         gives=list[LabelScore],
-        failure=PlainFailure.of,
         fails=PlainFailure,
     )
     for path in ("/", "/models/{id:path}")

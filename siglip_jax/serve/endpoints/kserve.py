@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from starlette.responses import Response
 
-from siglip_jax.serve.endpoints.embeddings import Input, embedded
+from siglip_jax.serve.endpoints.embeddings import Input, embedded, text_input
 from siglip_jax.serve.errors import ApiError
 from siglip_jax.serve.operation import Call, Operation, PlainFailure
 from siglip_jax.serve.served_model import ServedModel
@@ -180,9 +180,7 @@ def _text(value: str | bytes, param: str) -> str:
         text = value if isinstance(value, str) else value.decode("utf-8")
     except UnicodeDecodeError:
         raise ApiError(400, f"{param}: the text is no UTF-8", param=param) from None
-    if not text:
-        raise ApiError(400, f"{param}: the text is empty", param=param)
-    return text
+    return text_input(text, param).value
 
 
 def _wanted(asked: InferRequest, inputs: dict[str, Any]) -> list[tuple[str, bool]]:
@@ -209,8 +207,8 @@ def _wanted(asked: InferRequest, inputs: dict[str, Any]) -> list[tuple[str, bool
 
 def _operation(method: str, path: str, handle: Any, summary: str, **more: Any) -> Operation:
     return Operation(
-        method=method, path=path, handle=handle, summary=summary, failure=PlainFailure.of,
-        fails=PlainFailure, **more,
+        method=method, path=path, handle=handle, summary=summary, fails=PlainFailure,
+        **more,
     )  # fmt: skip
 
 

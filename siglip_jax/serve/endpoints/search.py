@@ -9,9 +9,14 @@ from starlette.responses import Response
 
 from siglip_jax.scoring.scores import sigmoid
 from siglip_jax.search import Hit as Found
-from siglip_jax.serve.endpoints.embeddings import Input, Part, embedded
+from siglip_jax.serve.endpoints.embeddings import (
+    Input,
+    Part,
+    either_input,
+    embedded,
+    string_input,
+)
 from siglip_jax.serve.errors import ApiError
-from siglip_jax.serve.images import is_image_uri
 from siglip_jax.serve.index import MOST, Index
 from siglip_jax.serve.operation import Call, Operation
 
@@ -148,15 +153,8 @@ def _queries(asked: Search) -> list[Input]:
 
 def _query(given: str | Part, param: str) -> Input:
     if isinstance(given, str):
-        given = Part(image=given) if is_image_uri(given) else Part(text=given)
-    if (given.text is None) == (given.image is None):
-        raise ApiError(400, f"{param}: expected a text or an image, one of them", param=param)
-    if given.image is not None:
-        return Input("image", given.image, param)
-    text = given.text or ""
-    if not text.strip():
-        raise ApiError(400, f"{param}: the text is empty", param=param)
-    return Input("text", text, param)
+        return string_input(given, param)
+    return either_input(given.text, given.image, param)
 
 
 def _hit(index: Index, hit: Found, kind: str) -> Hit:
@@ -190,5 +188,5 @@ OPERATIONS = (
         gives=Indexes,
         admitted=False,
     ),
-    Operation(method="GET", path=_IMAGE, handle=image, summary="A small image of a row", raw=True),
+    Operation(method="GET", path=_IMAGE, handle=image, summary="A small image of a row"),
 )
