@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from scipy.special import expit, softmax
 
 from siglip_jax.calibration.identity import Identity, Model, identity_of
 from siglip_jax.messages import choose, did_you_mean, suggestions
@@ -95,6 +94,8 @@ class Calibration:
         Raises:
           ValueError: for another number of labels, or a softmax of a few labels.
         """
+        from scipy.special import expit, softmax
+
         logits = np.asarray(logits, np.float64)
         if columns is None:
             if logits.ndim != 2 or logits.shape[1] != len(self.labels):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -199,4 +201,12 @@ def test_it_needs_no_jax():
     import sys
 
     code = "import sys; sys.modules['jax'] = None; from siglip_jax.calibration import Calibration"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_who_only_applies_one_does_not_wait_for_what_fits_one():
+    code = (
+        "import sys, siglip_jax.jobs.run, siglip_jax.serve\n"
+        "assert not (found := {'scipy', 'sklearn'} & set(sys.modules)), found\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
