@@ -10,7 +10,9 @@ INSTALLED := $(VENV)/.installed
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
-# Not compiled to bytecode, which would be an eighth of it: Python does that for what it imports.
+# Not compiled to bytecode, which would be an eighth of it: Python does that for what it imports,
+# unless it is told not to keep it, and then each process of the tests imports jax for 2 s longer.
+unexport PYTHONDONTWRITEBYTECODE
 $(RUNS): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
