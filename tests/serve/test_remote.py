@@ -6,6 +6,7 @@ machine stay what they are.
 
 import asyncio
 import contextlib
+import errno
 import shutil
 import socket
 import ssl
@@ -62,11 +63,22 @@ class Network:
         self.reached_inside = True
         writer.close()
 
+    async def _both(self):
+        # A port that is free at one address may be taken at the other, by anybody.
+        while True:
+            outer = await asyncio.start_server(self.public, PUBLIC, 0, ssl=self.tls)
+            self.port = outer.sockets[0].getsockname()[1]
+            try:
+                return outer, await asyncio.start_server(self.inside, INSIDE, self.port)
+            except OSError as error:
+                outer.close()
+                await outer.wait_closed()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+
     @contextlib.asynccontextmanager
     async def served(self):
-        outer = await asyncio.start_server(self.public, PUBLIC, 0, ssl=self.tls)
-        self.port = outer.sockets[0].getsockname()[1]
-        inner = await asyncio.start_server(self.inside, INSIDE, self.port)
+        outer, inner = await self._both()
         async with outer, inner:
             try:
                 yield
