@@ -103,7 +103,7 @@ MODULES = {
     "preprocessing.picture_cost": Row("which images may be decoded in a thread"),
     "preprocessing.signatures": Row("images by their first bytes; what else reads some"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
-    "preprocessing.torch_resize": Row("torchvision's resizes of uint8 in numpy"),
+    "preprocessing.torch_resize": Row("torchvision's resizes of uint8"),
     "preprocessing.images": Row("pixels to what a fixed-resolution model takes"),
     "preprocessing.naflex": Row("pixels to NaFlex's sequence of patches"),
     "preprocessing.text": Row("strings to token ids", "checkpoints"),

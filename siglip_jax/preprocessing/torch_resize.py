@@ -1,4 +1,4 @@
-"""torchvision's antialiased resizes of uint8 images, bit for bit, in NumPy.
+"""torchvision's antialiased resizes of uint8 images, bit for bit, without torch.
 
 Follows PyTorch's kernel for bytes (`aten/src/ATen/native/cpu/UpSampleKernelAVXAntialias.h`
 of 2.14), which is what torchvision runs on a CPU with AVX2 or NEON: Pillow's method, across
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-# Output pixels that are computed at a time: few, so that they look at few input pixels.
-_BLOCK = 8
+# Bytes of a row that are computed at a time, so that their sums stay in the cache.
+_CHUNK = 512
 # The most bits of a weight behind the point, and what a weight must stay below.
 _BITS, _LIMIT = 22, 1 << 15
 
@@ -92,21 +92,31 @@ def torch_resize(image: np.ndarray, height: int, width: int, method: str) -> np.
     return _rows(image, height, method) if len(image) != height else np.ascontiguousarray(image)
 
 
+@functools.lru_cache(64)
+def _matrix(size: int, out: int, method: str) -> tuple[Any, int]:
+    """`integer_weights` as a sparse matrix (out, size) int32, and their bits."""
+    # Not NumPy's matmul: its threads wait for each other where many images are decoded at a time.
+    from scipy.sparse import csr_array  # takes 0.1 s, which not every profile needs
+
+    first, weights, bits = integer_weights(size, out, method)
+    pixel = np.minimum(first[:, None] + np.arange(weights.shape[1]), size - 1)
+    start = np.arange(out + 1) * weights.shape[1]
+    matrix = csr_array((weights.astype(np.int32).ravel(), pixel.ravel(), start), (out, size))
+    matrix.eliminate_zeros()
+    return matrix, bits
+
+
 def _rows(image: np.ndarray, out: int, method: str) -> np.ndarray:
     """Filters the first axis."""
-    first, weights, bits = integer_weights(len(image), out, method)
+    matrix, bits = _matrix(len(image), out, method)
     flat = np.ascontiguousarray(image).reshape(len(image), -1)
     made = np.empty((out, flat.shape[1]), np.uint8)
-    for start in range(0, out, _BLOCK):
-        block = slice(start, min(start + _BLOCK, out))
-        low = int(first[block].min())
-        high = min(int(first[block].max()) + weights.shape[1], len(flat))
-        band = np.zeros((block.stop - start, high - low + weights.shape[1]))
-        for row, (begin, values) in enumerate(zip(first[block], weights[block], strict=True)):
-            band[row, begin - low : begin - low + len(values)] = values
-        # Integers far below 2^53: every sum is exact, in whatever order it is added up.
-        total = band[:, : high - low] @ flat[low:high].astype(np.float64)
+    for start in range(0, flat.shape[1], _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        # Weights sum to 2^22 at most, and their absolute values to less than twice that: with
+        # bytes nothing reaches 2^31.
+        total = matrix @ flat[:, chunk].astype(np.int32)
         total += 1 << (bits - 1)
-        # Shifted right as integers are: towards minus infinity.
-        made[block] = np.clip(np.floor(total * 0.5**bits), 0, 255).astype(np.uint8)
+        total >>= bits  # towards minus infinity
+        made[:, chunk] = np.clip(total, 0, 255, out=total)
     return made.reshape(out, *image.shape[1:])

@@ -42,3 +42,18 @@ def test_no_caller_can_change_the_weights_of_the_next():
     for array in integer_weights(30, 7, "bicubic")[:2]:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size, out", [(1999, 3), (640, 32), (97, 224), (2, 700)])
+def test_rows_equal_sums_of_whole_numbers(method, size, out):
+    """Of 64 bits, in which nothing can be lost; 600 bytes a row are more than a chunk."""
+    image = np.random.default_rng(size).integers(0, 256, (size, 200, 3), np.uint8)
+    image[: size // 2] = 255 * (image[: size // 2] > 127)  # as far apart as bytes can be
+    first, weights, bits = integer_weights(size, out, method)
+    expected = np.empty((out, 200, 3), np.uint8)
+    for row, (begin, values) in enumerate(zip(first, weights.astype(np.int64), strict=True)):
+        span = image[begin : begin + len(values)].astype(np.int64)
+        total = np.tensordot(values[: len(span)], span, 1) + (1 << (bits - 1))
+        expected[row] = np.clip(total >> bits, 0, 255)
+    np.testing.assert_array_equal(torch_resize(image, out, 200, method), expected)
