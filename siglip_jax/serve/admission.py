@@ -57,6 +57,16 @@ class Admission:
         """Around the embedding of so many images."""
         return self._embedding("waiting_images", count)
 
+    def image_may_come(self) -> None:
+        """Before a request is read that is of an image at least.
+
+        Raises:
+          ApiError: 429 if no more may wait; it would be refused when it has been read.
+        """
+        with self._lock:
+            if self._held["waiting_images"] >= self._limits.waiting_images:
+                raise self._refusal("waiting_images", 1, self._limits.waiting_images)
+
     def texts(self, count: int) -> contextlib.AbstractContextManager[None]:
         """Around the embedding of so many texts."""
         return self._embedding("waiting_texts", count)

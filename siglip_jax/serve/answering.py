@@ -66,6 +66,8 @@ async def _answer(operation: Operation, service: Service, request: Request) -> R
     seconds = _seconds(request, service.limits.timeout)
     with contextlib.ExitStack() as held:
         held.enter_context(service.admission.request())
+        if operation.of_images:
+            service.admission.image_may_come()
         reading = True
         try:
             async with asyncio.timeout(seconds):

@@ -64,6 +64,7 @@ class Operation:
         no form is taken.
       raw: the body comes as bytes, to be read with the headers.
       fails: the type of an answer that is no success.
+      of_images: is of no use without an image, and refused unread where no more may wait.
       admitted: counts against the bounds of the service, and needs it to be ready.
     """
 
@@ -76,4 +77,5 @@ class Operation:
     form: Callable[[list[tuple[str, Any]]], Any] | None = None
     raw: bool = False
     fails: type[Failure] | type[PlainFailure] = Failure
+    of_images: bool = False
     admitted: bool = True

@@ -1,6 +1,7 @@
 """A model that answers many requests at a time."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +58,7 @@ class ServedModel:
       pretrained: the model, on its devices.
       limits, metrics, admission: of the service.
       batch_size, text_batch_size: most examples of a batch.
-      workers: threads that decode; default: `ThreadPoolExecutor`'s.
+      workers: threads that decode; default: one a processor.
 
     Attributes:
       identity: for calibrations, once one was asked after.
@@ -87,7 +88,11 @@ class ServedModel:
         )
         self.identity: Identity | None = None
         self.calibrations: dict[tuple[frozenset[str], tuple[str, ...]], Calibration] = {}
+        # What is decoded is in memory: more threads than processors keep each other waiting.
+        workers = workers or os.cpu_count()
         self._pool = ThreadPoolExecutor(workers, "decode")
+        # Some images take seconds, in processes of their own; the others do not wait behind them.
+        self._long = ThreadPoolExecutor(workers, "decode apart")
         # Apart from decoding, so that none waits behind it; one thread, as the device is one.
         self._small = ThreadPoolExecutor(1, "texts and logits")
         config, devices = scorer.model.config, scorer.mesh.size
@@ -146,6 +151,7 @@ class ServedModel:
         for batcher in self._batchers.values():
             batcher.close()
         self._pool.shutdown(cancel_futures=True)
+        self._long.shutdown(cancel_futures=True)
         self._small.shutdown(cancel_futures=True)
 
     def needs(self, *towers: Tower, what: str) -> None:
@@ -177,21 +183,22 @@ class ServedModel:
             return np.concatenate(await together(map(self._embed_image, images, params)))
 
     async def _embed_image(self, data: bytes, param: str) -> np.ndarray:
-        with self._admission.pixels(await self._pixels(data, param)):
+        apart = road(data).process
+        with self._admission.pixels(await self._pixels(data, param, apart=apart)):
             begun = time.monotonic()
-            made = await _run(self._pool, self._prepare, Item("", data))
+            pool = self._long if apart else self._pool
+            made = await _run(pool, self._prepare, Item("", data))
             self._metrics.decode_seconds.observe(time.monotonic() - begun)
             if made.error is not None:
                 raise _not_an_image(made, param)
             return await self._embedded("images", [made.example], [param])
 
-    async def _pixels(self, data: bytes, param: str) -> int:
+    async def _pixels(self, data: bytes, param: str, *, apart: bool) -> int:
         """Of an image, by its header."""
         profile = self._prepare.profile.image
         try:
             # Most headers are read in microseconds; some take a process.
-            slow = road(data).process
-            size = await _run(self._pool, cost, data, profile) if slow else cost(data, profile)
+            size = await _run(self._long, cost, data, profile) if apart else cost(data, profile)
         except ValueError as error:
             raise _wrong_image(str(error), param) from None
         return 0 if size is None else size.height * size.width

@@ -99,6 +99,25 @@ def test_over_the_bound_the_rest_is_refused_at_once_and_what_was_accepted_is_ans
         assert client.post("/v1/classify", json=ASKED).status_code == 200
 
 
+def test_where_no_image_may_wait_a_request_of_one_is_refused_unread(start):
+    """And one of a text is answered."""
+    with start(batch_size=1, text_batch_size=1, limits=Limits(waiting_images=1)) as client:
+        model = client.service.models["emoji"]
+        free, run = threading.Event(), model.scorer.program.images
+        model.scorer.program.images = lambda *given: free.wait(60) and run(*given)
+        with ThreadPoolExecutor(1) as pool:
+            accepted = pool.submit(client.post, "/v1/classify", json=ASKED)
+            while client.service.admission.held("waiting_images") < 1:
+                time.sleep(0.01)
+            for path in ("/v1/classify", "/", "/models/emoji"):
+                assert client.post(path, content=b"this would be 400").status_code == 429, path
+            text = client.post("/v1/embeddings", json={"input": "a juice box"})
+            assert text.status_code == 200, text.text
+            free.set()
+            assert accepted.result().status_code == 200
+        assert client.post("/v1/classify", content=b"this would be 400").status_code == 400
+
+
 def test_a_request_has_a_deadline_of_its_own(start):
     with start(batch_size=1, text_batch_size=1, limits=Limits(timeout=60)) as client:
         model = client.service.models["emoji"]

@@ -106,7 +106,6 @@ def run(args: argparse.Namespace) -> int:
     from siglip_jax.serve import Limits, create_app
     from siglip_jax.serve.keys import read_keys
     from siglip_jax.serve.log import writer
-    from siglip_jax.serve.remote import Fetcher
     from siglip_jax.serve.server import address, bind, exposed
     from siglip_jax.serve.server import run as run_until_told
 
@@ -119,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
     keys = read_keys(Path(args.keys).expanduser() if args.keys else None)
     fetch = None
     if args.fetch:
+        from siglip_jax.serve.remote import Fetcher  # with aiohttp, which takes 0.2 s
+
         fetch = Fetcher(args.fetch, most_bytes=limits.body, timeout=limits.timeout).fetch
     calibrations = [Calibration.load(Path(file).expanduser()) for file in args.calibration]
     if args.threshold is not None:

@@ -247,5 +247,6 @@ OPERATIONS = (
         takes=Classify,
         gives=Classified,
         form=_of_form,
+        of_images=True,
     ),
 )

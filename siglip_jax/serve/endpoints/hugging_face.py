@@ -71,6 +71,7 @@ OPERATIONS = tuple(
         takes=ZeroShot,
         gives=list[LabelScore],
         fails=PlainFailure,
+        of_images=True,
     )
     for path in ("/", "/models/{id:path}")
 )
