@@ -151,12 +151,19 @@ def _batched_matmul(
         return x.transpose(0, 2, 1, 3).reshape(b * k, x.shape[1], d)
 
     query = query / jnp.sqrt(d).astype(query.dtype)  # big_vision: scaled before the matmul
-    logits = jnp.matmul(fold(query), fold(key).transpose(0, 2, 1))
+    # Scores and sums in float32, as XLA's kernels for bfloat16 give them.
+    logits = jnp.matmul(
+        fold(query), fold(key).transpose(0, 2, 1), preferred_element_type=jnp.float32
+    )
     if mask is not None:
         logits = logits.reshape(b, k, nq, nk)
         logits = jnp.where(mask[:, None], logits, _least(logits.dtype))
         logits = logits.reshape(b * k, nq, nk)
-    out = jnp.matmul(jax.nn.softmax(logits), fold(value))
+    # The softmax is divided by its sums after the matmul, which has fewer numbers to divide.
+    logits -= jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    weights = jnp.exp(logits)
+    out = jnp.matmul(weights.astype(value.dtype), fold(value), preferred_element_type=jnp.float32)
+    out = (out / weights.sum(-1, keepdims=True)).astype(value.dtype)
     return out.reshape(b, k, nq, d).transpose(0, 2, 1, 3)
 
 

@@ -1,4 +1,4 @@
-"""flax's dense layers and embedding, for int8 weights too.
+"""flax's dense layers and embedding, for int8 weights too, and how they multiply bfloat16.
 
 Where a layer's parameters hold a scale beside its kernel (`weights.int8`), the kernel is
 int8 and is multiplied in the layer's own dtype, summed in float32, and scaled after the
@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from siglip_jax.models.activations import platform
+
 
 def of_any_weights(layer: nn.Module) -> Callable[[jax.Array], jax.Array]:
     """`layer`, or the function that it is of int8 weights, where it has those.
@@ -30,6 +32,27 @@ def of_any_weights(layer: nn.Module) -> Callable[[jax.Array], jax.Array]:
     if layer.has_variable("params", "kernel_scale"):
         return functools.partial(_int8_dense, layer)
     return layer
+
+
+def product_of(dtype: str | None) -> Callable[..., jax.Array] | None:
+    """What a dense layer multiplies in `dtype` with; None is `jax.lax.dot_general`.
+
+    XLA for CPUs has kernels that take bfloat16 and give float32. A product that gives bfloat16
+    is promoted to float32 before it, and is slower than one of float32. Both sum in float32.
+
+    >>> product_of("bfloat16") is None  # for a device that nobody named
+    True
+    """
+    return _rounded_product if platform() == "cpu" and dtype == "bfloat16" else None
+
+
+def _rounded_product(
+    left: jax.Array, right: jax.Array, dimensions: Any, precision: Any = None, **options: Any
+) -> jax.Array:
+    """`jax.lax.dot_general` in float32, rounded to the dtype of what it multiplies."""
+    options["preferred_element_type"] = jnp.float32
+    product = jax.lax.dot_general(left, right, dimensions, precision, **options)
+    return product.astype(left.dtype)
 
 
 def _int8_embed(layer: nn.Module, ids: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 from siglip_jax.config import Attention, Pool, Size
 from siglip_jax.models.activations import split_over_batch
 from siglip_jax.models.attention import attention, attention_weights
-from siglip_jax.models.layers import of_any_weights
+from siglip_jax.models.layers import of_any_weights, product_of
 
 Intermediates = dict[str, Any]
 
@@ -42,6 +42,7 @@ class Mlp(nn.Module):
                 dtype=self.dtype,
                 kernel_init=nn.initializers.xavier_uniform(),
                 bias_init=nn.initializers.normal(stddev=1e-6),
+                dot_general=product_of(self.dtype),
                 name=name,
             )
             return of_any_weights(layer)
@@ -79,6 +80,7 @@ class MultiHeadAttention(nn.Module):
                 axis=axis,
                 dtype=self.dtype,
                 kernel_init=nn.initializers.xavier_uniform(),
+                dot_general=product_of(self.dtype),
                 name=name,
             )
             return of_any_weights(layer)

@@ -163,6 +163,27 @@ def test_auto_is_what_was_measured_on_the_device(kind, chosen, monkeypatch):
     assert traced("matmul") != traced("einsum")  # on every device
 
 
+def half(kind, monkeypatch):
+    """Embeddings of images in bfloat16 as on a kind of device, and the program."""
+    monkeypatch.setattr("siglip_jax.models.layers.platform", lambda: kind)
+    tiny = part(case("loop"), "image")
+    run = dataclasses.replace(tiny.execution, dtype="bfloat16", attention="matmul")
+    model = SiglipModel(tiny.config, run)
+    apply = functools.partial(model.apply, {"params": tiny.params})
+    return np.float32(jax.jit(apply)(tiny.images)[0]), str(jax.make_jaxpr(apply)(tiny.images))
+
+
+def test_bfloat16_on_a_cpu_is_bfloat16(monkeypatch):
+    """Products that give float32 are rounded: no further from float32 than those that do not."""
+    exact = embed(part(case("loop"), "image"))[0]
+    z, program = half("cpu", monkeypatch)
+    other, plain = half("tpu", monkeypatch)
+    wide = "preferred_element_type=float32"
+    assert program.count(wide) >= plain.count(wide) + 6  # two of the MLP, four of attention
+    assert np.abs(z - exact).max() <= 1.1 * np.abs(other - exact).max() < 0.02
+    np.testing.assert_allclose((z * exact).sum(1), 1, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("which", CASES)
 def test_loop_equals_scan(which):
     tiny = part(case("loop"), which)
