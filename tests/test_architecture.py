@@ -189,6 +189,7 @@ MODULES = {
                   "checkpoints config errors preprocessing weights.staging"),
 
     "evaluation": Row("the names to import", jax=True),
+    "evaluation.imagenet": Row("ImageNet's class names and the subsets of -A and -R"),
     "evaluation.*": Row("recall and zero-shot accuracy",
                         "config models preprocessing programs scoring", jax=True),
 

@@ -1,7 +1,17 @@
-"""What a model can do, measured with big_vision's definitions."""
+"""What a model can do, measured with the definitions of big_vision and CLIP_benchmark.
+
+Functions of embeddings, and tasks that are made of what is said of images and then run on their
+embeddings: `run_task`.
+"""
 
 from siglip_jax.evaluation.class_names import canonicalize, class_texts
-from siglip_jax.evaluation.classification import class_embeddings, zero_shot_accuracy
+from siglip_jax.evaluation.classification import (
+    class_embeddings,
+    mean_per_class_recall,
+    nearest_classes,
+    zero_shot_accuracy,
+)
+from siglip_jax.evaluation.imagenet import IMAGENET_NAMES, imagenet_classes, imagenet_labels
 from siglip_jax.evaluation.match_ranks import Ranks, ranks
 from siglip_jax.evaluation.retrieval import recall
 from siglip_jax.evaluation.templates import CLASS_NAME_ONLY, CLIP_BEST, CLIP_PAPER, TEMPLATES
@@ -10,11 +20,16 @@ __all__ = [
     "CLASS_NAME_ONLY",
     "CLIP_BEST",
     "CLIP_PAPER",
+    "IMAGENET_NAMES",
     "TEMPLATES",
     "Ranks",
     "canonicalize",
     "class_embeddings",
     "class_texts",
+    "imagenet_classes",
+    "imagenet_labels",
+    "mean_per_class_recall",
+    "nearest_classes",
     "ranks",
     "recall",
     "zero_shot_accuracy",
