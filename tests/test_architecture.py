@@ -190,6 +190,10 @@ MODULES = {
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.imagenet": Row("ImageNet's class names and the subsets of -A and -R"),
+    "evaluation.precision": Row("mean average precision of images of several classes",
+                                "programs scoring", jax=True),
+    "evaluation.languages": Row("recall in each language, and their mean", jax=True),
+    "evaluation.choices": Row("which of several captions belongs to an image"),
     "evaluation.*": Row("recall and zero-shot accuracy",
                         "config models preprocessing programs scoring", jax=True),
 

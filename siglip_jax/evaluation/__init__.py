@@ -4,6 +4,7 @@ Functions of embeddings, and tasks that are made of what is said of images and t
 embeddings: `run_task`.
 """
 
+from siglip_jax.evaluation.choices import caption_choice
 from siglip_jax.evaluation.class_names import canonicalize, class_texts
 from siglip_jax.evaluation.classification import (
     class_embeddings,
@@ -12,7 +13,9 @@ from siglip_jax.evaluation.classification import (
     zero_shot_accuracy,
 )
 from siglip_jax.evaluation.imagenet import IMAGENET_NAMES, imagenet_classes, imagenet_labels
+from siglip_jax.evaluation.languages import mean_over, recall_by_language
 from siglip_jax.evaluation.match_ranks import Ranks, ranks
+from siglip_jax.evaluation.precision import average_precision
 from siglip_jax.evaluation.retrieval import recall
 from siglip_jax.evaluation.templates import CLASS_NAME_ONLY, CLIP_BEST, CLIP_PAPER, TEMPLATES
 
@@ -23,14 +26,18 @@ __all__ = [
     "IMAGENET_NAMES",
     "TEMPLATES",
     "Ranks",
+    "average_precision",
     "canonicalize",
+    "caption_choice",
     "class_embeddings",
     "class_texts",
     "imagenet_classes",
     "imagenet_labels",
+    "mean_over",
     "mean_per_class_recall",
     "nearest_classes",
     "ranks",
     "recall",
+    "recall_by_language",
     "zero_shot_accuracy",
 ]
