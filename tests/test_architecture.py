@@ -190,10 +190,14 @@ MODULES = {
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.imagenet": Row("ImageNet's class names and the subsets of -A and -R"),
+    "evaluation.labelled": Row("embeddings with a class each, to learn from and to test with",
+                               jax=True),
     "evaluation.precision": Row("mean average precision of images of several classes",
                                 "programs scoring", jax=True),
     "evaluation.languages": Row("recall in each language, and their mean", jax=True),
     "evaluation.choices": Row("which of several captions belongs to an image"),
+    "evaluation.probes": Row("linear and nearest-neighbour probes of frozen embeddings", jax=True),
+    "evaluation.few_shot": Row("the closed-form probe of the papers' 10-shot column", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",
                         "config models preprocessing programs scoring", jax=True),
 

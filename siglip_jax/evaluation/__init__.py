@@ -12,10 +12,12 @@ from siglip_jax.evaluation.classification import (
     nearest_classes,
     zero_shot_accuracy,
 )
+from siglip_jax.evaluation.few_shot import few_shot_accuracy
 from siglip_jax.evaluation.imagenet import IMAGENET_NAMES, imagenet_classes, imagenet_labels
 from siglip_jax.evaluation.languages import mean_over, recall_by_language
 from siglip_jax.evaluation.match_ranks import Ranks, ranks
 from siglip_jax.evaluation.precision import average_precision
+from siglip_jax.evaluation.probes import Probe, linear_probe, neighbour_probe
 from siglip_jax.evaluation.retrieval import recall
 from siglip_jax.evaluation.templates import CLASS_NAME_ONLY, CLIP_BEST, CLIP_PAPER, TEMPLATES
 
@@ -25,17 +27,21 @@ __all__ = [
     "CLIP_PAPER",
     "IMAGENET_NAMES",
     "TEMPLATES",
+    "Probe",
     "Ranks",
     "average_precision",
     "canonicalize",
     "caption_choice",
     "class_embeddings",
     "class_texts",
+    "few_shot_accuracy",
     "imagenet_classes",
     "imagenet_labels",
+    "linear_probe",
     "mean_over",
     "mean_per_class_recall",
     "nearest_classes",
+    "neighbour_probe",
     "ranks",
     "recall",
     "recall_by_language",
