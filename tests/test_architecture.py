@@ -190,6 +190,7 @@ MODULES = {
 
     "evaluation": Row("the names to import", jax=True),
     "evaluation.imagenet": Row("ImageNet's class names and the subsets of -A and -R"),
+    "evaluation.labels": Row("from what is said of images to indices of classes"),
     "evaluation.labelled": Row("embeddings with a class each, to learn from and to test with",
                                jax=True),
     "evaluation.precision": Row("mean average precision of images of several classes",
@@ -198,6 +199,8 @@ MODULES = {
     "evaluation.choices": Row("which of several captions belongs to an image"),
     "evaluation.probes": Row("linear and nearest-neighbour probes of frozen embeddings", jax=True),
     "evaluation.few_shot": Row("the closed-form probe of the papers' 10-shot column", jax=True),
+    "evaluation.task": Row("what a task is, and running one", "data scoring", jax=True),
+    "evaluation.*_tasks": Row("tasks: made of captions, run on embeddings", "scoring", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",
                         "config models preprocessing programs scoring", jax=True),
 
