@@ -353,7 +353,10 @@ MODULES = {
                               "allocator bench config models programs cli"),
     "cli.commands.demo": Row("siglip-jax demo", "fetch pretrained programs scoring cli"),
     "cli.commands.train": Row("siglip-jax train", "training cli"),
-    "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
+    "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation scoring cli"),
+    "cli.options.task": Row("options of tasks, and the task that they ask for",
+                            "data evaluation scoring cli"),
+    "cli.evaluation_output": Row("what a task found, in words"),
     "cli.options.model": Row("options of all commands that run a model; loads it",
                              "allocator checkpoints config fetch programs preprocessing "
                              "pretrained scoring cli"),
