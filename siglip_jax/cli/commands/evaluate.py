@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="images with captions; several for multilingual, each as LANGUAGE=DATA",
     )
-    parser.add_argument("--task", choices=TASKS, required=True, help="what is measured")
+    parser.add_argument(
+        "--task", choices=TASKS, required=True, metavar="TASK", help=f"one of {', '.join(TASKS)}"
+    )
     add_data_arguments(parser)
     add_former(parser, "--caption-column", "--text-column", dest="text_column")
     add_json_argument(parser)
