@@ -10,8 +10,16 @@ from pictures import scene
 from PIL import Image
 
 import siglip_jax
-from siglip_jax.cli.commands import evaluate
-from siglip_jax.evaluation import TEMPLATES, class_embeddings, recall, zero_shot_accuracy
+from siglip_jax.cli.evaluation_output import print_measured
+from siglip_jax.cli.options import task as options_of_tasks
+from siglip_jax.evaluation import (
+    TEMPLATES,
+    class_embeddings,
+    mean_per_class_recall,
+    nearest_classes,
+    recall,
+    zero_shot_accuracy,
+)
 from siglip_jax.regular_file import read_regular
 
 # pytest looks for fixtures among the names of a module.
@@ -41,8 +49,14 @@ def embedded(model, folder):
     return scorer, scorer.embed_images([folder / f"{i}.png" for i in range(len(CAPTIONS))])
 
 
+def zero_shot(zimg, classes, labels):
+    nearest = nearest_classes(zimg, classes)[:, 0]
+    found = {"mean_per_class_recall": mean_per_class_recall(nearest, labels)}
+    return zero_shot_accuracy(zimg, classes, labels) | found
+
+
 def test_templates_are_those_of_the_library():
-    assert tuple(TEMPLATES) == evaluate.TEMPLATES
+    assert tuple(TEMPLATES) == options_of_tasks.TEMPLATES
 
 
 def test_retrieval(cli, model, data):
@@ -103,7 +117,7 @@ def test_zero_shot(cli, model, data, options, templates, names):
     z = class_embeddings(
         scorer.embed_texts, names, templates, canonical=not got["as_written"], aliases="none"
     )
-    assert got["metrics"] == zero_shot_accuracy(zimg, z, LABELS)
+    assert got["metrics"] == zero_shot(zimg, z, LABELS)
 
 
 def test_zero_shot_with_a_file_of_classes(cli, model, data, tmp_path):
@@ -116,17 +130,17 @@ def test_zero_shot_with_a_file_of_classes(cli, model, data, tmp_path):
     scorer, zimg = embedded(model, data)
     z = class_embeddings(scorer.embed_texts, more, ["{}"], aliases="none")
     labels = [more.index(CLASSES[label]) for label in LABELS]
-    assert got["metrics"] == zero_shot_accuracy(zimg, z, labels)
+    assert got["metrics"] == zero_shot(zimg, z, labels)
 
 
 def test_zero_shot_for_a_person(capsys):
     result = {"task": "zeroshot", "images": 1595, "classes": 40, "templates": ["a {}"]}
     result["errors"] = []
     result["metrics"] = {"accuracy": 0.64127, "top5_accuracy": 1.0}
-    evaluate._print(result)
-    evaluate._print(result | {"templates": ["a {}", "{}"]})
+    print_measured(result)
+    print_measured(result | {"templates": ["a {}", "{}"]})
     errors = {"errors": [{}] * 3, "images": 1592}
-    evaluate._print(result | errors)
+    print_measured(result | errors)
     out = capsys.readouterr().out.splitlines()
     assert out.pop(6) == "1,592 images (3 more cannot be read), 40 classes, 'a {}'"
     assert out == [
@@ -186,7 +200,7 @@ def test_pictures_that_cannot_be_read_are_left_out(cli, model, data, monkeypatch
         # The classes of what is lost stay among the candidates.
         z = class_embeddings(scorer.embed_texts, CLASSES, ["{}"], aliases="none")
         assert got["classes"] == 4
-        expected = zero_shot_accuracy(zimg, z, [LABELS[i] for i in good])
+        expected = zero_shot(zimg, z, [LABELS[i] for i in good])
     else:
         texts = [caption for i in good for caption in CAPTIONS[i]]
         owner = [row for row, i in enumerate(good) for _ in CAPTIONS[i]]

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from tolerances import EMBEDDING
 
-from siglip_jax.evaluation import TEMPLATES, canonicalize, class_embeddings, class_texts, recall
+from siglip_jax.evaluation import (
+    TEMPLATES,
+    Images,
+    Multilingual,
+    canonicalize,
+    class_embeddings,
+    class_texts,
+    recall,
+)
 from siglip_jax.programs import make_mesh
 
 with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
@@ -129,3 +137,44 @@ def test_recall(images, texts, mesh):
     got = recall(zimg, ztxt, owner, mesh=mesh, chunk=128)
     assert got == expected and list(got) == list(expected)
     assert 0.1 < got["txt2img_recall@10"] < 1
+
+
+@pytest.mark.parametrize("mesh", [None, make_mesh()])
+def test_languages(mesh):
+    """big_vision has a data set for each language of XM3600: the mean of what it says of each."""
+    rng = np.random.default_rng(7)
+    owner, spoken = rng.integers(0, 50, 400), rng.choice(["de", "sw", "quz"], 400)
+    owner[spoken == "sw"] %= 20
+    zimg = rng.standard_normal((50, 32), np.float32)
+    ztxt = zimg[owner] + 4 * rng.standard_normal((400, 32), np.float32)
+    zimg, ztxt = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (zimg, ztxt))
+    captions = [[f"{row}" for row in np.flatnonzero(owner == image)] for image in range(50)]
+    languages = [[spoken[int(text)] for text in own] for own in captions]
+    got, facts = Multilingual(captions, languages).measure(
+        Images(zimg, np.arange(50)), lambda texts: ztxt[[int(text) for text in texts]], mesh
+    )
+    each = []
+    for language in facts["languages"]:
+        mine = np.flatnonzero(spoken == language)
+        images = np.unique(owner[mine])
+        distances, own = -np.dot(zimg[images], ztxt[mine].T), np.searchsorted(images, owner[mine])
+        each.append(
+            {
+                **{
+                    f"img2txt_{name.lower()}": value
+                    for name, value in retrieval.image_to_text_retrieval_eval(
+                        distances, list(own)
+                    ).items()
+                },
+                **{
+                    f"txt2img_{name.lower()}": value
+                    for name, value in retrieval.text_to_image_retrieval_eval(
+                        distances, list(own)
+                    ).items()
+                },
+            }
+        )
+        assert facts["languages"][language]["metrics"] == each[-1]
+    mean = {name: np.mean([one[name] for one in each]) for name in each[0]}
+    assert got == pytest.approx(mean, rel=0, abs=1e-6) and len(each) == 3
+    assert 0 < got["txt2img_recall@1"] < 1
