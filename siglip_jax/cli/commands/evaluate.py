@@ -9,6 +9,11 @@ caption of an image is its class.
   siglip-jax evaluate photos.tar --model siglip_b16_224 --task zeroshot --templates clip_best
   siglip-jax evaluate emoji.parquet --model model/ --task zeroshot --template "{}" --as-written
 
+A suite is many data sets, each in a folder of DATA, and prints ours beside what is published:
+
+  siglip-jax evaluate data/ --suite datacomp --model ViT-B-16-SigLIP --out datacomp/
+  siglip-jax evaluate /usr/share --suite offline --only stamps digits
+
 Recall at k is the share of images with a caption of theirs among the k nearest, and of
 captions with their image among the k nearest. An image that cannot be read is named on
 standard error, counted in the result, and left out with its captions; if more of them
@@ -30,12 +35,17 @@ from siglip_jax.cli.options.model import (
     describe_run,
     load_model,
 )
+from siglip_jax.cli.options.suite import (
+    add_suite_arguments,
+    refuse_suite_arguments,
+    run_suite_command,
+)
 from siglip_jax.cli.output import add_json_argument, aligned, print_json
 from siglip_jax.messages import counted, suggestions
 
 NAME = "evaluate"
 HELP = "measure recall or zero-shot accuracy on a dataset"
-USAGE = "%(prog)s DATA --task {retrieval,zeroshot} [--model MODEL] [options]"
+USAGE = "%(prog)s DATA {--task {retrieval,zeroshot} | --suite NAME} [--model MODEL] [options]"
 # The keys of siglip_jax.evaluation.TEMPLATES, which comes with jax.
 TEMPLATES = ("clip_paper", "clip_best", "class_name_only")
 
@@ -43,7 +53,7 @@ TEMPLATES = ("clip_paper", "clip_best", "class_name_only")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="images with captions")
     parser.add_argument(
-        "--task", choices=("retrieval", "zeroshot"), required=True, help="what is measured"
+        "--task", choices=("retrieval", "zeroshot"), help="what is measured, on one data set"
     )
     add_data_arguments(parser)
     add_former(parser, "--caption-column", "--text-column", dest="text_column")
@@ -70,10 +80,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep capitals and punctuation of classes and templates, which big_vision removes",
     )
+    add_suite_arguments(parser)
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.suite is not None:
+        return run_suite_command(args)
+    refuse_suite_arguments(args)
+    if args.task is None:
+        raise ValueError("say what is measured: --task retrieval or zeroshot, or --suite NAME")
     zero_shot = args.task == "zeroshot"
     for option in ("labels_file", "templates", "template", "as_written"):
         if getattr(args, option) and not zero_shot:

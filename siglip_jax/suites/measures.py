@@ -1,0 +1,134 @@
+"""The metrics of a task, in CLIP_benchmark's names: shares between 0 and 1."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from siglip_jax.evaluation import recall, zero_shot_accuracy
+from siglip_jax.suites.task import Task
+
+_BLOCK = 4096
+# FMoW's region that DataComp leaves out of the worst.
+_OTHER_REGION = 5
+
+
+def class_metrics(
+    task: Task,
+    zimg: np.ndarray,
+    classes: np.ndarray,
+    right: Sequence[tuple[int, ...]],
+    groups: Sequence[int] | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, float]:
+    """Of images of one class, or of which any of several is right.
+
+    Args:
+      zimg: (n, d) embeddings; classes: (classes, d).
+      right: of each image.
+      groups: of each image, where the task has them.
+
+    `acc1`; `acc5` where there are 5 classes or more; `mean_per_class_recall`, `f1_macro` (over
+    the classes that images are of) where each image is of one.
+    """
+    most = max(map(len, right))
+    labels = np.full((len(right), most), -1)
+    for row, own in enumerate(right):
+        labels[row, : len(own)] = own
+    ks = [1, 5] if len(classes) >= 5 else [1]
+    found = zero_shot_accuracy(zimg, classes, labels, ks=ks, mesh=mesh)
+    metrics = {"acc1": found["accuracy"]}
+    if 5 in ks:
+        metrics["acc5"] = found["top5_accuracy"]
+    if most > 1:
+        return metrics
+    target = labels[:, 0]
+    best = np.concatenate(
+        [
+            (zimg[start : start + _BLOCK] @ classes.T).argmax(1)
+            for start in range(0, len(zimg), _BLOCK)
+        ]
+    )
+    metrics["mean_per_class_recall"] = float(_recalls(target, best).mean())
+    metrics["f1_macro"] = _f1_macro(target, best)
+    if task.group is not None and groups is not None:
+        metrics |= _worst(task, zimg, classes, labels, np.asarray(groups))
+    return metrics
+
+
+def multilabel_metrics(
+    zimg: np.ndarray, classes: np.ndarray, right: Sequence[tuple[int, ...]]
+) -> dict[str, float]:
+    """Of images that any number of classes fit: the mean of the classes' average precisions."""
+    from sklearn.metrics import average_precision_score
+
+    targets = np.zeros((len(right), len(classes)), bool)
+    for row, own in enumerate(right):
+        targets[row, list(own)] = True
+    scores = zimg @ classes.T
+    precisions = [
+        average_precision_score(targets[:, column], scores[:, column])
+        for column in range(len(classes))
+        if targets[:, column].any()
+    ]
+    return {"mean_average_precision": float(np.mean(precisions))}
+
+
+def caption_metrics(
+    zimg: np.ndarray, ztxt: np.ndarray, owner: Sequence[int], mesh: Mesh | None = None
+) -> dict[str, float]:
+    """Recalls of images for a caption, and of captions for an image.
+
+    Args:
+      zimg: (n, d); ztxt: (texts, d); owner: of each text the row of its image.
+    """
+    found = recall(zimg, ztxt, owner, mesh=mesh)
+    metrics = {}
+    for ours, theirs in (("txt2img", "image"), ("img2txt", "text")):
+        for k in (1, 5, 10):
+            metrics[f"{theirs}_retrieval_recall@{k}"] = found[f"{ours}_recall@{k}"]
+    return metrics | {"mean_recall@1": _mean_recall(metrics)}
+
+
+def average_metrics(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over languages.
+
+    >>> average_metrics({"de": {"acc1": 0.5}, "en": {"acc1": 1.0}})
+    {'acc1': 0.75}
+    """
+    names = next(iter(found.values()))
+    return {name: float(np.mean([each[name] for each in found.values()])) for name in names}
+
+
+def _mean_recall(metrics: Mapping[str, float]) -> float:
+    return (metrics["image_retrieval_recall@1"] + metrics["text_retrieval_recall@1"]) / 2
+
+
+def _recalls(target: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """Of each class that an image is of, the share of its images that it is the best for."""
+    return np.array([(best[target == one] == one).mean() for one in np.unique(target)])
+
+
+def _f1_macro(target: np.ndarray, best: np.ndarray) -> float:
+    """The mean F1 of the classes that images are of."""
+    scores = []
+    for one in np.unique(target):
+        hits = ((target == one) & (best == one)).sum()
+        scores.append(2 * hits / ((target == one).sum() + (best == one).sum()))
+    return float(np.mean(scores))
+
+
+def _worst(
+    task: Task, zimg: np.ndarray, classes: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> dict[str, float]:
+    """The accuracy of the group for which it is lowest."""
+    k = 5 if "top5" in task.metric else 1
+    name = "accuracy" if k == 1 else "top5_accuracy"
+    worst: Any = []
+    for group in np.unique(groups):
+        if task.metric == "acc_worst_region" and group == _OTHER_REGION:
+            continue
+        own = groups == group
+        worst.append(zero_shot_accuracy(zimg[own], classes, labels[own], ks=[k])[name])
+    return {task.metric: min(worst)} if worst else {}
