@@ -79,6 +79,7 @@ PACKAGES = (
     "siglip_jax.scoring",
     "siglip_jax.data",
     "siglip_jax.evaluation",
+    "siglip_jax.suites",
     "siglip_jax.training",
     "siglip_jax.jobs",
     "siglip_jax.search",

@@ -18,6 +18,7 @@ Dependencies go down this list and never up:
     jobs (bulk embedding and scoring), search (over what they wrote)
     serve (over HTTP)
     plan (compiled for other devices), bench (run on these)
+    suites (evaluation on many data sets, by jobs)
     verify (published numbers, live libraries), doctor (wrong settings of other pipelines)
     cli
 
@@ -313,6 +314,22 @@ MODULES = {
     "doctor.embeddings_file": Row("another pipeline's embeddings",
                                   "config verify.inputs weights.bounds"),
 
+    "suites": Row("the names to import", jax=True),
+    "suites.task": Row("what a suite is: tasks as declared data"),
+    "suites.catalogue": Row("the suites and their tasks"),
+    "suites.published_values": Row("published values, and where each is from", "checkpoints"),
+    "suites.task_data": Row("images for a job, and what is right for each", "data"),
+    "suites.layouts": Row("the folders that people have for a task", "data"),
+    "suites.offline": Row("data that need no network", "data"),
+    "suites.measures": Row("metrics in CLIP_benchmark's names", "evaluation", jax=True),
+    "suites.result": Row("what came of a task, in a file", "jobs.durable", jax=True),
+    "suites.measurement": Row("a task, measured: embeddings by jobs, then metrics",
+                              "data evaluation jobs pretrained scoring search", jax=True),
+    "suites.run": Row("a suite, run: its folder, its tasks, what is missing",
+                      "evaluation jobs pretrained run_folder", jax=True),
+    "suites.comparison": Row("ours beside what is published, as rows", jax=True),
+    "suites.figures": Row("the same as a figure", "weights.staging", jax=True),
+
     "cli": Row("empty"),
     "__main__": Row("python -m siglip_jax", "cli.main"),
     "cli.main": Row("the command, its errors and exit codes",
@@ -353,10 +370,12 @@ MODULES = {
                               "allocator bench config models programs cli"),
     "cli.commands.demo": Row("siglip-jax demo", "fetch pretrained programs scoring cli"),
     "cli.commands.train": Row("siglip-jax train", "training cli"),
-    "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation scoring cli"),
+    "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
     "cli.options.task": Row("options of tasks, and the task that they ask for",
                             "data evaluation scoring cli"),
     "cli.evaluation_output": Row("what a task found, in words"),
+    "cli.options.suite": Row("options of evaluate --suite, and how it is run and told of",
+                             "suites cli"),
     "cli.options.model": Row("options of all commands that run a model; loads it",
                              "allocator checkpoints config fetch programs preprocessing "
                              "pretrained scoring cli"),

@@ -52,6 +52,8 @@ ELSEWHERE = {
     "jobs.read_manifest": "a finished job: docs/jobs.md",
     "programs.load_program": "a file of plan --save: docs/planning.md",
     "programs.save_program": "a compiled model: docs/planning.md",
+    "suites.run_suite": "a folder of data sets: docs/reproducing_the_paper.md",
+    "suites.table": "a suite that was run: docs/reproducing_the_paper.md",
     "converters.convert": "a checkpoint: docs/converting.md",
     "converters.detect": "a checkpoint: docs/converting.md",
     "converters.open_checkpoint": "a checkpoint: docs/converting.md",

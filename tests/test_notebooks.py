@@ -60,6 +60,7 @@ def test_the_conversion_still_runs(monkeypatch, tmp_path, capsys):
         "zero_shot",
         "batch_scoring",
         "probabilities",
+        "evaluate",
     ],
 )
 def test_the_emoji_notebooks_still_run(monkeypatch, tmp_path, capsys, stem):
@@ -84,6 +85,12 @@ def test_the_emoji_notebooks_still_run(monkeypatch, tmp_path, capsys, stem):
     if stem == "train_emoji":
         assert "stopped after 4 of 8 steps" in out and "then 8 steps, finished: True" in out
         assert "optimiser is unknown; did you mean optimizer?" in out
+    elif stem == "evaluate":
+        assert out.count("measured: unseen_combinations") == 2
+        stored = "".join("".join(o.get("text", "")) for c in cells(path) for o in c["outputs"])
+        for title in ("ImageNet 1k", "ObjectNet", "datacomp"):
+            (line,) = [line for line in out.splitlines() if line.startswith(title)]
+            assert line in stored
     elif stem == "batch_scoring":
         assert "522 items in 6 shards, 1 in error" in out and "already finished: True" in out
         assert "holds another job: the labels differ" in out

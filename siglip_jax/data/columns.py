@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from siglip_jax.data.failures import SettingError
-from siglip_jax.messages import suggestions
+from siglip_jax.messages import did_you_mean, suggestions
 
 # The order decides where a tar has an image twice.
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2")
@@ -13,10 +13,20 @@ IMAGE_ENDINGS += ("jpe", "jfif", "ppm", "pgm", "pbm", "ico", "heic", "heif", "jx
 TEXT_ENDINGS = ("txt", "json")
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 PARQUET_ENDINGS = (".parquet", ".pq")
+# What `datasets` writes with save_to_disk.
+ARROW_ENDINGS = (".arrow",)
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson")
 # A table of this name in a folder of images says which there are, and their captions.
 CAPTION_TABLES = tuple(
     f"{name}{ending}" for name in ("captions", "metadata") for ending in (".csv", ".tsv", ".jsonl")
+)
+
+# What lies beside the images of CLIP_benchmark's data sets and describes them.
+DESCRIPTIONS = (
+    "classnames.txt",
+    "zeroshot_classification_templates.txt",
+    "dataset_type.txt",
+    "nshards.txt",
 )
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "file_name", "path", "url")
@@ -106,6 +116,28 @@ def choose_column(
         "did you mean {}?" if near else "name it with {}",
         near,
     )
+
+
+def refuse_absent(source: object, columns: Sequence[str], name: str) -> None:
+    """Raises a ValueError if there is no column `name`; says which there are."""
+    if name not in columns:
+        near = did_you_mean(name, columns, otherwise=f"; the columns are {', '.join(columns)}")
+        raise ValueError(f"{source}: no column {name}{near}")
+
+
+def noted_classes(schema: Any, columns: Sequence[str]) -> list[str] | None:
+    """The names of classes that Hugging Face's `datasets` notes in a schema of pyarrow.
+
+    Args:
+      columns: the first of them that has any is taken.
+    """
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted["info"]["features"]
+        found = [features[name].get("names") for name in columns if name in features]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return next((names for names in found if names), None)
 
 
 def text_captions(value: Any) -> tuple[str, ...]:

@@ -129,6 +129,19 @@ class Stamped(Source, Protocol):
 
 
 @runtime_checkable
+class Valued(Source, Protocol):
+    """A source whose items have more than images and texts, such as the index of a class."""
+
+    def values(self, name: str) -> Iterator[tuple[str, Any]]:
+        """Of every item its key, as `read` gives it, and what the data call `name`.
+
+        Raises:
+          ValueError: if it cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
 class Pairs(Protocol):
     """A dataset of pairs with random access.
 

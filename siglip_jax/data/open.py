@@ -4,11 +4,13 @@ import bisect
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from siglip_jax.data.arrow import ArrowRows
 from siglip_jax.data.columns import Only, Wanted, refuse_missing
 from siglip_jax.data.failures import SettingError, public
 from siglip_jax.data.images import ImageFiles
-from siglip_jax.data.item import Dataset, Item, Pair, Pairs, Shard, Source, fingerprint
+from siglip_jax.data.item import Dataset, Item, Pair, Pairs, Shard, Source, Valued, fingerprint
 from siglip_jax.data.parquet import ParquetRows
 from siglip_jax.data.parquet_values import DamagedRowError
 from siglip_jax.data.specs import expanded
@@ -42,6 +44,7 @@ def open_items(
       folder; members up to the first dot of the name are an item, with the same endings;
     * Parquet: the same; a row is an item, with images as bytes, as Hugging Face's struct or
       as paths relative to the file;
+    * .arrow files, or the folder that `datasets` writes with `save_to_disk`: the same, local;
     * .csv, .tsv or .jsonl with a column of paths relative to the file, of texts, or both;
       a row with more fields than the first line is an error, not cut;
     * a .txt of one path a line, relative to the working folder, or - for standard input;
@@ -162,6 +165,8 @@ def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:
             return TarShards(files, wanted)
         if kind == "parquet":
             return ParquetRows(files, wanted, shard_size)
+        if kind == "arrow":
+            return ArrowRows(files, wanted, shard_size)
         if kind == "tfds":
             return _joined([TfdsRecords(f.where, wanted, shard_size) for f in files])
         if kind == "texts" and wanted.only in ("images", "pairs"):
@@ -198,6 +203,12 @@ class Joined(Dataset):
     def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
         number, own = self._places[shard]
         return self._parts[number].stamps(own)
+
+    def values(self, name: str) -> Iterator[tuple[str, Any]]:
+        for part in self._parts:
+            if not isinstance(part, Valued):
+                raise ValueError(f"{part.shards()[0].name}: there is no {name} beside these images")
+            yield from part.values(name)
 
     def contents(self) -> str:
         return fingerprint("joined", [part.contents() for part in self._parts])

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from siglip_jax.data.columns import Columns, Wanted, text_captions
+from siglip_jax.data.columns import Columns, Wanted, noted_classes, refuse_absent, text_captions
 from siglip_jax.data.fetch import fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
 from siglip_jax.data.parquet_file import (
@@ -105,6 +105,27 @@ class ParquetRows(Dataset):
     def identity(self) -> str:
         files = [(f.name, f.size, f.stamp) for f in self._files]
         return fingerprint("parquet", files, self._wanted.identity(), self._size, len(self))
+
+    def values(self, name: str) -> Iterator[tuple[str, Any]]:
+        """Of every row its key and what is in the column `name`, which may hold any type.
+
+        Raises:
+          ValueError: if there is no such column, or it is damaged.
+        """
+        for file, header in zip(self._files, self._headers, strict=True):
+            with opened_parquet(file, header.starts) as opened:
+                names = opened.parquet.schema_arrow.names
+                refuse_absent(file.name, names, name)
+                values = read_column(opened, name)
+                keys = read_column(opened, header.columns.key) if header.columns.key else None
+            for row, value in enumerate(values):
+                key = keys[row].as_py() if keys is not None else None
+                yield f"{file.name}:{row}" if key is None else str(key), value.as_py()
+
+    def class_names(self, columns: Sequence[str]) -> list[str] | None:
+        """What Hugging Face's `datasets` noted as the names of the classes of a column."""
+        with opened_parquet(self._files[0], self._headers[0].starts) as opened:
+            return noted_classes(opened.parquet.schema_arrow, columns)
 
     def __len__(self) -> int:
         return self._length

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from siglip_jax.data.columns import (
+    ARROW_ENDINGS,
     CAPTION_TABLES,
+    DESCRIPTIONS,
     IMAGE_ENDINGS,
     PARQUET_ENDINGS,
     TABLE_ENDINGS,
@@ -35,6 +37,7 @@ IMAGES = tuple(f".{ending}" for ending in IMAGE_ENDINGS)
 _ENDINGS = {
     "tars": TAR_ENDINGS,
     "parquet": PARQUET_ENDINGS,
+    "arrow": ARROW_ENDINGS,
     "tables": TABLE_ENDINGS,
     "list": (".txt",),
 }
@@ -42,15 +45,16 @@ _NOUNS = {
     "images": ("image",),
     "tars": ("tar",),
     "parquet": ("parquet", "parquet"),
+    "arrow": ("arrow file",),
     "tables": ("table",),
     "list": ("list",),
 }
-_REFUSED = (".zst", ".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".json", ".arrow", ".npy", ".npz")
+_REFUSED = (".zst", ".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".json", ".npy", ".npz")
 _REFUSED += (".tfrecord", ".array_record", ".pdf", ".py", ".html")
 
 
 class Named(NamedTuple):
-    """A file of a kind: images, tars, parquet, tables, texts or tfds."""
+    """A file of a kind: images, tars, parquet, arrow, tables, texts or tfds."""
 
     kind: str
     file: Stored
@@ -124,7 +128,7 @@ def _one(spec: str, alone: bool, captioned: bool) -> list[Named]:
 
 
 _WHAT = (
-    "not of a known kind; expected images, .tar, .parquet, .csv, .tsv, .jsonl, a .txt of "
+    "not of a known kind; expected images, .tar, .parquet, .arrow, .csv, .tsv, .jsonl, a .txt of "
     "one path a line, texts:FILE or tfds:NAME"
 )
 
@@ -173,7 +177,8 @@ def _sorted_out(files: Sequence[Stored]) -> dict[str, list[Stored]]:
     begins as one. Hidden are names that begin with a dot, and what is in folders of such names.
     """
     kinds: dict[str, list[Stored]] = {
-        kind: [] for kind in ("images", "tars", "parquet", "tables", "list", "other", "hidden")
+        kind: []
+        for kind in ("images", "tars", "parquet", "arrow", "tables", "list", "other", "hidden")
     }
     for file in files:
         kind = kind_of(file.where)
@@ -202,13 +207,19 @@ def _left_out(spec: str, kinds: dict[str, list[Stored]]) -> str:
         file
         for kind in ("other", "tables", "list")
         for file in kinds[kind]
-        if file.where.rpartition(".")[0] not in stems and file.name not in CAPTION_TABLES
+        if file.where.rpartition(".")[0] not in stems and not _describes(file.name)
     ]
     counts = Counter(Path(file.name).suffix.lower() or "without ending" for file in left)
     parts = [f"{count:,} {ending}" for ending, count in counts.most_common(5)]
     parts += ["..."] if len(counts) > 5 else []
     parts += [f"{len(kinds['hidden']):,} hidden"] if kinds["hidden"] else []
     return ", ".join(parts)
+
+
+def _describes(name: str) -> bool:
+    """Whether a file says something of the images beside it, captions in a language included."""
+    tables = name.startswith("captions-") and name.endswith(TABLE_ENDINGS)
+    return name in CAPTION_TABLES or name in DESCRIPTIONS or tables
 
 
 def _warn_of_left_out(spec: str, kinds: dict[str, list[Stored]]) -> None:
@@ -219,7 +230,7 @@ def _warn_of_left_out(spec: str, kinds: dict[str, list[Stored]]) -> None:
 def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> list[Named]:
     """The images, tars or Parquet files among what a folder or a pattern holds."""
     sorted_out = _sorted_out(files)
-    kinds = {kind: sorted_out[kind] for kind in ("images", "tars", "parquet")}
+    kinds = {kind: sorted_out[kind] for kind in ("images", "tars", "parquet", "arrow")}
     others = {kind: sorted_out[kind] for kind in ("tables", "list")}
     present = [kind for kind, own in kinds.items() if own]
     if not present and is_pattern(spec):

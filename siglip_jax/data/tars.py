@@ -73,6 +73,20 @@ class TarShards(Dataset):
         options = [self._wanted.image, self._wanted.text, self._wanted.only]
         return fingerprint("tars", files, options)
 
+    def values(self, name: str) -> Iterator[tuple[str, bytes | None]]:
+        """Of every item its key and the content of its member `.name`; None where it has none.
+
+        Only headers and these members are read.
+
+        Raises:
+          ValueError: if a tar is compressed, cut off or damaged.
+        """
+        for file in self._files:
+            unique = Unique()
+            for stem, group, value in _groups(file, name):
+                for sample in self._samples(stem, group):
+                    yield unique(f"{file.name}/{sample.key}"), value
+
     def __len__(self) -> int:
         return len(self._index)
 
@@ -276,6 +290,28 @@ class _Place(NamedTuple):
     offset: int
     size: int
     captions: tuple[str, ...]
+
+
+def _groups(file: Stored, name: str) -> Iterator[tuple[str, dict[str, Member], bytes | None]]:
+    """The members of each key, as `TarShards.read` groups them, and the content of `.name`."""
+    key, value = "", None
+    group: dict[str, Member] = {}
+    try:
+        for member in members(file.where, jump=True):
+            stem, ending = _split(member.name)
+            if not stem:  # a hidden file
+                continue
+            if stem != key or ending in group or len(group) == _MOST:
+                if group:
+                    yield key, group, value
+                key, group, value = stem, {}, None
+            group[ending] = member
+            if ending == name and not member.link:
+                value = member.read()
+    except Damaged as damage:
+        raise ValueError(f"{file.name}: {damage}") from damage
+    if group:
+        yield key, group, value
 
 
 def _split(name: str) -> tuple[str, str]:

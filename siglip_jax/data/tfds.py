@@ -1,12 +1,12 @@
 """Records of TensorFlow Datasets, without TensorFlow."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from siglip_jax.data.columns import Columns, Wanted, text_captions
+from siglip_jax.data.columns import Columns, Wanted, refuse_absent, text_captions
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
 from siglip_jax.messages import optional_package
 
@@ -77,6 +77,23 @@ class TfdsRecords(Dataset):
         arguments = (spec, wanted.image, wanted.text, wanted.only, size)
         version = str(self._records.dataset_info.version)
         return fingerprint("tfds", *arguments, version, len(self._records))
+
+    def values(self, name: str) -> Iterator[tuple[str, Any]]:
+        """Of every record its key and its feature `name`, which may be of any type.
+
+        Raises:
+          ValueError: if there is no such feature, or a record is damaged.
+        """
+        features = list(self._records.dataset_info.features)
+        refuse_absent(f"{self._name}:{self._split}", features, name)
+        for index in range(len(self._records)):
+            yield self.key(index), self._record(index)[name]
+
+    def class_names(self, names: Sequence[str]) -> list[str] | None:
+        """The names of the classes of the first of these features that has any."""
+        features = self._records.dataset_info.features
+        found = (getattr(features[name], "names", None) for name in names if name in features)
+        return next((list(each) for each in found if each), None)
 
     def __len__(self) -> int:
         return len(self._records)

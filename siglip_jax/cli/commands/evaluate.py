@@ -18,6 +18,11 @@ DATA is a folder of images with captions, a .csv, .tsv or .jsonl, webdataset .ta
   siglip-jax evaluate a.parquet --task zeroshot --template "{}" --as-written
   siglip-jax evaluate test/ --train train/ --model siglip_b16_224 --task linear-probe
 
+A suite is many data sets, each in a folder of DATA, and prints ours beside what is published:
+
+  siglip-jax evaluate data/ --suite datacomp --model ViT-B-16-SigLIP --out datacomp/
+  siglip-jax evaluate /usr/share --suite offline --only stamps digits
+
 An image that cannot be read is named on standard error, counted in the result, and left
 out with its captions; if more cannot be read than the share of --max-error-share,
 there is no result, and the exit code is 2.
@@ -37,6 +42,11 @@ from siglip_jax.cli.options.model import (
     describe_run,
     load_model,
 )
+from siglip_jax.cli.options.suite import (
+    add_suite_arguments,
+    refuse_suite_arguments,
+    run_suite_command,
+)
 from siglip_jax.cli.options.task import (
     TASKS,
     add_task_arguments,
@@ -48,7 +58,7 @@ from siglip_jax.cli.output import add_json_argument, print_json
 
 NAME = "evaluate"
 HELP = "measure recall, accuracy or average precision on a dataset"
-USAGE = "%(prog)s DATA --task TASK [--model MODEL] [options]"
+USAGE = "%(prog)s DATA {--task TASK | --suite NAME} [--model MODEL] [options]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,17 +68,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="images with captions; several for multilingual, each as LANGUAGE=DATA",
     )
-    parser.add_argument(
-        "--task", choices=TASKS, required=True, metavar="TASK", help=f"one of {', '.join(TASKS)}"
-    )
+    parser.add_argument("--task", choices=TASKS, metavar="TASK", help=f"one of {', '.join(TASKS)}")
     add_data_arguments(parser)
     add_former(parser, "--caption-column", "--text-column", dest="text_column")
     add_json_argument(parser)
     add_task_arguments(parser)
+    add_suite_arguments(parser)
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.suite is not None:
+        return run_suite_command(args)
+    refuse_suite_arguments(args)
+    if args.task is None:
+        raise ValueError("say what is measured: --task TASK, or --suite NAME")
     check_task_options(args)
     named = args.data if len(args.data) > 1 else args.data[0]
     spoken = ", ".join(args.data)

@@ -7,7 +7,7 @@ from typing import Any
 from siglip_jax.cli.options.former import add_former
 
 ERROR_SHARE = 0.01
-_COLUMNS = ("image_column", "text_column", "key_column", "separator")
+COLUMNS = ("image_column", "text_column", "key_column", "separator")
 
 
 def share(text: str) -> float:
@@ -71,7 +71,7 @@ def add_former_share(parser: Any) -> None:
 
 def column_options(args: argparse.Namespace) -> dict[str, str | None]:
     """The columns, as `siglip_jax.data.open_items` takes them."""
-    return {name: getattr(args, name) for name in _COLUMNS}
+    return {name: getattr(args, name) for name in COLUMNS}
 
 
 def max_error_share(args: argparse.Namespace) -> float:

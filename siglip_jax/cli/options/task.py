@@ -20,7 +20,7 @@ TASKS = ("retrieval", "multilingual", "caption-choice", *BY_TEXTS, *PROBES)
 TEMPLATES = ("clip_paper", "clip_best", "class_name_only")
 CLASS_NAMES = ("imagenet", "imagenet_a", "imagenet_r")
 # Which tasks an option is for.
-_TASKS_OF = {
+OF_TASKS = {
     "labels_file": (*BY_TEXTS, *PROBES),
     "class_names": (*BY_TEXTS, *PROBES),
     "templates": BY_TEXTS,
@@ -117,7 +117,7 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_task_options(args: argparse.Namespace) -> None:
     """A ValueError if an option is for another task, or one is missing."""
-    for option, tasks in _TASKS_OF.items():
+    for option, tasks in OF_TASKS.items():
         if getattr(args, option) not in (None, False) and args.task not in tasks:
             *others, last = tasks
             named = f"{', '.join(others)} or {last}" if others else last

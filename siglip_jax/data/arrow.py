@@ -1,0 +1,172 @@
+"""Rows of Arrow files, as Hugging Face's `datasets` writes them with `save_to_disk`."""
+
+import bisect
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from siglip_jax.data.columns import (
+    Columns,
+    Wanted,
+    noted_classes,
+    refuse_absent,
+    text_captions,
+)
+from siglip_jax.data.fetch import fetched
+from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
+from siglip_jax.data.stamps import contents_of, file_stamp
+from siglip_jax.data.storage import Stored, is_remote, joined, local, parent, read_bytes
+
+
+class ArrowRows(Dataset):
+    """A row an item, `shard_size` to a shard; the files are mapped, not read.
+
+    Args:
+      files: .arrow, streams or files of record batches, with the same columns.
+      wanted: columns, of the types that they have in Parquet.
+      shard_size: the most rows of a shard, which is of one file.
+
+    Keys are a column's values, or file:row from 0.
+
+    Raises:
+      ValueError: if a file is damaged, remote, or lacks a column.
+    """
+
+    def __init__(self, files: Sequence[Stored], wanted: Wanted, shard_size: int) -> None:
+        self._files, self._wanted, self._size = list(files), wanted, shard_size
+        self._map()
+        self._pieces = [
+            (number, start)
+            for number, table in enumerate(self._tables)
+            for start in range(0, len(table), shard_size)
+        ]
+        if not self._pieces:
+            raise ValueError(f"{self._files[0].name}: there are no rows in it")
+
+    def shards(self) -> list[Shard]:
+        several = self._wanted.only == "texts"
+        return [
+            Shard(
+                f"{self._files[number].name} from row {start:,}",
+                None if several else min(self._size, len(self._tables[number]) - start),
+            )
+            for number, start in self._pieces
+        ]
+
+    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
+        number, start = self._pieces[shard]
+        end = min(start + self._size, len(self._tables[number]))
+        items = (item for row in range(start, end) for item in self._items(number, row))
+        return fetched(item for item in items if keys is None or item.key in keys)
+
+    def stamp(self, shard: int) -> str:
+        return file_stamp(self._files[self._pieces[shard][0]])
+
+    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
+        raise NotImplementedError  # a file has one
+
+    def contents(self) -> str:
+        return contents_of([file.where for file in self._files])
+
+    def identity(self) -> str:
+        files = [(f.name, f.size, f.stamp) for f in self._files]
+        return fingerprint("arrow", files, self._wanted.identity(), self._size, len(self))
+
+    def values(self, name: str) -> Iterator[tuple[str, Any]]:
+        """Of every row its key and what is in the column `name`, which may hold any type."""
+        for number, table in enumerate(self._tables):
+            refuse_absent(self._files[number].name, table.column_names, name)
+            for row, value in enumerate(table.column(name)):
+                yield self._key(number, row), value.as_py()
+
+    def class_names(self, columns: Sequence[str]) -> list[str] | None:
+        """What `datasets` noted as the names of the classes of the first of these columns."""
+        return noted_classes(self._tables[0].schema, columns)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> Pair:
+        number, row = self._row(index)
+        image = self._image(number, row)
+        if not image:
+            raise ValueError(f"{self.key(index)}: no image in column {self._columns[number].image}")
+        data = read_bytes(image) if isinstance(image, str) else image
+        return Pair(self.key(index), data, self.captions(index))
+
+    def key(self, index: int) -> str:
+        return self._key(*self._row(index))
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        number, row = self._row(index)
+        return self._texts(number, row)
+
+    def _row(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect.bisect_right(self._starts, index) - 1
+        return number, index - self._starts[number]
+
+    def _key(self, number: int, row: int) -> str:
+        column = self._columns[number].key
+        key = self._tables[number].column(column)[row].as_py() if column else None
+        return f"{self._files[number].name}:{row}" if key is None else str(key)
+
+    def _texts(self, number: int, row: int) -> tuple[str, ...]:
+        column = self._columns[number].text
+        return text_captions(self._tables[number].column(column)[row].as_py()) if column else ()
+
+    def _image(self, number: int, row: int) -> bytes | str | None:
+        """The bytes, or where they lie."""
+        value = self._tables[number].column(str(self._columns[number].image))[row].as_py()
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        here = parent(self._files[number].where)
+        return joined(here, value) if value and isinstance(value, str) else value
+
+    def _items(self, number: int, row: int) -> Iterator[Item]:
+        columns, key, texts = self._columns[number], self._key(number, row), ()
+        if columns.text:
+            texts = self._texts(number, row)
+        if not columns.image:
+            several = self._wanted.only == "texts"
+            yield from several_texts(key, texts if several else texts[:1])
+            if not texts:
+                yield Item(key, error=f"{key}: no text in column {columns.text}")
+        elif image := self._image(number, row):
+            yield Item(key, image, texts[0] if texts else None)
+        else:
+            yield Item(key, error=f"{key}: no image in column {columns.image}")
+
+    def _map(self) -> None:
+        self._tables = [_table(file) for file in self._files]
+        self._columns = [
+            Columns(file.name, table.column_names, self._wanted)
+            for file, table in zip(self._files, self._tables, strict=True)
+        ]
+        self._starts = list(itertools.accumulate(map(len, self._tables), initial=0))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_tables"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+
+def _table(file: Stored) -> Any:
+    import pyarrow
+    import pyarrow.ipc
+
+    if is_remote(file.where):
+        raise ValueError(f"{file.name}: .arrow files are read from this machine; download it first")
+    try:
+        mapped = pyarrow.memory_map(str(Path(local(file.where))))
+        try:
+            return pyarrow.ipc.open_stream(mapped).read_all()
+        except pyarrow.ArrowInvalid:
+            mapped.seek(0)
+            return pyarrow.ipc.open_file(mapped).read_all()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{file.name}: cannot be read: {str(error).splitlines()[0]}") from error
