@@ -37,8 +37,9 @@ class Manifest:
       t, b: temperature (its logarithm, as in the weights) and bias: a logit is
         exp(t)·zimg·ztxt + b. None of one tower alone, whose rows make no logits.
       job: `kind` "embed" or "score"; `what` "images", "texts" or "pairs"; `format`
-        "parquet" or "npy"; `store` "float32" or "float16"; for labels `count`, `digest`,
-        `templates`, `top`, and `labels` themselves where there are few.
+        "parquet" or "npy"; `store` "float32", "float16" or "bfloat16"; `layer` of patches;
+        for labels `count`, `digest`, `templates`, `top`, and `labels` themselves where there
+        are few.
       source: `identity` of the data, number of `shards`, and what `open_items` was given
         (`origin`; None for a source of one's own). `contents` changes if a file is replaced or
         copied (None if unknown); after `updates` shards are the folder's own, not the source's.
@@ -71,6 +72,8 @@ def read_manifest(folder: Path) -> Manifest:
             if isinstance(image := found.space.get("profile", {}).get("image"), dict):
                 # Written before an image profile had these fields, it means what they default to.
                 found.space["profile"]["image"] = ADDED | image | {"max_pixels": MAX_PIXELS}
+            if found.job.get("layer") == "final":  # as it was called before
+                found.job["layer"] = "encoded"
             return found
     except NotADirectoryError:
         raise ValueError(
