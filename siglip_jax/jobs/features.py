@@ -23,6 +23,13 @@ class _Shard(NamedTuple):
     grids: np.ndarray  # (n, 2)
 
 
+class _Held(NamedTuple):
+    path: Path
+    rows: range  # of the file
+    before: int  # patches of the file that precede these
+    patches: np.ndarray  # (n, width), of one image after the other
+
+
 class Features(Sequence[np.ndarray]):
     """The patches of each image (patches, width), by its index; a dataset, as PyTorch has them.
 
@@ -42,7 +49,7 @@ class Features(Sequence[np.ndarray]):
         for entry in entries:
             self._add([folder / file["path"] for file in entry.files])
         self._firsts = [shard.first for shard in self._shards]
-        self._held: tuple[Any, np.ndarray] = None, np.zeros(0)
+        self._held: _Held | None = None
 
     def _add(self, paths: list[Path]) -> None:
         with pq.ParquetFile(paths[-1]) as opened:
@@ -68,12 +75,12 @@ class Features(Sequence[np.ndarray]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         shard, own = self._where(index)
-        if shard.path.suffix == ".npy":
-            flat, before = self._mapped(shard), 0
-        else:
-            flat, before = self._group(shard, own)
-        start, stop = shard.starts[own : own + 2] - before
-        return flat[start:stop]
+        row, held = int(shard.rows[own]), self._held
+        if held is None or held.path != shard.path or row not in held.rows:
+            mapped = shard.path.suffix == ".npy"
+            held = self._held = self._mapped(shard) if mapped else self._group(shard, row)
+        start, stop = shard.starts[own : own + 2] - held.before
+        return held.patches[start:stop]
 
     def grid(self, index: int) -> tuple[int, int]:
         """Rows and columns of patches of an image; its patches come row by row."""
@@ -90,33 +97,30 @@ class Features(Sequence[np.ndarray]):
         shard = self._shards[bisect.bisect_right(self._firsts, place) - 1]
         return shard, place - shard.first
 
-    def _mapped(self, shard: _Shard) -> np.ndarray:
-        if self._held[0] != shard.path:
-            stored = np.load(shard.path, mmap_mode="r").reshape(-1, self.form.width)
-            self._held = shard.path, self.form.numbers(stored)
-        return self._held[1]
+    def __getstate__(self) -> dict[str, Any]:
+        # Processes that load data read for themselves.
+        return self.__dict__ | {"_held": None}
 
-    def _group(self, shard: _Shard, own: int) -> tuple[np.ndarray, int]:
-        """The patches of the row group that an image is in, and how many come before."""
-        (path, group, before), flat = self._held if self._held[0] else ((None, range(0), 0), None)
-        if path != shard.path or shard.rows[own] not in group:
-            with pq.ParquetFile(shard.path) as opened:
-                group, number = range(0), -1
-                while shard.rows[own] not in group:
-                    number += 1
-                    size = opened.metadata.row_group(number).num_rows
-                    group = range(group.stop, group.stop + size)
-                table = opened.read_row_group(number, ["features"], use_threads=False)
-            # Twice, out of lists of lists; what is null is in neither.
-            parts = [chunk.flatten().flatten() for chunk in table.column(0).chunks]
-            # By DLPack: pyarrow's own conversions import pandas, which takes half a second.
-            flat = np.concatenate([np.from_dlpack(part) for part in parts])
-            flat = self.form.numbers(flat.reshape(-1, self.form.width))
-            flat.flags.writeable = False
-            before = shard.starts[np.searchsorted(shard.rows, group.start)]
-            self._held = (shard.path, group, before), flat
-        assert flat is not None
-        return flat, before
+    def _mapped(self, shard: _Shard) -> _Held:
+        stored = np.load(shard.path, mmap_mode="r").reshape(-1, self.form.width)
+        return _Held(shard.path, range(len(shard.rows)), 0, self.form.numbers(stored))
+
+    def _group(self, shard: _Shard, row: int) -> _Held:
+        """The row group of a Parquet file that a row is in."""
+        with pq.ParquetFile(shard.path) as opened:
+            rows, number = range(0), -1
+            while row not in rows:
+                number += 1
+                size = opened.metadata.row_group(number).num_rows
+                rows = range(rows.stop, rows.stop + size)
+            table = opened.read_row_group(number, ["features"], use_threads=False)
+        # Twice, out of lists of lists; what is null is in neither.
+        parts = [chunk.flatten().flatten() for chunk in table.column(0).chunks]
+        # By DLPack: pyarrow's own conversions import pandas, which takes half a second.
+        flat = np.concatenate([np.from_dlpack(part) for part in parts])
+        flat.flags.writeable = False
+        before = int(shard.starts[np.searchsorted(shard.rows, rows.start)])
+        return _Held(shard.path, rows, before, self.form.numbers(flat.reshape(-1, self.form.width)))
 
 
 def open_features(folder: str | os.PathLike[str], *, unfinished: bool = False) -> Features:

@@ -1,7 +1,7 @@
 """What the output folder of a job is of, and no other.
 
 manifest.json        what is computed from what, see `Manifest`
-data/00012.parquet   the rows of a shard (or img_emb/, text_emb/, metadata/)
+data/00012.parquet   the rows of a shard (or img_emb/, text_emb/, features/, metadata/)
 ledger/00012.json    written after them: this shard is done
 labels/00000.npy     embeddings of labels, of a score job with --top
 claims/00012         who works on a shard, where several processes share the folder

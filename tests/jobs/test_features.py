@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import jax
 import ml_dtypes
@@ -163,8 +164,11 @@ def test_one_image_is_read_without_the_others(fixed, tmp_path, monkeypatch):
     features, whole = open_features(tmp_path / "out"), open_features(tmp_path / "whole")
     for index in (8, 0, 5, 4, 6, 5):
         np.testing.assert_allclose(features[index], whole[index], rtol=0, atol=1e-5)
-        (_, group, _), held = features._held
-        assert len(group) == 2 and len(held) <= 2 * fixed.config.vision.grid**2
+        held = features._held
+        assert len(held.rows) == 2 and len(held.patches) <= 2 * fixed.config.vision.grid**2
+    copy = pickle.loads(pickle.dumps(features))  # as data loaders have one a process
+    assert copy._held is None
+    np.testing.assert_array_equal(copy[5], features[5])
 
 
 @pytest.mark.parametrize("format", ["parquet", "npy"])
