@@ -1,6 +1,7 @@
-# `make` prints the targets. Everything installs into .venv first, once.
+# `make` prints the targets. Everything installs into .venv first, once; with PYTHON=python3.13
+# into .venv-python3.13, for what was installed by one Python is of no use to another.
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 # What the command needs, and what the tests need as well.
 RUNS := $(VENV)/.runs
@@ -26,7 +27,7 @@ $(INSTALLED): $(RUNS)
 demo: $(RUNS) ## name emoji that the bundled model has never seen
 	$(BIN)/siglip-jax demo
 
-check: lint test-slow docs wheel ## everything that CI runs
+check: lint test-slow docs wheel ## everything that CI runs; PYTHON=python3.13 by another Python
 
 test: $(INSTALLED) ## the tests but for the slow ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -79,4 +80,4 @@ readme: $(INSTALLED) ## write the table of checkpoints and the map of modules
 	$(BIN)/python tests/support/module_map.py
 
 clean: ## remove .venv and what was built
-	rm -rf $(VENV) build dist docs/_build docs/notebooks *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist docs/_build docs/notebooks *.egg-info .pytest_cache .ruff_cache .hypothesis

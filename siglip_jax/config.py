@@ -245,7 +245,7 @@ class Siglip:
         if self.pool == "none":
             raise ValueError(
                 f"{name} is an image tower without pooling (pool='none'), which gives patches and "
-                f"no {what}; take its patches: Scorer.features, or embed --layer final"
+                f"no {what}; take its patches: Scorer.features, or embed --features encoded"
             )
 
     def only(self, tower: Tower | None, name: str = "this model") -> "Siglip":
@@ -271,33 +271,49 @@ class Siglip:
         return dataclasses.replace(self, vision=dataclasses.replace(self.image_tower, res=res))
 
 
-# Patches as a layer of the image tower gives them: "final" after the last norm, or an index.
-Layer = int | Literal["final"]
+# Patches as a layer of the image tower gives them: "encoded" after the last norm, as the tower
+# itself calls it, or after so many blocks.
+Layer = int | Literal["encoded"]
+
+
+def layer_name(layer: Layer) -> str:
+    """What `--features` calls a layer.
+
+    >>> layer_name(-2), layer_name("encoded")
+    ('blocks=-2', 'encoded')
+    """
+    return layer if isinstance(layer, str) else f"blocks={layer}"
 
 
 def check_layer(layer: Layer, config: Siglip) -> Layer:
     """`layer`, if the image tower has it.
 
     Args:
-      layer: "final" for the patches after the final norm; else an index as into `hidden_states`
-        of transformers, before that norm: 0 before the first block, 1 after it, -1 after the
-        last, -2 after the last but one (LLaVA's `vision_feature_layer`).
+      layer: "encoded" for the patches after the final norm; else after how many blocks, before
+        that norm, which is the index into `hidden_states` of transformers: 0 before the first
+        block, 1 after it, -1 after the last, -2 after the last but one (LLaVA's
+        `vision_feature_layer`).
       config: the model.
 
     Raises:
       ValueError: if it has not.
     """
     depth = config.image_tower.size.depth
-    if layer != "final" and not (type(layer) is int and -depth - 1 <= layer <= depth):
+    if layer == "encoded":
+        return layer
+    if type(layer) is not int:
+        former = ", which is called 'encoded' now" if layer == "final" else ""
+        raise ValueError(f"a layer is a number of blocks, or 'encoded', got {layer!r}{former}")
+    if not -depth - 1 <= layer <= depth:
         raise ValueError(
-            f"layer must be final, or lie in {-depth - 1}..{depth}, of {depth} blocks, "
-            f"got {layer!r}"
+            f"blocks={layer}: the image tower has {depth} blocks, so that it must lie in "
+            f"{-depth - 1}..{depth}"
         )
     return layer
 
 
 def check_image_output(layer: Layer | None, config: Siglip, name: str) -> None:
-    """Raises a ValueError unless images of one shape come out that can be stored.
+    """Raises a ValueError unless the model makes that of an image.
 
     Args:
       layer: patches of this layer; None for embeddings.
@@ -306,13 +322,8 @@ def check_image_output(layer: Layer | None, config: Siglip, name: str) -> None:
     """
     if layer is None:
         config.needs_pool(what="embedding of an image", name=name)
-        return
-    check_layer(layer, config)
-    if config.naflex:
-        raise ValueError(
-            f"{name} is a NaFlex model, whose images differ in their number of patches; those of "
-            "fixed-resolution models only are stored (Scorer.features has them)"
-        )
+    else:
+        check_layer(layer, config)
 
 
 Attention = Literal["auto", "matmul", "xla", "cudnn", "einsum"]

@@ -230,7 +230,7 @@ MODULES = {
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
-                    "data jobs preprocessing programs scoring weights.staging", jax=True),
+                    "config data jobs preprocessing programs scoring weights.staging", jax=True),
 
     "serve": Row("the names to import", jax=True),
     "serve.errors": Row("what a client is told when a request is refused"),

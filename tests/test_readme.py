@@ -1,8 +1,10 @@
 """README, pages and what is generated in them: short, true, and every command parses."""
 
 import ast
+import os
 import re
 import shlex
+import subprocess
 
 import checkpoint_table
 import module_map
@@ -33,6 +35,31 @@ def test_the_readme_is_short():
     prose = FENCE.sub("", README.read_text("utf-8"))
     words = [line.split() for line in prose.splitlines() if not line.startswith("|")]
     assert sum(map(len, words)) <= 500
+
+
+@pytest.mark.parametrize(
+    ("given", "venv"),
+    [
+        ([], ".venv"),
+        (["PYTHON=python3"], ".venv"),
+        (["PYTHON=python3.13"], ".venv-python3.13"),
+        (["PYTHON=/opt/python/bin/python3.12"], ".venv-python3.12"),
+        (["PYTHON=python3.13", "VENV=elsewhere"], "elsewhere"),
+    ],
+)
+def test_each_python_has_an_environment_of_its_own(given, venv):
+    """Another Python's would be used in silence, for it is there already."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "VENV", "MAKEFLAGS")}
+    said = subprocess.run(
+        ["make", "--dry-run", "--always-make", "lint", *given],
+        cwd=REPO,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    python = given[0].partition("=")[2] if given else "python3"
+    assert said[0] == f"{python} -m venv {venv}" and f"{venv}/bin/ruff check" in said
 
 
 def test_links_of_the_readme_lead_somewhere():

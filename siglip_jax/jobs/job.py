@@ -9,6 +9,7 @@ from typing import Any
 from siglip_jax.calibration import Calibration
 from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer, Siglip, Tower, check_image_output
+from siglip_jax.data.failures import SettingError
 from siglip_jax.messages import choose
 from siglip_jax.scoring.prompts import PLAIN, check_labels, check_templates
 
@@ -19,7 +20,7 @@ _CHOICES = {
     "kind": ("embed", "score"),
     "what": ("images", "texts", "pairs"),
     "format": ("parquet", "npy"),
-    "store": ("float32", "float16"),
+    "store": ("float32", "float16", "bfloat16"),
 }
 
 
@@ -31,7 +32,7 @@ class Job:
       kind: "embed", or "score" (pictures with labels, or pairs with each other).
       what: "images", "texts" or "pairs".
       format: "parquet", or "npy", the layout of clip-retrieval and autofaiss.
-      store: type of stored embeddings.
+      store: type of what is stored; "bfloat16" is for patches.
       layer: of an embed job on images: patches of this layer in place of embeddings
         (`siglip_jax.config.check_layer`).
       labels, templates: of a score job on images.
@@ -67,7 +68,15 @@ class Job:
         if self.kind == "score" and self.format == "npy":
             raise ValueError("scores are stored as parquet; npy is for embeddings")
         if self.layer is not None and (self.kind, self.what) != ("embed", "images"):
-            raise ValueError("a layer is for embedding images; leave it out")
+            raise ValueError("only images have patches; texts are embedded, and pairs scored")
+        if self.store == "bfloat16" and self.layer is None:
+            raise SettingError(
+                "bfloat16 is for patches; of embeddings, which have unit norm, float16 is as "
+                "large and eight times as exact",
+                "store",
+                "leave out {}",
+                "bfloat16",
+            )
         if self.calibration is not None or self.threshold is not None:
             self._check_calibration()
         if self.classifier is not None:

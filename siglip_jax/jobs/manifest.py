@@ -1,7 +1,7 @@
 """What the output folder of a job is of, and no other.
 
 manifest.json        what is computed from what, see `Manifest`
-data/00012.parquet   the rows of a shard (or img_emb/, text_emb/, metadata/)
+data/00012.parquet   the rows of a shard (or img_emb/, text_emb/, features/, metadata/)
 ledger/00012.json    written after them: this shard is done
 labels/00000.npy     embeddings of labels, of a score job with --top
 claims/00012         who works on a shard, where several processes share the folder
@@ -37,8 +37,9 @@ class Manifest:
       t, b: temperature (its logarithm, as in the weights) and bias: a logit is
         exp(t)·zimg·ztxt + b. None of one tower alone, whose rows make no logits.
       job: `kind` "embed" or "score"; `what` "images", "texts" or "pairs"; `format`
-        "parquet" or "npy"; `store` "float32" or "float16"; for labels `count`, `digest`,
-        `templates`, `top`, and `labels` themselves where there are few.
+        "parquet" or "npy"; `store` "float32", "float16" or "bfloat16"; `layer` of patches;
+        for labels `count`, `digest`, `templates`, `top`, and `labels` themselves where there
+        are few.
       source: `identity` of the data, number of `shards`, and what `open_items` was given
         (`origin`; None for a source of one's own). `contents` changes if a file is replaced or
         copied (None if unknown); after `updates` shards are the folder's own, not the source's.
@@ -71,6 +72,8 @@ def read_manifest(folder: Path) -> Manifest:
             if isinstance(image := found.space.get("profile", {}).get("image"), dict):
                 # Written before an image profile had these fields, it means what they default to.
                 found.space["profile"]["image"] = ADDED | image | {"max_pixels": MAX_PIXELS}
+            if found.job.get("layer") == "final":  # as it was called before
+                found.job["layer"] = "encoded"
             return found
     except NotADirectoryError:
         raise ValueError(

@@ -40,6 +40,7 @@ from siglip_jax.scoring.prompts import PLAIN
 from siglip_jax.stop import Stop
 
 SHARD_SIZE = 2048
+FEATURES_SHARD_SIZE = 128  # a shard is held in memory: 215 MB in 16 bits, of So400m/14-384
 _PROMISE = "what is in hand is finished, and the same command goes on behind it"
 KEPT = "what is finished is kept, and "
 
@@ -92,7 +93,7 @@ def embed(
     text_column: str | None = None,
     key_column: str | None = None,
     separator: str | None = None,
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
     **options: Any,
 ) -> JobResult:
     """Embeds images or texts into a folder; the same call goes on where it was interrupted.
@@ -103,11 +104,12 @@ def embed(
       model: a name as for `siglip_jax.load`, or what it returned.
       what: "images" or "texts".
       format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
-      store: "float32" or "float16".
+      store: "float32" or "float16"; of patches "bfloat16" too.
       layer: store the patches (patches, d) of images as this layer gives them, in a column
-        `features`, in place of embeddings; as for `Scorer.features`.
+        `features`, in place of embeddings; as for `Scorer.features`. `open_features` reads them.
       image_column, text_column, key_column, separator: see `siglip_jax.data.open_items`.
-      shard_size: items that are done whole or not at all, where the source has no shards.
+      shard_size: items that are done whole or not at all, where the source has no shards;
+        default: 2,048, and 128 with `layer`.
       options: see `Options`.
 
     Raises:
@@ -119,7 +121,7 @@ def embed(
     opened = _opened(
         source,
         job.what,
-        shard_size,
+        shard_size or (SHARD_SIZE if layer is None else FEATURES_SHARD_SIZE),
         image_column=image_column,
         text_column=text_column,
         key_column=key_column,
@@ -369,5 +371,5 @@ def _clean(left: Iterable[Path]) -> None:
 def _left_behind(folder: Path) -> Iterator[Path]:
     """What is of no use once all shards are done, even if others are still about to see that."""
     yield from (folder / "claims").glob("[0-9]*")
-    for name in ("data", "img_emb", "text_emb", "metadata", "ledger"):
+    for name in ("data", "img_emb", "text_emb", "features", "metadata", "ledger"):
         yield from (folder / name).glob(".*.tmp")

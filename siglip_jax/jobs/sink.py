@@ -13,8 +13,9 @@ from siglip_jax.jobs.durable import durable
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest
+from siglip_jax.jobs.patches import PatchForm, patch_counts, row_group_size
 from siglip_jax.messages import escaped
-from siglip_jax.scoring.rows import Rows
+from siglip_jax.scoring.rows import Prepared, Rows
 
 # Worth a dictionary; floats are not.
 _WORDS = ["key", "text", "error", "labels.list.element", "accepted.list.element"]
@@ -24,22 +25,17 @@ class ParquetSink:
     """`data/00012.parquet`, one row an item, in order.
 
     Columns: `key`; `text` of texts and pairs; what was computed, null for an item in error;
-    `width`, `height` of images, in pixels; `error`, null where all is well; `stamp`, by which
-    an update tells contents apart (`siglip_jax.data.stamps`). The schema's metadata hold under
+    `width`, `height` of images, in pixels; the grid of their patches, where these are stored
+    and each image has its own; `error`, null where all is well; `stamp`, by which an update
+    tells contents apart (`siglip_jax.data.stamps`). The schema's metadata hold under
     `siglip_jax` what a file needs to be understood alone.
     """
 
     def __init__(self, folder: Path, job: Job, manifest: Manifest) -> None:
         self._data, self._job = folder / "data", job
         self._data.mkdir(exist_ok=True)
-        about = {
-            "model": manifest.model,
-            "weights": manifest.space["weights"],
-            "t": manifest.t,
-            "b": manifest.b,
-            "labels": manifest.job.get("labels"),
-        }
-        self._metadata = {"siglip_jax": json.dumps(about, ensure_ascii=False)}
+        self._form = None if job.layer is None else PatchForm.of(manifest)
+        self._metadata = _metadata(manifest, self._form)
 
     def write(self, rows: Rows, computed: dict[str, np.ndarray]) -> list[Path]:
         """Writes a shard. `computed` has a row for every item without error."""
@@ -48,10 +44,16 @@ class ParquetSink:
         if self._job.what != "images":
             columns["text"] = _strings(i.text for i in items)
         for name, values in computed.items():
-            columns[name] = _column(values, good, len(items))
+            columns[name] = (
+                self._form.column(values, items)
+                if self._form and name == "features"
+                else _column(values, good, len(items))
+            )
         if self._job.what != "texts":
             columns["width"] = pa.array([i.width for i in items], pa.int32())
             columns["height"] = pa.array([i.height for i in items], pa.int32())
+        if self._form:
+            columns |= self._form.grid_columns(items)
         columns["error"] = _strings(i.error for i in items)
         columns["stamp"] = _strings(i.stamp for i in items)
         table = pa.table(columns).replace_schema_metadata(self._metadata)
@@ -62,11 +64,16 @@ class ParquetSink:
 class NpySink:
     """`img_emb/img_emb_0012.npy` (or `text_emb/`) and `metadata/metadata_0012.parquet`.
 
-    Items in error are in neither, since their rows go together; the ledger has them.
+    Items in error are in neither, since their rows go together; the ledger has them. Patches
+    are `features/features_0012.npy`, (images, patches, width), or where images differ in their
+    number (all patches, width), of each image as many as its grid in the metadata has.
     """
 
-    def __init__(self, folder: Path, job: Job) -> None:
-        self._name = {"images": "img_emb", "texts": "text_emb"}[job.what]
+    def __init__(self, folder: Path, job: Job, manifest: Manifest) -> None:
+        self._form = None if job.layer is None else PatchForm.of(manifest)
+        name = {"images": "img_emb", "texts": "text_emb"}[job.what]
+        self._name = "features" if self._form else name
+        self._metadata = _metadata(manifest, self._form) if self._form else None
         self._job, self._folder = job, folder
         for name in (self._name, "metadata"):
             (folder / name).mkdir(exist_ok=True)
@@ -85,13 +92,24 @@ class NpySink:
                 "key": _strings(i.key for i in good),
                 "caption": _strings(i.text for i in good),
             }
+        if self._form:
+            columns |= self._form.grid_columns(good)
         columns["stamp"] = _strings(i.stamp for i in good)
         number = f"{rows.shard:04d}"
         numbers = self._folder / self._name / f"{self._name}_{number}.npy"
         metadata = self._folder / "metadata" / f"metadata_{number}.parquet"
         with durable(numbers) as temporary, temporary.open("wb") as file:
-            np.save(file, computed["embedding" if self._job.layer is None else "features"])
-        return [numbers, _write_table(metadata, pa.table(columns))]
+            np.save(file, self._numbers(computed, good))
+        table = pa.table(columns).replace_schema_metadata(self._metadata)
+        return [numbers, _write_table(metadata, table)]
+
+    def _numbers(self, computed: dict[str, np.ndarray], good: list[Prepared]) -> np.ndarray:
+        if self._form is None:
+            return computed["embedding"]
+        flat = self._form.together(computed["features"], good)
+        if self._form.grid is None:
+            return flat
+        return flat.reshape(len(good), -1, self._form.width)
 
 
 def read_names(folder: Path, entry: Entry) -> pa.Table:
@@ -115,27 +133,44 @@ def read_names(folder: Path, entry: Entry) -> pa.Table:
 def write_kept(folder: Path, entry: Entry, kept: np.ndarray) -> list[Path]:
     """Writes the files of a shard again, with the rows where `kept` (rows,) holds."""
     paths = [folder / file["path"] for file in entry.files]
+    with pq.ParquetFile(paths[-1]) as opened:
+        table = opened.read()
     if len(paths) > 1:
-        numbers = np.load(paths[0])[kept]
+        counts = patch_counts(table)  # of each image, where its patches are rows
+        rows = kept if counts is None else np.repeat(kept, counts)
+        numbers = np.load(paths[0])[rows]
         with durable(paths[0]) as temporary, temporary.open("wb") as file:
             np.save(file, numbers)
-    with pq.ParquetFile(paths[-1]) as opened:
-        table = opened.read().filter(pa.array(kept))
-    _write_table(paths[-1], table)
+    _write_table(paths[-1], table.filter(pa.array(kept)))
     return paths
 
 
 def make_sink(folder: Path, job: Job, manifest: Manifest) -> ParquetSink | NpySink:
     if job.format == "npy":
-        return NpySink(folder, job)
+        return NpySink(folder, job, manifest)
     return ParquetSink(folder, job, manifest)
 
 
 def _write_table(path: Path, table: pa.Table) -> Path:
     words: Any = [name for name in _WORDS if name.partition(".")[0] in table.column_names]
     with durable(path) as temporary:
-        pq.write_table(table, temporary, use_dictionary=words)  # its annotation knows the bool only
+        # Its annotation knows the bool only.
+        pq.write_table(table, temporary, row_group_size(table), use_dictionary=words)
     return path
+
+
+def _metadata(manifest: Manifest, form: PatchForm | None) -> dict[str, str]:
+    """Of a schema: what a file needs to be understood alone."""
+    about = {
+        "model": manifest.model,
+        "weights": manifest.space["weights"],
+        "t": manifest.t,
+        "b": manifest.b,
+        "labels": manifest.job.get("labels"),
+    }
+    if form:
+        about["features"] = form.describe()
+    return {"siglip_jax": json.dumps(about, ensure_ascii=False)}
 
 
 def _strings(values: Iterable[str | None]) -> pa.Array:
@@ -143,7 +178,7 @@ def _strings(values: Iterable[str | None]) -> pa.Array:
 
 
 def _column(values: np.ndarray, good: np.ndarray, total: int) -> pa.Array:
-    """`values` (n,), (n, d) or (n, patches, d) at the places `good` of `total`; null elsewhere."""
+    """`values` (n,) or (n, d) at the places `good` of `total`; null elsewhere."""
     missing = np.ones(total, bool)
     missing[good] = False
     whole: Any = np.zeros((total, *values.shape[1:]), values.dtype)
@@ -159,6 +194,4 @@ def _column(values: np.ndarray, good: np.ndarray, total: int) -> pa.Array:
         lists = [None if gone else list(row) for row, gone in zip(whole, missing, strict=True)]
         return pa.array(lists, pa.list_(pa.string()))
     column = pa.array(whole.reshape(-1))
-    for size in values.shape[:1:-1]:  # patches: a list of lists
-        column = pa.FixedSizeListArray.from_arrays(column, size)
     return pa.FixedSizeListArray.from_arrays(column, values.shape[1], mask=pa.array(missing))

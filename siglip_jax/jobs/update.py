@@ -20,7 +20,7 @@ from siglip_jax.jobs.result import SUMMARY
 from siglip_jax.jobs.sink import read_names, write_kept
 from siglip_jax.messages import escaped
 
-_FOLDERS = ("data", "img_emb", "text_emb", "metadata")
+_FOLDERS = ("data", "img_emb", "text_emb", "features", "metadata")
 _Keys = Collection[str] | None  # items of a shard of the source, or all of them
 
 

@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from siglip_jax.config import Layer, Vision
+from siglip_jax.config import Layer
 from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.data.item import Item, Shard, Source, Stamped
 from siglip_jax.jobs.claims import AllMine, Claims
 from siglip_jax.jobs.classes import Classes
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
+from siglip_jax.jobs.patches import rounded
 from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.update import Rest
 from siglip_jax.messages import counted
@@ -128,6 +129,10 @@ class Worker:
         if shard is None:
             return None
         rows = Rows(shard, self._shards[shard].name)
+        if self._layer is not None:
+            # As they come: a shard of patches may not fit into memory in float32.
+            keep, store = rows.fill, self._store
+            rows.fill = lambda z: keep((rounded(z[0], store),))
         # Before it is read: what is replaced meanwhile has another one then.
         self._stamps[shard] = self._stamp(shard)
         return rows, self._pipeline.read(self._items(shard))
@@ -190,12 +195,10 @@ class Worker:
         self._writes.append(self._writer.submit(self._commit, rows, computed))
 
     def _computed(self, rows: Rows) -> dict[str, np.ndarray]:
-        config = self._scorer.model.config
         z = rows.embeddings(self._scorer.width(self._classes))
         if self._layer is not None:
-            assert isinstance(config.vision, Vision)  # of which the job has made sure
-            shape = (-1, config.vision.grid**2, config.embed_dim)  # of no image at all, too
-            return {"features": z[0].astype(self._store).reshape(shape)}
+            # Of no image at all there are no patches, in whatever type.
+            return {"features": z[0] if z[0].ndim == 3 else rounded(z[0][:, None], self._store)}
         if self._what == "pairs":
             t, b = (np.asarray(self._scorer.params[name])[0] for name in ("t", "b"))
             logits = np.sum(z[0] * z[1], axis=1) * np.exp(np.float32(t)) + np.float32(b)

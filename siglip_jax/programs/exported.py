@@ -1,12 +1,16 @@
 """Programs in a file: StableHLO that starts without tracing the model again.
 
 A file is a zip of `program.json` (what it is of) and one `<task>.stablehlo` each, as
-`jax.export` writes them. It holds no weights, can be written for devices that are not there,
-and stays readable by jax for the time that `jax.export` promises. XLA compiles it on the
-machine that runs it; jax's compilation cache keeps the result.
+`jax.export` writes them. It holds no weights and can be written for devices that are not there.
+XLA compiles it on the machine that runs it; jax's compilation cache keeps the result.
+
+Files age: jax promises that a version runs what versions of the 180 days before it exported, and
+of the three weeks after it (https://docs.jax.dev/en/latest/export/export.html). A file says
+when and by which jax it was written, and another jax refuses it once it is older.
 """
 
 import dataclasses
+import datetime
 import json
 import zipfile
 from collections.abc import Mapping
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
     from siglip_jax.scoring import Scorer
 
 FACTS, SUFFIX = "program.json", ".stablehlo"
+# Days that another jax may be expected to run a file.
+PROMISED = 180
+_ANEW = "write it again with siglip-jax plan MODEL --on local --save FILE"
 export.register_namedtuple_serialization(Patches, serialized_name="siglip_jax.models.Patches")
 
 
@@ -46,6 +53,8 @@ class SavedProgram:
       split: whether weights are split over the devices.
       batches: task ("images", "texts", "logits") to its batch over all devices.
       functions: task to a function of weights and inputs, as those of `Program`.
+      jax: the version that wrote it.
+      written: the day, in UTC.
     """
 
     config: Siglip
@@ -56,6 +65,8 @@ class SavedProgram:
     split: bool
     batches: Mapping[str, int]
     functions: Mapping[str, Any]
+    jax: str
+    written: datetime.date
 
     def start(self, scorer: "Scorer") -> "Scorer":
         """Makes `scorer` run these programs in place of tracing its own.
@@ -64,10 +75,7 @@ class SavedProgram:
           ValueError: if it is of another model, or has other batches or devices.
         """
         if self.config != scorer.model.config:
-            raise ValueError(
-                "the saved program is of another model than the scorer; "
-                "save one of this model with siglip-jax plan MODEL --on local --save FILE"
-            )
+            raise ValueError(f"the saved program is of another model than the scorer; {_ANEW}")
         program = scorer.program
         both = {
             name: (getattr(self.execution, name), getattr(scorer.model.execution, name))
@@ -124,6 +132,7 @@ def save_program(
         "split": _split(program),
         "batches": dict(batches),
         "jax": jax.__version__,
+        "date": _today().isoformat(),
     }
     with staged(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(FACTS, json.dumps(facts, indent=1))
@@ -143,7 +152,8 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
       devices: to run on; default: as many as needed, the first of all devices.
 
     Raises:
-      ValueError: if it is no such file, or is for other devices.
+      ValueError: if it is no such file, is for other devices, or is of another jax and older
+        than jax promises to run, or cannot be run by this one.
     """
     path = Path(path).expanduser()
     try:
@@ -156,12 +166,13 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
             low, high = (tuple(x) if isinstance(x, list) else x for x in facts["pixels"])
             split, count = bool(facts["split"]), int(facts["devices"])
             platform, batches = str(facts["platform"]), dict(facts["batches"])
-            exports = {task: export.deserialize(bytearray(t)) for task, t in texts.items()}
+            version, written = str(facts["jax"]), _written(file, facts)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file") from None
     # Of a damaged file, whatever the readers of its parts stumble over.
     except Exception as error:
         raise ValueError(f"{path} is no program that siglip-jax plan --save wrote") from error
+    exports = _exports(path, texts, version, written)
     everything = jax.devices() if devices is None else list(devices)
     here = everything[0].platform
     here = "cuda" if here == "gpu" else here
@@ -196,7 +207,42 @@ def load_program(path: str | Path, devices: Any = None) -> SavedProgram:
         split=split,
         batches=batches,
         functions={task: function(task) for task in texts},
+        jax=version,
+        written=written,
     )
+
+
+def _exports(
+    path: Path, texts: Mapping[str, bytes], version: str, written: datetime.date
+) -> dict[str, export.Exported]:
+    """The programs of a file, unless they are of another jax than may run them."""
+    days = (_today() - written).days
+    if version != jax.__version__ and days > PROMISED:
+        raise ValueError(
+            f"{path} was written {days} days ago, on {written}, by jax {version}; jax promises to "
+            f"run what is {PROMISED} days old, and this is jax {jax.__version__}: {_ANEW}"
+        )
+    try:
+        return {task: export.deserialize(bytearray(text)) for task, text in texts.items()}
+    # Of a damaged file, whatever jax stumbles over.
+    except Exception as error:
+        if version == jax.__version__:
+            raise ValueError(f"{path} is no program that siglip-jax plan --save wrote") from error
+        raise ValueError(
+            f"{path} was written on {written} by jax {version}, and this is jax "
+            f"{jax.__version__}, which does not read it; {_ANEW}"
+        ) from error
+
+
+def _written(file: zipfile.ZipFile, facts: Mapping[str, Any]) -> datetime.date:
+    """When a file was; before it said so, the zip did."""
+    if "date" in facts:
+        return datetime.date.fromisoformat(facts["date"])
+    return datetime.date(*file.getinfo(FACTS).date_time[:3])
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def _widened(leaf: Any, traced: Any) -> jax.Array:
@@ -204,8 +250,7 @@ def _widened(leaf: Any, traced: Any) -> jax.Array:
     if jnp.promote_types(leaf.dtype, traced.dtype) != traced.dtype:
         raise ValueError(
             f"the saved program takes weights in {traced.dtype}, and the scorer's are in "
-            f"{leaf.dtype}; load the model with weights={str(traced.dtype)!r}, or save another "
-            "with siglip-jax plan MODEL --on local --save FILE"
+            f"{leaf.dtype}; load the model with weights={str(traced.dtype)!r}, or {_ANEW}"
         )
     return leaf.astype(traced.dtype)
 

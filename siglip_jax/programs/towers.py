@@ -104,7 +104,7 @@ class Program:
 
         def layer_features(params: Any, images: Any, layer: Layer) -> Float[Array, "b n d"]:
             def take(piece: Any) -> Any:
-                out = apply({"params": params}, piece, return_blocks=layer != "final")[2]
+                out = apply({"params": params}, piece, return_blocks=layer != "encoded")[2]
                 return features_of(out, layer)
 
             return run_images(take, images)
@@ -195,7 +195,7 @@ def features_of(out: dict[str, Any], layer: Layer) -> Float[Array, "b n d"]:
       out: of `SiglipModel`.
       layer: see `config.check_layer`.
     """
-    if layer == "final":
+    if layer == "encoded":
         return out["img/encoded"].astype(jnp.float32)
     blocks = (b["+mlp"] for name, b in out["img/encoder"].items() if name.startswith("block"))
     return [out["img/with_posemb"], *blocks][layer].astype(jnp.float32)

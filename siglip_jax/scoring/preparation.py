@@ -15,6 +15,7 @@ from siglip_jax.data.stamps import item_stamp
 from siglip_jax.messages import reason
 from siglip_jax.models import check_grid
 from siglip_jax.preprocessing import (
+    Patches,
     Profile,
     Tokenizer,
     decode_image,
@@ -127,7 +128,8 @@ class Preparer:
             if height * width < whole[0] * whole[1]:  # a draft, perhaps rotated
                 same = (height < width) == (whole[0] < whole[1])
                 height, width = whole if same else whole[::-1]
-            return done._replace(width=width, height=height), self.image(pixels)
+            made = self.image(pixels)
+            return done._replace(width=width, height=height, grid=_grid(made)), made
         except ValueError as error:
             name = getattr(data, "filename", "") or "Pillow image"
             message = str(error).removeprefix("image bytes: ").removeprefix(f"{name}: ")
@@ -138,6 +140,12 @@ class Preparer:
     def _per_pixel(self, mode: str) -> int:
         floats = _OF_NAFLEX if self._image.resize == "tf_antialias" else _BYTES_PER_PIXEL
         return max(floats, _OF_MODE.get(mode, _BYTES_PER_PIXEL))
+
+
+def _grid(made: Any) -> tuple[int, int] | None:
+    if not isinstance(made, Patches):
+        return None
+    return int(made.yidx.max()) + 1, int(made.xidx.max()) + 1
 
 
 def _in_error(done: Prepared, error: ValueError) -> Prepared:

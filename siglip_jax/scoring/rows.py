@@ -16,6 +16,7 @@ class Prepared(NamedTuple):
       key: of the item.
       text: of the item.
       width, height: of the decoded image, in pixels.
+      grid: rows and columns of its patches, where that is its own (NaFlex).
       example: what the model takes: an image, token ids, or both. With an error it stands
         in for the item where batches must not depend on errors.
       error: why there is nothing to embed.
@@ -35,6 +36,7 @@ class Prepared(NamedTuple):
     stamp: str | None = None
     passing: bool = False
     rotated: bool = False
+    grid: tuple[int, int] | None = None
 
 
 class Rows:

@@ -301,7 +301,7 @@ class Scorer:
         return Scores(logits, found.labels, found.activation)
 
     def features(
-        self, images: Any, layer: Layer = "final", *, on_error: OnError | None = None
+        self, images: Any, layer: Layer = "encoded", *, on_error: OnError | None = None
     ) -> np.ndarray:
         """Patches (n, patches, d) float32 as a layer of the image tower gives them.
 
@@ -311,9 +311,10 @@ class Scorer:
 
         Args:
           images: as in `embed_images`.
-          layer: "final" for the patches after the final norm; else an index as into
-            `hidden_states` of transformers, before that norm: 0 before the first block, 1 after
-            it, -1 after the last, -2 after the last but one (LLaVA's `vision_feature_layer`).
+          layer: "encoded" for the patches after the final norm; else after how many blocks,
+            before that norm, which is the index into `hidden_states` of transformers: 0 before
+            the first block, 1 after it, -1 after the last, -2 after the last but one (LLaVA's
+            `vision_feature_layer`).
           on_error: as in `embed_images`.
 
         Raises:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from siglip_jax.jobs.checked import damage
-from siglip_jax.jobs.ledger import Entry, read_entries
+from siglip_jax.config import layer_name
+from siglip_jax.jobs.finished import finished_entries
+from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest, read_manifest
-from siglip_jax.messages import counted
 
 _SPACE = ("weights", "architecture", "profile", "width")
 _BATCH = 4096  # rows of a Parquet file that are decoded at a time
@@ -175,18 +175,11 @@ def open_embeddings(
             raise ValueError(f"{path} is named twice")
         if "layer" in manifest.job:
             raise ValueError(
-                f"{path} holds patches of layer {manifest.job['layer']}, not embeddings; run "
-                "siglip-jax embed without --layer"
+                f"{path} holds patches ({layer_name(manifest.job['layer'])}), not embeddings; "
+                "run siglip-jax embed without --features"
             )
         _refuse_other_space(paths[0], manifests[0], path, manifest)
-        entries = read_entries(path)
-        if len(entries) < manifest.source["shards"] and not unfinished:
-            raise ValueError(
-                f"{path}: {len(entries):,} of {counted(manifest.source['shards'], 'shard')} are "
-                "done; run the job to its end, or take what there is with unfinished"
-            )
-        for damaged in damage(path, entries):
-            raise ValueError(f"{damaged}; the job's command mends that")
+        entries = finished_entries(path, manifest, unfinished=unfinished)
         files += [_file(number, path, manifest, entry) for entry in entries]
     return Embeddings(paths, manifests, files)
 

@@ -67,8 +67,11 @@ def chunked_sigmoid_loss(
 
     def on_mesh(gradients: bool) -> Any:
         split, whole = PartitionSpec(axes), PartitionSpec()
+        # jax numbers the devices of a `ppermute` in the mesh's order of axes, and refuses another
+        # since 0.11. Any order will do: every text meets every device, and its own images first.
+        ring = tuple(axis for axis in mesh.axis_names if axis in axes)
         return jax.shard_map(
-            functools.partial(_ring, axes=axes, devices=devices, chunk=chunk, gradients=gradients),
+            functools.partial(_ring, axes=ring, devices=devices, chunk=chunk, gradients=gradients),
             mesh=mesh,
             in_specs=(split, split, whole, whole),
             out_specs=(whole, (split, split, whole, whole)) if gradients else whole,

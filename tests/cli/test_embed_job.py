@@ -13,6 +13,8 @@ from job_inputs import contents, table
 from pictures import encoded, scene
 from PIL import Image
 
+from siglip_jax.jobs import open_features
+
 # pytest looks for fixtures among the names of a module.
 cli, model, pictures, surroundings, compiled_once = (
     command_line.cli,
@@ -98,6 +100,9 @@ def test_pictures_that_are_none(cli, model, tmp_path):
         ("--out z", "give one of SOURCE, --texts and --texts-file"),
         ("empty --texts a --out z", "give one of SOURCE, --texts and --texts-file"),
         ("empty --out z --force", "--force is for FILE.npz; a job in a folder goes on with"),
+        ("empty --out z --store bfloat16", "eight times as exact; leave out --store bfloat16"),
+        ("empty --out z --features -2", "expected pooled, encoded or blocks=N, got '-2'"),
+        ("--texts a --out z --features encoded", "only images have patches; texts are embedded"),
         ("empty --out z --formt npy", "there is no option --formt; did you mean --format?"),
         ("empty --out z.npz --format npy", "--format is for bulk jobs; give a folder as --out"),
         ("empty --out z.npz --shard-size 9", "--shard-size is for bulk jobs; give a folder as"),
@@ -136,6 +141,20 @@ def test_readers(cli, model, pictures, tmp_path):
         assert [row[0] for row in found] == rows.column("key").to_pylist()
         assert [row[1] is None for row in found] == bad == [row[2] is not None for row in found]
         np.testing.assert_array_equal([float(x) for x in found[3][1]], z[3])
+
+
+def test_features(cli, model, pictures, tmp_path):
+    """As the commands of users, and as DuckDB reads what they wrote."""
+    argv = ("embed", pictures, "--model", model, "--features")
+    assert cli(*argv, "pooled", "--out", "z")[0] == 0
+    assert cli("embed", pictures, "--model", model, "--out", "y")[0] == 0
+    assert contents(tmp_path / "z") == contents(tmp_path / "y")
+    assert cli(*argv, "blocks=-2", "--store", "float16", "--out", "p")[0] == 0
+    features = open_features(tmp_path / "p")
+    found = duckdb.sql(f"select key, features from '{tmp_path}/p/data/*.parquet' order by key")
+    for index, (key, values) in enumerate(found.fetchall()):
+        assert key == features.keys[index]
+        np.testing.assert_array_equal(np.array(values, np.float16), features[index])
 
 
 def test_hugging_face_datasets(cli, model, pictures, tmp_path, monkeypatch):

@@ -29,6 +29,18 @@ from siglip_jax.cli.main import make_parser
             "--images is called SOURCE, without an option, now",
         ),
         (
+            "embed a/ --out z --layer -2",
+            "layer",
+            -2,
+            "--layer is called --features (encoded, or blocks=N) now",
+        ),
+        (
+            "embed a/ --out z --layer final",
+            "layer",
+            "encoded",
+            "--layer is called --features (encoded, or blocks=N) now",
+        ),
+        (
             "search i --image a.png",
             "image",
             ["a.png"],
@@ -59,7 +71,14 @@ def test_a_former_option_is_not_in_the_help(capsys, command):
     with pytest.raises(SystemExit):
         make_parser().parse_args([command, "--help"])
     shown = capsys.readouterr().out
-    for former in ("--batch ", "--text-batch ", "--error-share", "--image ", "--pictures"):
+    for former in (
+        "--batch ",
+        "--text-batch ",
+        "--error-share",
+        "--image ",
+        "--pictures",
+        "--layer",
+    ):
         assert former not in shown
 
 

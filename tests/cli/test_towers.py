@@ -77,7 +77,7 @@ def test_patches_of_a_headless_tower(cli, vlm, tmp_path):
         f"{vlm} is an image tower alone, without the head that brings images to where texts are; "
         "scores need a text tower too"
     )
-    assert cli("embed", PICTURES, "--model", vlm, "--layer", "-2", "--out", out)[0] == 0
+    assert cli("embed", PICTURES, "--model", vlm, "--features", "blocks=-2", "--out", out)[0] == 0
     whole = big_vision_scorer()
     with np.load(out) as stored:
         want = whole.features(list(stored["images"]), layer=-2)
@@ -85,15 +85,17 @@ def test_patches_of_a_headless_tower(cli, vlm, tmp_path):
         # In a batch of another size sums run in another order.
         np.testing.assert_allclose(features, want, rtol=0, atol=1e-6 * np.abs(want).max())
     index = tmp_path / "index"
-    assert cli("embed", PICTURES, "--model", vlm, "--layer", "-2", "--out", index)[0] == 0
+    assert cli("embed", PICTURES, "--model", vlm, "--features", "blocks=-2", "--out", index)[0] == 0
     column = pq.read_table(index / "data").column("features")
     got = np.array(column.to_pylist(), np.float32)
     np.testing.assert_allclose(got, features, rtol=0, atol=1e-6 * np.abs(want).max())
-    other = error(cli("embed", PICTURES, "--model", vlm, "--layer", "final", "--out", index))
-    assert "job.layer is -2 there and 'final' here" in other
-    assert "holds patches of layer -2" in error(cli("search", index, "a text"))
-    wrong = error(cli("embed", PICTURES, "--model", vlm, "--layer", "99", "--out", out, "--force"))
-    assert wrong.startswith("layer must be final, or lie in -")
+    other = error(cli("embed", PICTURES, "--model", vlm, "--features", "encoded", "--out", index))
+    assert "job.layer is -2 there and 'encoded' here" in other
+    assert "holds patches (blocks=-2), not embeddings" in error(cli("search", index, "a text"))
+    wrong = error(
+        cli("embed", PICTURES, "--model", vlm, "--features", "blocks=99", "--out", out, "--force")
+    )
+    assert wrong.startswith("blocks=99: the image tower has ")
 
 
 def test_one_tower_of_a_bare_file(cli, tmp_path):

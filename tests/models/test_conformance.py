@@ -303,7 +303,7 @@ def test_posemb_equals_scale_and_translate(shape):
 
 
 @pytest.mark.parametrize("name", ["loop", "scan_crop14", "naflex"])
-@pytest.mark.parametrize("layer", ["final", 0, 1, 2, -1, -2])
+@pytest.mark.parametrize("layer", ["encoded", 0, 1, 2, -1, -2])
 def test_features_are_what_the_blocks_return(name, layer):
     tiny = case(name)
     model = SiglipModel(tiny.config, tiny.execution)
@@ -312,7 +312,7 @@ def test_features_are_what_the_blocks_return(name, layer):
     depth = tiny.config.vision.size.depth
     states = [out["img/with_posemb"]]
     states += [out["img/encoder"][f"block{i:02d}"]["+mlp"] for i in range(depth)]
-    want = out["img/encoded"] if layer == "final" else states[layer]
+    want = out["img/encoded"] if layer == "encoded" else states[layer]
     scorer = Scorer(model, tiny.params, batch_size=2)
     got = scorer.features(jax.tree.map(np.asarray, tiny.images), layer)
     used = valid(tiny.images)

@@ -139,7 +139,8 @@ def check_features(model, images, out):
         theirs = out.hidden_states[layer].numpy()[valid]
         close(scorer.features(images, layer=layer)[valid], theirs)
     with pytest.raises(
-        ValueError, match=r"layer must be final, or lie in -4\.\.3, of 3 blocks, got 4"
+        ValueError,
+        match=r"^blocks=4: the image tower has 3 blocks, so that it must lie in -4\.\.3$",
     ):
         scorer.features(images, layer=4)
 

@@ -1,7 +1,10 @@
 """Programs in a file give what the scorer's own give."""
 
 import dataclasses
+import datetime
+import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -115,6 +118,53 @@ def test_what_cannot_be_read(saved, tmp_path):
     tpu = save_program(tmp_path / "tpu.zip", program, {"texts": 8}, platform="tpu")
     with pytest.raises(ValueError, match="is for tpu, and the devices are cpu"):
         load_program(tpu)
+
+
+def with_facts(saved, path, **facts):
+    """A saved program that says other things of itself; None takes one out."""
+    with zipfile.ZipFile(saved) as file, zipfile.ZipFile(path, "w") as made:
+        for member in file.infolist():
+            data = file.read(member)
+            if member.filename == "program.json":
+                there = json.loads(data) | facts
+                data = json.dumps({k: v for k, v in there.items() if v is not None}).encode()
+            elif facts.get("garbled"):
+                data = data[:40]
+            made.writestr(member, data)
+    return path
+
+
+def days_ago(count):
+    today = datetime.datetime.now(datetime.UTC).date()
+    return (today - datetime.timedelta(count)).isoformat()
+
+
+def test_a_file_says_how_old_it_is(saved, tmp_path):
+    program = load_program(saved)
+    assert program.jax == jax.__version__ and program.written.isoformat() == days_ago(0)
+    # Before files said so: the zip does.
+    undated = load_program(with_facts(saved, tmp_path / "undated.zip", date=None))
+    assert abs((undated.written - program.written).days) <= 1  # of the local day
+    # The same jax runs what it wrote, at any age; another, for as long as jax promises.
+    for facts in ({"date": days_ago(400)}, {"date": days_ago(180), "jax": "0.9.0"}):
+        assert load_program(with_facts(saved, tmp_path / "a.zip", **facts)).functions
+    old = with_facts(saved, tmp_path / "old.zip", date=days_ago(181), jax="0.9.0")
+    said = (
+        f"{old} was written 181 days ago, on {days_ago(181)}, by jax 0.9.0; jax promises to run "
+        f"what is 180 days old, and this is jax {jax.__version__}: write it again with "
+        "siglip-jax plan MODEL --on local --save FILE"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        load_program(old)
+
+
+def test_what_another_jax_wrote_and_this_one_does_not_read(saved, tmp_path):
+    newer = with_facts(saved, tmp_path / "newer.zip", jax="9.9.9", garbled=True)
+    with pytest.raises(ValueError, match=r"by jax 9\.9\.9, and this is .*, which does not read it"):
+        load_program(newer)
+    damaged = with_facts(saved, tmp_path / "damaged.zip", garbled=True)
+    with pytest.raises(ValueError, match=r"damaged\.zip is no program that siglip-jax plan --save"):
+        load_program(damaged)
 
 
 def test_a_patches_program_can_be_saved(tmp_path):

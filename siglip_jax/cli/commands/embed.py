@@ -4,12 +4,13 @@ A file FILE.npz holds `zimg` (images, d) and `images` (their paths), or `ztxt` (
 d) and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have unit norm;
 a logit is exp(t) times the dot product of two, plus b (both in the file, unless the
 model is one tower alone). An image that cannot be read is reported and left out, and
-the exit code is 2. With --layer the patches of each image, (patches, d), are stored as
-`features`, in a file or a job, in the place of its embedding.
+the exit code is 2. With --features the patches of each image, (patches, d), are stored
+as `features`, in a file or a job, in the place of its embedding: blocks=-2 after the last
+block but one (LLaVA's vision_feature_layer), encoded after the final norm (PaliGemma).
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out photos.npz
   siglip-jax embed --texts "a dog" "a cat" --model siglip2_b16_256 --out texts.npz
-  siglip-jax embed photos/ --model paligemma/ --layer final --out patches.npz
+  siglip-jax embed photos/ --model paligemma/ --features encoded --out patches.npz
 
 Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a list,
 .csv, .tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It
@@ -30,6 +31,7 @@ ends all processes if one dies; the same command goes on.
 """
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -88,15 +90,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--store",
-        choices=("float32", "float16"),
-        help="type of the embeddings in a folder (default: float32)",
+        choices=("float32", "float16", "bfloat16"),
+        help="type of the numbers in a folder; bfloat16 is for patches (default: float32)",
     )
     parser.add_argument(
-        "--layer",
-        type=_layer,
+        "--features",
+        type=_features,
+        dest="layer",
         metavar="LAYER",
-        help="patches of each image as this layer gives them, in place of embeddings: final "
-        "(after the last norm), or an index as into hidden_states, such as -2",
+        help="pooled for the embedding of each image (the default), or its patches: encoded "
+        "(after the final norm), or blocks=N, after N blocks, as the index into hidden_states of "
+        "transformers, such as blocks=-2",
+    )
+    add_former(
+        parser,
+        "--layer",
+        "--features (encoded, or blocks=N)",
+        type=_former_layer,
+        dest="layer",
     )
     add_json_argument(parser, "how the job ended")
     add_job_arguments(parser)
@@ -104,16 +115,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_program_argument(parser)
 
 
-def _layer(text: str) -> int | str:
-    try:
-        return text if text == "final" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected final or an index, got {text!r}") from None
+def _features(text: str) -> int | str | None:
+    """A layer, and None for the embedding."""
+    if text in ("encoded", "pooled"):
+        return None if text == "pooled" else text
+    name, _, number = text.partition("=")
+    if name == "blocks":
+        with contextlib.suppress(ValueError):
+            return int(number)
+    raise argparse.ArgumentTypeError(f"expected pooled, encoded or blocks=N, got {text!r}")
+
+
+def _former_layer(text: str) -> int | str | None:
+    return _features("encoded" if text == "final" else f"blocks={text}")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.layer is not None and args.program is not None:
-        raise ValueError("--program computes embeddings; leave it out, or --layer")
+        raise ValueError("--program computes embeddings; leave it out, or --features")
     given = [name for name in ("sources", "images", "texts", "texts_file") if getattr(args, name)]
     if len(given) != 1:
         raise ValueError("give one of SOURCE, --texts and --texts-file")
@@ -189,7 +208,7 @@ def _into_file(args: argparse.Namespace) -> int:
     files = image_files(images) if images else []
     texts = _texts(args)
     if texts and args.layer is not None:
-        raise ValueError("--layer is for images; leave it out")
+        raise ValueError("--features is for images; leave it out")
     program = saved_program(args)
     model = load_model(
         args, images=bool(files), texts=bool(texts), execution=program and program.execution
@@ -197,6 +216,11 @@ def _into_file(args: argparse.Namespace) -> int:
     sizes = batch_sizes(args, len(files), len(texts)) | (program.batch_sizes if program else {})
     if files:
         check_image_output(args.layer, model.config, model.name)
+        if args.layer is not None and model.config.naflex:
+            raise ValueError(
+                f"{model.name} is a NaFlex model, whose images differ in their number of patches; "
+                "give a folder as --out"
+            )
     scorer = model.scorer(tokenizer=bool(texts), **sizes)
     if program:
         program.start(scorer)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from siglip_jax.jobs import JobProgress, JobResult
 
 _SHARD_SIZE = 2048
+_FEATURES_SHARD_SIZE = 128
 _DOING = {"embed": "embedding", "score": "scoring"}
 # What only a job has: given without one, it would be ignored.
 _OF_JOBS = (
@@ -39,7 +40,8 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard-size",
         type=positive,
         metavar="N",
-        help=f"items a shard, done whole or not at all (default: {_SHARD_SIZE}; a tar is a shard)",
+        help="items a shard, done whole or not at all (a tar is a shard; default: "
+        f"{_SHARD_SIZE}, of patches {_FEATURES_SHARD_SIZE})",
     )
     add_former_share(group)
     retry = group.add_mutually_exclusive_group()
@@ -82,7 +84,8 @@ def refuse_job_arguments(args: argparse.Namespace, why: str) -> None:
 
 
 def shard_size(args: argparse.Namespace) -> int:
-    return args.shard_size or _SHARD_SIZE
+    whole = getattr(args, "layer", None) is None
+    return args.shard_size or (_SHARD_SIZE if whole else _FEATURES_SHARD_SIZE)
 
 
 def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
