@@ -189,6 +189,8 @@ MODULES = {
                   "checkpoints config errors preprocessing weights.staging"),
 
     "evaluation": Row("the names to import", jax=True),
+    "evaluation.figures": Row("confusion and similarity matrices, the worst errors, drawn",
+                              "search.sheet", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",
                         "config models preprocessing programs scoring", jax=True),
 
