@@ -93,8 +93,8 @@ def confusion_figure(right: Any, predicted: Any, names: Sequence[str], *, most: 
     figure = _figure(len(chosen), len(chosen))
     axes = figure.add_subplot()
     figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axes, shrink=0.7)
-    _named(axes, [names[index] for index in chosen], "x")
-    _named(axes, [names[index] for index in chosen], "y")
+    _named(axes, [names[int(index)] for index in chosen], "x")
+    _named(axes, [names[int(index)] for index in chosen], "y")
     axes.set(xlabel="predicted", ylabel="right", title=title)
     if shown.size <= _WRITTEN:
         for (row, column), count in np.ndenumerate(shown):
@@ -203,7 +203,7 @@ def errors_sheet(
         where = None if isinstance(image, bytes) else os.fspath(image)
         shown.append(
             Shown(
-                key=f"is {names[truth[index]]}",
+                key=f"is {names[int(truth[index])]}",
                 score=f"{names[taken]} {array[index, taken]:.3g}",
                 image=image if where is None else where,
                 text=where or f"image {index}",

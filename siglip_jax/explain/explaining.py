@@ -77,6 +77,8 @@ def _integrated(
     for panels in _PANELS:
         at, parts = path_points(panels) if steps is None else path_points(1, steps)
         tokens: Any = 0
+        whole: Any = 0
+        empty: Any = 0
         for points in zip(at, parts, strict=True):
             places = map(explainer.place, points)
             whole, part, empty = map(_host, explainer.integrated_gradients(*given, *places))

@@ -1,20 +1,21 @@
 """Show why an image has the scores it has: which of its patches count, for each label.
 
-  siglip-jax explain photo.jpg --model siglip2_b16_256 --label "a dog" --label "a cat" \\
-      --out why.png
+  siglip-jax explain photo.jpg --model siglip2_b16_256 --label "a dog" \\
+      --label "a cat" --out why.png
 
-Draws the image as the model sees it, a map over its patches for each label, and where every
-head of the pooling head looks. Methods:
+Draws the image as the model sees it, a map over its patches for each label, and where
+every head of the pooling head looks. Methods:
 
-  integrated_gradients  by pixels, from the image's mean colour to the image: each patch's
-                        share of the difference in score; 32 passes or more
-  gradient              attention of the pooling head times the gradient of the score by it
-  similarity            the score of each patch, as if the pooling head looked at it alone
+  integrated_gradients  by pixels, from the image's mean colour to the image: each
+                        patch's share of the difference in score; 32 passes or more
+  gradient              attention of the pooling head times the gradient of the
+                        score by it
+  similarity            the score of each patch, as if the head looked at it alone
   attention             where the pooling head looks, whatever the label
 
-OUT ends in .png or .html, a page that needs no other file. Prints, for each label, its
-score and the patch that speaks most for it, as tab-separated lines or with --json the
-maps too.
+OUT ends in .png or .html, a page that needs no other file. Prints, for each label,
+its score and the patch that speaks most for it, as tab-separated lines or with --json
+the maps too.
 """
 
 import argparse
