@@ -77,6 +77,7 @@ PACKAGES = (
     "siglip_jax.programs",
     "siglip_jax.calibration",
     "siglip_jax.scoring",
+    "siglip_jax.explain",
     "siglip_jax.data",
     "siglip_jax.evaluation",
     "siglip_jax.suites",

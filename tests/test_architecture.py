@@ -9,6 +9,7 @@ Dependencies go down this list and never up:
     programs (the compiled functions of the towers)
     data (images and texts from files, one at a time or as training batches)
     calibration (from logits to probabilities)
+    explain (what in an image moved a score; asked by the scorer)
     scoring
     converters (files of any system; numpy only, never a model)
     fetch (from a name to files), model_files (open, once)
@@ -158,6 +159,18 @@ MODULES = {
     "calibration.report": Row("how good probabilities are, before and after"),
     "calibration.figures": Row("reliability, precision and recall, drawn", "weights.staging"),
 
+    "explain": Row("the names to import"),
+    "explain.explanation": Row("maps over the patches of an image, for each label", "scoring"),
+    "explain.grid": Row("where the patches of one image lie", "config preprocessing"),
+    "explain.head": Row("the MAP head as a function of its attention", "config models", jax=True),
+    "explain.explainer": Row("the compiled functions: where a model looks, what moved a score",
+                             "models preprocessing programs", jax=True),
+    "explain.explaining": Row("from an image and labels to an explanation",
+                              "preprocessing scoring", jax=True),
+    "explain.deletion_curve": Row("how a score falls while patches are taken away",
+                                  "preprocessing scoring"),
+    "explain.drawing": Row("an explanation as .png or .html", "weights.staging"),
+
     "scoring": Row("the names to import", jax=True),
     "scoring.scores": Row("logits, probabilities, ranking", "calibration classifier"),
     "scoring.summary": Row("what a printed model says", "config"),
@@ -175,7 +188,8 @@ MODULES = {
     "scoring.pipeline": Row("from items to rows of embeddings; the one road",
                             "programs", jax=True),
     "scoring.scorer": Row("images and labels in, scores out",
-                          "classifier config data.item models preprocessing programs", jax=True),
+                          "classifier config data.item explain models preprocessing programs",
+                          jax=True),
 
     "data": Row("the names to import"),
     "data.item": Row("what a dataset gives: items in shards, pairs by index"),
@@ -202,6 +216,8 @@ MODULES = {
     "evaluation.few_shot": Row("the closed-form probe of the papers' 10-shot column", jax=True),
     "evaluation.task": Row("what a task is, and running one", "data scoring", jax=True),
     "evaluation.*_tasks": Row("tasks: made of captions, run on embeddings", "scoring", jax=True),
+    "evaluation.figures": Row("confusion and similarity matrices, the worst errors, drawn",
+                              "search.sheet", jax=True),
     "evaluation.*": Row("recall and zero-shot accuracy",
                         "config models preprocessing programs scoring", jax=True),
 
@@ -369,6 +385,7 @@ MODULES = {
     "cli.commands.bench": Row("siglip-jax bench",
                               "allocator bench config models programs cli"),
     "cli.commands.demo": Row("siglip-jax demo", "fetch pretrained programs scoring cli"),
+    "cli.commands.explain": Row("siglip-jax explain", "data explain cli"),
     "cli.commands.train": Row("siglip-jax train", "training cli"),
     "cli.commands.evaluate": Row("siglip-jax evaluate", "data evaluation programs scoring cli"),
     "cli.options.task": Row("options of tasks, and the task that they ask for",

@@ -12,7 +12,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,9 @@ from siglip_jax.scoring.rows import NOT_FINITE, Prepared, Rows
 from siglip_jax.scoring.scores import Scores
 from siglip_jax.scoring.summary import Summary, towers
 from siglip_jax.weights.tree import flatten, nested
+
+if TYPE_CHECKING:
+    from siglip_jax.explain import Explanation
 
 OnError = Callable[[int, ValueError], None]
 _CACHED_LABEL_SETS = 8
@@ -452,6 +455,55 @@ class Scorer:
         ztxt = self.embed_labels(labels, templates)
         zimg = self.embed_images(images, on_error=on_error)
         return Scores(self.logits(zimg, ztxt), tuple(labels))
+
+    def explain(
+        self,
+        image: Any,
+        labels: Sequence[str],
+        *,
+        method: str = "integrated_gradients",
+        templates: Sequence[str] = PLAIN,
+        steps: int | None = None,
+    ) -> "Explanation":
+        """Which patches of an image its scores come from, for each label.
+
+        Args:
+          image: one, as for `preprocess`.
+          labels: what is scored.
+          method: "integrated_gradients", each patch's share of the difference between the image
+            and one of its mean colour; "gradient", the attention of the pooling head times the
+            gradient of the score by it; "similarity", the score of each patch as if the head
+            looked at it alone; "attention", where the head looks, whatever the label.
+          templates: as for `score`.
+          steps: gradients that "integrated_gradients" takes; default: 32 to 512, until a map
+            misses no more than 1% of what it has to sum to.
+
+        Raises:
+          ValueError: as `preprocess` and `embed_labels`; of one tower alone; for a method that
+            there is not or that the model's pooling does not have; if a score or a map is NaN.
+
+        >>> from siglip_jax import load
+        >>> scorer = load("siglip_emoji").scorer(batch_size=1, text_batch_size=1)
+        >>> image = np.zeros((32, 32, 3), np.uint8)
+        >>> made = scorer.explain(image, ["a black square"], method="attention")
+        >>> made.grid, made.maps.shape, made.attention.shape
+        ((2, 2), (1, 2, 2), (6, 2, 2))
+        """
+        from siglip_jax.explain.explaining import explain
+
+        self.model.config.needs("image", "text", what="explanations")
+        return explain(
+            *(self, self._explainer, image, labels),
+            method=method,
+            templates=templates,
+            steps=steps,
+        )
+
+    @functools.cached_property
+    def _explainer(self) -> Any:
+        from siglip_jax.explain.explainer import Explainer
+
+        return Explainer(self.program)
 
     def logits(self, zimg: np.ndarray, ztxt: np.ndarray) -> np.ndarray:
         """`exp(t) · zimg · ztxt + b`, (images, labels) float32, in chunks of fixed shape."""

@@ -108,7 +108,8 @@ def _png(found: Sequence[tuple[str, Sequence[Shown]]], lettering: Lettering) -> 
             else:
                 place = (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2)
                 sheet.paste(picture, place)
-            lettering.draw(sheet, (x, y + _SIDE + 2), hit.score, "black")
+            score = _fitted(hit.score, _SIDE, lettering)
+            lettering.draw(sheet, (x, y + _SIDE + 2), score, "black")
             key = _fitted(hit.key, _SIDE, lettering)
             lettering.draw(sheet, (x, y + _SIDE + _LINE), key, "#666666")
         top += count * cell
@@ -168,6 +169,8 @@ def _page(found: Sequence[tuple[str, Sequence[Shown]]], folder: Path) -> str:
             if link := _link(hit.file, folder):
                 opening = f'<a href="{html.escape(link)}">'
                 shown, key = f"{opening}{shown}</a>", f"{opening}{key}</a>"
-            parts.append(f"<div class=hit>{shown}<div>{hit.score}<br>{key}</div></div>")
+            parts.append(
+                f"<div class=hit>{shown}<div>{html.escape(hit.score)}<br>{key}</div></div>"
+            )
         parts.append("</div>")
     return "\n".join(parts) + "\n"

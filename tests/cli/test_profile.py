@@ -20,7 +20,7 @@ def takers():
 
 
 def test_which_commands_take_a_profile():
-    expected = ["score", "embed", "search", "serve", "evaluate", "calibrate", "doctor"]
+    expected = ["score", "explain", "embed", "search", "serve", "evaluate", "calibrate", "doctor"]
     assert takers() == expected
 
 
