@@ -36,6 +36,23 @@ def batch_sizes(most: int, devices: int = 1) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+def taken(waiting: int, sizes: Sequence[int]) -> int:
+    """How many of those that wait to take for a batch: all, unless much of it would be padding.
+
+    More than one row and an eighth of a batch are not padded: what fills the next smaller size
+    goes at once, and the rest joins what comes meanwhile.
+
+    >>> [taken(waiting, (1, 2, 4, 8, 16, 32)) for waiting in (3, 5, 7, 17, 27, 28, 40)]
+    [3, 4, 7, 16, 16, 28, 32]
+    """
+    if waiting >= sizes[-1]:
+        return sizes[-1]
+    fitting = [size for size in sizes if size <= waiting]
+    size = next(size for size in sizes if size >= waiting)
+    padding = size - waiting
+    return waiting if not fitting or padding <= max(1, size // 8) else fitting[-1]
+
+
 class NotFinite(ValueError):
     """The model makes NaN or infinity of an example.
 
@@ -165,7 +182,8 @@ class Batcher:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return []
-                while self._waiting and len(batch) < self._sizes[-1]:
+                most = taken(len(self._waiting), self._sizes)
+                while self._waiting and len(batch) < most:
                     waiting = self._waiting.popleft()
                     if waiting.group.result.done():  # cancelled, or in error
                         self._metrics.dropped(self._tower)
