@@ -1,9 +1,14 @@
 """What is published, beside the documents that it is from."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 from suite_folders import tiny
 
-from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.checkpoints import CHECKPOINTS, find
+from siglip_jax.preprocessing import preprocess_image, profile_for
+from siglip_jax.preprocessing.resize import tf_resize
 from siglip_jax.suites import SUITES, TASKS, SuiteResult, TaskResult, published, table
 from siglip_jax.suites.catalogue import chosen, find_suite
 from siglip_jax.suites.comparison import cells
@@ -131,3 +136,12 @@ def test_a_figure_has_a_mark_for_each_value():
 def test_a_model_that_is_not_released_has_no_published_values():
     assert published("m", TASKS["imagenet1k"]) == []
     assert tiny().average is None
+
+
+def test_images_of_classes_are_cropped_as_in_the_papers():
+    """big_vision's `_square875`: resize(int(224 / 0.875)), then central_crop(224)."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 500, 3), np.uint8)
+    profile = profile_for(find("siglip_b16_224")).image
+    profile = dataclasses.replace(profile, crop=SUITES["imagenet"].crop)
+    expected = tf_resize(image, 256, 256)[16:240, 16:240]
+    np.testing.assert_array_equal(preprocess_image(image, profile), expected)
