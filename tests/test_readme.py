@@ -49,9 +49,11 @@ def test_the_readme_is_short():
 )
 def test_each_python_has_an_environment_of_its_own(given, venv):
     """Another Python's would be used in silence, for it is there already."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "VENV", "MAKEFLAGS")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHON", "VENV", "MAKEFLAGS", "MAKELEVEL")
+    }
     said = subprocess.run(
-        ["make", "--dry-run", "--always-make", "lint", *given],
+        ["make", "--dry-run", "--always-make", "--no-print-directory", "lint", *given],
         cwd=REPO,
         env=environment,
         capture_output=True,

@@ -40,6 +40,8 @@ class Features(Sequence[np.ndarray]):
       form: what the numbers are: `layer`, `store`, `width`, `patch`, and the `grid` where all
         images have the same.
       keys: of the images, in order; those that could not be read are left out.
+
+    See `open_features` for an example.
     """
 
     def __init__(self, folder: Path, form: PatchForm, entries: Sequence[Entry]) -> None:
