@@ -1,8 +1,6 @@
 """Suites: a model measured on many data sets, beside what is published.
 
-result = run_suite("datacomp", "data/", "out/", model=siglip_jax.load("siglip2_b16_256"))
-for row in table(result):
-    print(row.title, row.ours, row.published, row.same)
+`run_suite` measures, and `table` shows it.
 """
 
 from siglip_jax.suites.catalogue import SUITES, TASKS, find_suite
