@@ -5,8 +5,9 @@ d) and `texts`; and `model`, `profile`, `dtype`, `weights`. Rows have unit norm;
 a logit is exp(t) times the dot product of two, plus b (both in the file, unless the
 model is one tower alone). An image that cannot be read is reported and left out, and
 the exit code is 2. With --features the patches of each image, (patches, d), are stored
-as `features`, in a file or a job, in the place of its embedding: blocks=-2 after the last
-block but one (LLaVA's vision_feature_layer), encoded after the final norm (PaliGemma).
+as `features`, in a file or a job, in the place of its embedding: blocks=-2 after the
+last block but one (LLaVA's vision_feature_layer), encoded after the final norm
+(PaliGemma).
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out photos.npz
   siglip-jax embed --texts "a dog" "a cat" --model siglip2_b16_256 --out texts.npz
