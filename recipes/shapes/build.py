@@ -1,4 +1,4 @@
-"""Builds the data of the model of shapes: images of two things, captions that name one.
+"""Builds the data of the model of shapes: images of one thing or two, captions that name one.
 
     python recipes/shapes/build.py --out data/shapes
 
@@ -19,16 +19,21 @@ from scenes import THINGS, Scene, caption, held_out_pairs, scenes, training_pair
 
 TRAIN, HELD_OUT = 6000, 300
 SEED = 0
-PIECES = 64
+PIECES = 48
 
 
 def build(out: Path, train: int = TRAIN, held_out: int = HELD_OUT) -> dict[str, int]:
     """Writes all files to `out`; returns the number of images of each."""
     out.mkdir(parents=True, exist_ok=True)
     counts = {"train": train, "heldout": held_out}
-    pairs = {"train": list(training_pairs()), "heldout": sorted(held_out_pairs())}
+    alone = [(thing,) for thing in THINGS]
+    groups: dict[str, list[tuple[str, ...]]] = {
+        # As many scenes of one thing as of two: from these alone shapes are learned first.
+        "train": [*training_pairs(), *alone * (len(training_pairs()) // len(alone))],
+        "heldout": sorted(held_out_pairs()),
+    }
     for number, (name, count) in enumerate(counts.items()):
-        _write(out / f"{name}.parquet", scenes(pairs[name], count, SEED + number))
+        _write(out / f"{name}.parquet", scenes(groups[name], count, SEED + number))
     (out / "tokenizer.model").write_bytes(vocabulary(map(caption, THINGS)))
     return counts
 

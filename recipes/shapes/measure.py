@@ -6,8 +6,10 @@ Two games on pairs of things that training never shows together, for both captio
 
 * pointing: the peak of a caption's map lies in a patch that shows the named thing, at least a
   quarter of it. Of patches drawn by lot few do.
-* deletion: patches go in the order of the map, the highest first; the area under the curve of
-  the score, scaled from 0 (all gone) to 1 (none gone). The lower the better.
+* deletion: patches go in the order of the map, the highest first; the area under the mean curve
+  of the score, scaled from 0 (all gone) to 1 (none gone). The lower the better; below 0 where an
+  image without what is named scores lower than an empty one. Curves are not scaled one by one:
+  where whole and empty images score nearly the same, a single area would outweigh all others.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import numpy as np
 from scenes import THINGS, Scene, caption, held_out_pairs, scenes
 
 import siglip_jax
-from siglip_jax.explain import METHODS, deletion
+from siglip_jax.explain import METHODS, Deletion, deletion
 
 SEED = 7
 IMAGES = 120
@@ -34,7 +36,7 @@ def hit(scene: Scene, thing: int, peak: tuple[int, int], patch: int) -> bool:
 def measure(
     scorer: siglip_jax.Scorer, made: list[Scene], methods: "tuple[str, ...]" = METHODS
 ) -> dict[str, dict[str, float]]:
-    """For each method, and for patches by lot, the share of hits and the mean area."""
+    """For each method, and for patches by lot, the share of hits and the area."""
     lot = np.random.default_rng(SEED)
     found: Any = defaultdict(lambda: defaultdict(list))
     for scene in made:
@@ -46,16 +48,26 @@ def measure(
                 peak = np.unravel_index(int(heat.argmax()), heat.shape)
                 patch = scene.image.shape[0] // heat.shape[0]
                 found[method]["pointing"].append(hit(scene, thing, peak, patch))
-                area = deletion(scorer, scene.image, labels[thing], heat).area
-                found[method]["deletion"].append(area)
+                curve = deletion(scorer, scene.image, labels[thing], heat)
+                found[method]["curves"].append(curve)
     return {
-        method: {name: float(np.mean(values)) for name, values in of_method.items()}
+        method: {
+            "pointing": float(np.mean(of_method["pointing"])),
+            "deletion": mean_curve(of_method["curves"]).area,
+        }
         for method, of_method in found.items()
     }
 
 
+def mean_curve(curves: list[Deletion]) -> Deletion:
+    """The mean of curves over the same grid."""
+    return Deletion(
+        shares=curves[0].shares, logits=np.mean([curve.logits for curve in curves], axis=0)
+    )
+
+
 def both_right(scorer: siglip_jax.Scorer, made: list[Scene]) -> float:
-    """Share of images of which the two best of all thirty captions are the two right ones."""
+    """Share of images of which the two best of all captions are the two right ones."""
     captions = [caption(thing) for thing in THINGS]
     scores = scorer.score([scene.image for scene in made], captions)
     best = [{captions[column] for column in row} for row in scores.ranking(2)]

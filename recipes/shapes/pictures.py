@@ -23,7 +23,7 @@ SHOWN = 3
 def main() -> None:
     """The command line."""
     scorer = siglip_jax.load(FIXTURE).scorer(batch_size=1, text_batch_size=1)
-    made = scenes(sorted(held_out_pairs()), SHOWN + 1, SEED)[1:]
+    made = scenes(sorted(held_out_pairs()), SHOWN, SEED)
     figure = Figure(figsize=(9, 2 * SHOWN * 1.75), layout="constrained")
     cells = figure.subplots(2 * SHOWN, 1 + len(METHODS)).reshape(SHOWN, 2, -1)
     for scene, rows in zip(made, cells, strict=True):
@@ -37,7 +37,7 @@ def main() -> None:
             for axes in row:
                 axes.set_axis_off()
     figure.savefig(IMAGES / "seeing_why_methods.png", dpi=70)
-    whole = scorer.explain(made[1].image, ["a blue circle", "a purple cross"])
+    whole = scorer.explain(made[-1].image, made[-1].captions)
     whole.figure().savefig(IMAGES / "seeing_why.png", dpi=70)
     for name in ("seeing_why_methods.png", "seeing_why.png"):
         # In 256 colours a file is a third of the size.
