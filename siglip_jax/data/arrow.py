@@ -2,9 +2,9 @@
 
 import bisect
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from siglip_jax.data.columns import (
     Columns,
@@ -13,13 +13,18 @@ from siglip_jax.data.columns import (
     refuse_absent,
     text_captions,
 )
-from siglip_jax.data.fetch import fetched
-from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
-from siglip_jax.data.stamps import contents_of, file_stamp
+from siglip_jax.data.item import Item, Pair, several_texts
+from siglip_jax.data.row_files import RowFiles, refuse_repeated_keys
 from siglip_jax.data.storage import Stored, is_remote, joined, local, parent, read_bytes
 
 
-class ArrowRows(Dataset):
+class _Piece(NamedTuple):
+    file: int
+    start: int
+    rows: int
+
+
+class ArrowRows(RowFiles):
     """A row an item, `shard_size` to a shard; the files are mapped, not read.
 
     Args:
@@ -30,48 +35,26 @@ class ArrowRows(Dataset):
     Keys are a column's values, or file:row from 0.
 
     Raises:
-      ValueError: if a file is damaged, remote, or lacks a column.
+      ValueError: if a file is damaged, remote, or lacks a column; if a key is null or there twice.
     """
+
+    _KIND = "arrow"
 
     def __init__(self, files: Sequence[Stored], wanted: Wanted, shard_size: int) -> None:
         self._files, self._wanted, self._size = list(files), wanted, shard_size
         self._map()
         self._pieces = [
-            (number, start)
+            _Piece(number, start, min(shard_size, len(table) - start))
             for number, table in enumerate(self._tables)
             for start in range(0, len(table), shard_size)
         ]
         if not self._pieces:
             raise ValueError(f"{self._files[0].name}: there are no rows in it")
-
-    def shards(self) -> list[Shard]:
-        several = self._wanted.only == "texts"
-        return [
-            Shard(
-                f"{self._files[number].name} from row {start:,}",
-                None if several else min(self._size, len(self._tables[number]) - start),
-            )
-            for number, start in self._pieces
-        ]
-
-    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
-        number, start = self._pieces[shard]
-        end = min(start + self._size, len(self._tables[number]))
-        items = (item for row in range(start, end) for item in self._items(number, row))
-        return fetched(item for item in items if keys is None or item.key in keys)
-
-    def stamp(self, shard: int) -> str:
-        return file_stamp(self._files[self._pieces[shard][0]])
-
-    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
-        raise NotImplementedError  # a file has one
-
-    def contents(self) -> str:
-        return contents_of([file.where for file in self._files])
-
-    def identity(self) -> str:
-        files = [(f.name, f.size, f.stamp) for f in self._files]
-        return fingerprint("arrow", files, self._wanted.identity(), self._size, len(self))
+        if wanted.only != "pairs":
+            # Of pairs several may well be of one key.
+            named = [columns.key for columns in self._columns]
+            keys = [t.column(c) if c else None for t, c in zip(self._tables, named, strict=True)]
+            refuse_repeated_keys(self._files, keys, named)
 
     def values(self, name: str) -> Iterator[tuple[str, Any]]:
         """Of every row its key and what is in the column `name`, which may hold any type."""
@@ -125,7 +108,11 @@ class ArrowRows(Dataset):
         here = parent(self._files[number].where)
         return joined(here, value) if value and isinstance(value, str) else value
 
-    def _items(self, number: int, row: int) -> Iterator[Item]:
+    def _items(self, piece: _Piece) -> Iterator[Item]:
+        for row in range(piece.start, piece.start + piece.rows):
+            yield from self._of_row(piece.file, row)
+
+    def _of_row(self, number: int, row: int) -> Iterator[Item]:
         columns, key, texts = self._columns[number], self._key(number, row), ()
         if columns.text:
             texts = self._texts(number, row)
@@ -164,9 +151,12 @@ def _table(file: Stored) -> Any:
     try:
         mapped = pyarrow.memory_map(str(Path(local(file.where))))
         try:
-            return pyarrow.ipc.open_stream(mapped).read_all()
+            table = pyarrow.ipc.open_stream(mapped).read_all()
         except pyarrow.ArrowInvalid:
             mapped.seek(0)
-            return pyarrow.ipc.open_file(mapped).read_all()
+            table = pyarrow.ipc.open_file(mapped).read_all()
+        # What a damaged file points at lies anywhere: not looked at, it would end the process.
+        table.validate(full=True)
+        return table
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{file.name}: cannot be read: {str(error).splitlines()[0]}") from error

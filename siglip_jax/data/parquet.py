@@ -5,13 +5,12 @@ import collections
 import contextlib
 import functools
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from siglip_jax.data.columns import Columns, Wanted, noted_classes, refuse_absent, text_captions
-from siglip_jax.data.fetch import fetched
-from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
+from siglip_jax.data.item import Item, Pair, several_texts
 from siglip_jax.data.parquet_file import (
     Header,
     Piece,
@@ -19,7 +18,6 @@ from siglip_jax.data.parquet_file import (
     check_types,
     cut,
     opened_parquet,
-    refuse_repeated_keys,
 )
 from siglip_jax.data.parquet_values import (
     BUFFER,
@@ -30,14 +28,14 @@ from siglip_jax.data.parquet_values import (
     read_column,
     read_rows,
 )
-from siglip_jax.data.stamps import contents_of, file_stamp
+from siglip_jax.data.row_files import RowFiles, refuse_repeated_keys
 from siglip_jax.data.storage import Stored, joined, parent, read_bytes
 
 _CACHE_BYTES = 1 << 30  # of images in row groups, for random access
 _OWN = ("_lock", "_cache", "_damaged")  # of a process
 
 
-class ParquetRows(Dataset):
+class ParquetRows(RowFiles):
     """A row an item.
 
     Opening reads what the files say of themselves, and the column of keys if there is one,
@@ -64,6 +62,8 @@ class ParquetRows(Dataset):
         is null or there twice.
     """
 
+    _KIND = "parquet"
+
     def __init__(self, files: Sequence[Stored], wanted: Wanted, shard_size: int) -> None:
         self._files, self._wanted, self._size = list(files), wanted, shard_size
         with ThreadPoolExecutor(16 if len(files) > 1 else 1) as pool:
@@ -78,33 +78,11 @@ class ParquetRows(Dataset):
             raise ValueError(f"{self._files[0].name}: there are no rows in it")
         if wanted.only != "pairs":
             # Of pairs several may well be of one key.
-            refuse_repeated_keys(self._files, self._headers)
+            keys = [header.keys for header in self._headers]
+            named = [header.columns.key for header in self._headers]
+            refuse_repeated_keys(self._files, keys, named)
             self._headers = [header._replace(metadata=None, keys=None) for header in self._headers]
         self._forget()
-
-    def shards(self) -> list[Shard]:
-        several = self._wanted.only == "texts"
-        return [
-            Shard(f"{self._files[p.file].name} from row {p.start:,}", None if several else p.rows)
-            for p in self._pieces
-        ]
-
-    def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
-        items = self._items(self._pieces[shard])
-        return fetched(item for item in items if keys is None or item.key in keys)
-
-    def stamp(self, shard: int) -> str:
-        return file_stamp(self._files[self._pieces[shard].file])
-
-    def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
-        raise NotImplementedError  # a file has one
-
-    def contents(self) -> str:
-        return contents_of([file.where for file in self._files])
-
-    def identity(self) -> str:
-        files = [(f.name, f.size, f.stamp) for f in self._files]
-        return fingerprint("parquet", files, self._wanted.identity(), self._size, len(self))
 
     def values(self, name: str) -> Iterator[tuple[str, Any]]:
         """Of every row its key and what is in the column `name`, which may hold any type.

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from siglip_jax.data.columns import Columns
-from siglip_jax.data.failures import SettingError
 from siglip_jax.data.parquet_footer import Footer
 from siglip_jax.data.parquet_values import RATIO, UNREADABLE, DamagedError, Opened
 from siglip_jax.data.storage import Stored, is_remote, open_binary, whole_only
@@ -102,32 +101,6 @@ def cut(file: int, rows: Sequence[int], size: int) -> Iterator[Piece]:
             held += count
     if groups:
         yield Piece(file, start, tuple(groups))
-
-
-def refuse_repeated_keys(files: Sequence[Stored], headers: Sequence[Header]) -> None:
-    """Raises a ValueError if a row has no key, or two rows of all files have the same."""
-    import pyarrow
-    import pyarrow.compute
-
-    compute: Any = pyarrow.compute  # its functions are made when it is imported
-    keys = [header.keys for header in headers if header.keys is not None]
-    for file, header in zip(files, headers, strict=True):
-        if header.keys is not None and header.keys.null_count:
-            row = compute.index(compute.is_null(header.keys), True).as_py()
-            raise ValueError(f"{file.name}: row {row:,} has no key in column {header.columns.key}")
-    chunks = [chunk.cast("string") for column in keys for chunk in column.chunks]
-    if not chunks:
-        return
-    every = pyarrow.chunked_array(chunks)
-    if compute.count_distinct(every).as_py() != len(every):
-        counts = compute.value_counts(every)
-        first = counts.filter(compute.greater(counts.field("counts"), 1))[0].as_py()
-        name = next(header.columns.key for header in headers if header.columns.key)
-        raise SettingError(
-            f"{files[0].name}: {first['values']!r} is {first['counts']} times in column {name}",
-            "key_column",
-            "name a column with {} in which every value is there once",
-        )
 
 
 def check_claims(file: Stored, metadata: Any) -> None:

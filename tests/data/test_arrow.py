@@ -51,6 +51,26 @@ def test_a_column_of_keys(tmp_path):
     assert list(source.values("label")) == [(f"k{n}", n) for n in range(COUNT)]
 
 
+def test_keys_that_are_missing_or_there_twice(tmp_path):
+    write_arrow(tmp_path / "a.arrow", key=["a", "b", "a", *"defg"])
+    with pytest.raises(ValueError, match=r"a\.arrow: 'a' is 2 times in column key"):
+        open_items([str(tmp_path / "a.arrow")])
+    write_arrow(tmp_path / "b.arrow", key=["a", None, *"cdefg"])
+    with pytest.raises(ValueError, match=r"b\.arrow: row 1 has no key in column key"):
+        open_items([str(tmp_path / "b.arrow")])
+
+
+def test_offsets_that_lead_out_of_the_file(tmp_path):
+    """Followed, they end the process."""
+    whole = write_arrow(tmp_path / "a.arrow", key=[f"key{n}" for n in range(COUNT)]).read_bytes()
+    ends = b"".join(n.to_bytes(4, "little") for n in (0, 4, 8, 12))  # of the first three keys
+    assert whole.count(ends) == 2  # batches of three rows
+    far = ends[:8] + b"\xff\xff\xff\x70" + ends[12:]
+    (tmp_path / "b.arrow").write_bytes(whole.replace(ends, far, 1))
+    with pytest.raises(ValueError, match=r"b\.arrow: cannot be read: "):
+        open_items([str(tmp_path / "b.arrow")])
+
+
 def test_what_is_no_arrow_file(tmp_path):
     (tmp_path / "a.arrow").write_bytes(b"hello" * 100)
     with pytest.raises(ValueError, match=r"a\.arrow: cannot be read: "):

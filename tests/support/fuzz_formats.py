@@ -248,6 +248,20 @@ def parquet_pairs(folder):
         yield case._replace(read=lambda at, name=case.file: read(at, name))
 
 
+def arrow(folder):
+    import pyarrow
+    import pyarrow.parquet
+    from pair_files import write_parquet
+
+    table = pyarrow.parquet.read_table(write_parquet(folder / "x.parquet"))
+    image = pyarrow.array([{"bytes": i.as_py(), "path": "a"} for i in table.column("image")])
+    table = table.set_column(0, "image", image).append_column("key", pyarrow.array(list("abcdefg")))
+    for name, writer in (("x.arrow", pyarrow.ipc.new_stream), ("y.arrow", pyarrow.ipc.new_file)):
+        with writer(str(folder / name), table.schema) as file:
+            file.write_table(table, max_chunksize=3)
+        yield Case(name, _items(name))
+
+
 def text_lists(folder):
     from siglip_jax.data.text_list import read_text_list
 
@@ -323,6 +337,7 @@ FORMATS = {
     "tables": tables,
     "parquet": parquet,
     "parquet_pairs": parquet_pairs,
+    "arrow": arrow,
     "text_lists": text_lists,
     "recipe": recipe,
     "other_embeddings": other_embeddings,
