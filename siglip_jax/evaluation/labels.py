@@ -60,10 +60,19 @@ def class_labels(
         _refuse_unknown(own, index, source)
     if len(classes) == 1:
         raise ValueError(f"{source}: {classes[0]!r} is one class alone, so nothing to tell apart")
-    labels = np.full((len(own), max(map(len, own))), -1)
+    return list(classes), padded_labels([[index[name] for name in each] for each in own])
+
+
+def padded_labels(own: Sequence[Sequence[int]]) -> np.ndarray:
+    """Classes of images (n, most), with -1 where an image has no further one.
+
+    >>> padded_labels([[3], [1, 2], []]).tolist()
+    [[3, -1], [1, 2], [-1, -1]]
+    """
+    labels = np.full((len(own), max(1, *map(len, own))), -1)
     for row, each in enumerate(own):
-        labels[row, : len(each)] = [index[name] for name in each]
-    return list(classes), labels
+        labels[row, : len(each)] = each
+    return labels
 
 
 def _is_index(name: str) -> bool:

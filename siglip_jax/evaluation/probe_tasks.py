@@ -1,6 +1,6 @@
 """Tasks of images of classes that are learnt from other images: probes of frozen embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from siglip_jax.evaluation.probes import (
     NEIGHBOURS,
     STRENGTHS,
     TEMPERATURE,
+    Probe,
     linear_probe,
     neighbour_probe,
 )
@@ -57,6 +58,17 @@ class _Probe:
         refuse_empty_classes(self.classes, self._labels[tests:], "an image to learn from", source)
 
     text_count = 0
+    # From the embeddings and labels of `_parts`, and the options of a probe, to what it found.
+    _probe: Callable[..., Probe]
+    _options: Mapping[str, Any]
+
+    def measure(
+        self, images: Images, encode: Encode | None = None, mesh: Mesh | None = None
+    ) -> Measured:
+        """What is found, of the images that can be read; neither texts nor a mesh are needed."""
+        parts, facts = self._parts(images)
+        found = self._probe(*parts, **self._options)
+        return Measured(found.metrics, facts | {"probe": found.settings})
 
     def _parts(self, images: Images) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
         """Embeddings and labels to learn from and to test with; how many there are."""
@@ -88,6 +100,8 @@ class LinearProbe(_Probe):
     1.0
     """
 
+    _probe = staticmethod(linear_probe)
+
     def __init__(
         self,
         captions: Captions,
@@ -100,18 +114,7 @@ class LinearProbe(_Probe):
         seed: int = 0,
     ) -> None:
         super().__init__(captions, tests, classes, source=source)
-        self._options: dict[str, Any] = {
-            "strengths": strengths,
-            "held_out": held_out,
-            "seed": seed,
-        }
-
-    def measure(
-        self, images: Images, encode: Encode | None = None, mesh: Mesh | None = None
-    ) -> Measured:
-        parts, facts = self._parts(images)
-        found = linear_probe(*parts, **self._options)
-        return Measured(found.metrics, facts | {"probe": found.settings})
+        self._options = {"strengths": strengths, "held_out": held_out, "seed": seed}
 
 
 class NeighbourProbe(_Probe):
@@ -129,6 +132,8 @@ class NeighbourProbe(_Probe):
     {'accuracy': 1.0, 'mean_per_class_recall': 1.0}
     """
 
+    _probe = staticmethod(neighbour_probe)
+
     def __init__(
         self,
         captions: Captions,
@@ -140,14 +145,7 @@ class NeighbourProbe(_Probe):
         temperature: float = TEMPERATURE,
     ) -> None:
         super().__init__(captions, tests, classes, source=source)
-        self._options: dict[str, Any] = {"neighbours": neighbours, "temperature": temperature}
-
-    def measure(
-        self, images: Images, encode: Encode | None = None, mesh: Mesh | None = None
-    ) -> Measured:
-        parts, facts = self._parts(images)
-        found = neighbour_probe(*parts, **self._options)
-        return Measured(found.metrics, facts | {"probe": found.settings})
+        self._options = {"neighbours": neighbours, "temperature": temperature}
 
 
 class FewShot(_Probe):
@@ -179,7 +177,7 @@ class FewShot(_Probe):
         penalty: float = PENALTY,
     ) -> None:
         super().__init__(captions, tests, classes, source=source)
-        self._options: dict[str, Any] = {"shots": shots, "seeds": seeds, "penalty": penalty}
+        self._options = {"shots": shots, "seeds": seeds, "penalty": penalty}
         self._refuse_few(self._labels[tests:])
 
     def measure(
@@ -188,7 +186,7 @@ class FewShot(_Probe):
         parts, facts = self._parts(images)
         self._refuse_few(parts[1])
         found = few_shot_accuracy(*parts, **self._options)
-        facts["probe"] = self._options | {"accuracy_by_seed": found}
+        facts["probe"] = {**self._options, "accuracy_by_seed": found}
         return Measured({"accuracy": float(np.mean(found))}, facts)
 
     def _refuse_few(self, labels: np.ndarray) -> None:

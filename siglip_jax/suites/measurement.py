@@ -9,13 +9,12 @@ import jax
 import numpy as np
 
 from siglip_jax.data.item import Source
-from siglip_jax.evaluation import TEMPLATES, class_embeddings
+from siglip_jax.evaluation import TEMPLATES, class_embeddings, mean_over
 from siglip_jax.jobs import JobProgress, JobResult, embed
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.scoring import Scorer
 from siglip_jax.search import open_embeddings
 from siglip_jax.suites.measures import (
-    average_metrics,
     caption_metrics,
     class_metrics,
     multilabel_metrics,
@@ -100,6 +99,8 @@ class Measurement:
     def _classes(self, task: Task, data: Classes, keys: list[str], zimg: np.ndarray) -> TaskResult:
         rows = [row for row, key in enumerate(keys) if key in data.right]
         right = [data.right[keys[row]] for row in rows]
+        if not right:
+            raise ValueError(f"{task.name}: no image that can be read is of a class")
         zimg, name = zimg[rows], self._template_name(data)
         prompts = TEMPLATES[name] if name else list(data.templates or ())
         classes = class_embeddings(
@@ -150,7 +151,7 @@ class Measurement:
         counts = {language: end - begin for language, (begin, end, _) in spans.items()}
         return self._result(
             task,
-            average_metrics(languages),
+            mean_over(languages),
             languages=languages,
             images=len(keys),
             about={"texts": counts},

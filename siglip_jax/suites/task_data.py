@@ -82,6 +82,13 @@ class Captions:
     captions: Mapping[str, Mapping[str, tuple[str, ...]]]
 
 
+def _shards(what: str, count: int, size: int) -> list[Shard]:
+    return [
+        Shard(f"{what} {start + 1:,} to {min(start + size, count):,}", min(size, count - start))
+        for start in range(0, count, size)
+    ]
+
+
 class PairImages(Source):
     """The images of pairs, some to a shard, for a job that goes on where it was killed."""
 
@@ -89,11 +96,7 @@ class PairImages(Source):
         self._pairs, self._size = pairs, size
 
     def shards(self) -> list[Shard]:
-        count, size = len(self._pairs), self._size
-        return [
-            Shard(f"images {start + 1:,} to {min(start + size, count):,}", min(size, count - start))
-            for start in range(0, count, size)
-        ]
+        return _shards("images", len(self._pairs), self._size)
 
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
         start = shard * self._size
@@ -113,11 +116,7 @@ class Items(Source):
         self._items, self._identity, self._size = items, identity, size
 
     def shards(self) -> list[Shard]:
-        count, size = len(self._items), self._size
-        return [
-            Shard(f"items {start + 1:,} to {min(start + size, count):,}", min(size, count - start))
-            for start in range(0, count, size)
-        ]
+        return _shards("items", len(self._items), self._size)
 
     def read(self, shard: int, keys: Collection[str] | None = None) -> Iterator[Item]:
         for item in self._items[shard * self._size : (shard + 1) * self._size]:
