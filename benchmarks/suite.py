@@ -130,7 +130,7 @@ def kill(folder: Path, kills: int) -> None:
     rng, deaths = random.Random(0), 0
     for _ in range(kills):
         process = started("killed")
-        time.sleep(rng.uniform(0.15, 0.6) * took)
+        time.sleep(rng.uniform(0.08, 0.3) * took)
         deaths += process.poll() is None
         process.kill()
         process.communicate()

@@ -90,6 +90,14 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"there is no option {name}{hint}")
         return super().parse_known_args(args, namespace)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            if action.choices is not None:
+                error.message += did_you_mean(str(value), list(action.choices))
+            raise
+
     def error(self, message: str) -> NoReturn:
         names = ", ".join(command.NAME for command in COMMANDS)
         if message.startswith("argument COMMAND: invalid choice: "):

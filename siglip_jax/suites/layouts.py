@@ -23,6 +23,7 @@ from siglip_jax.data.failures import public
 from siglip_jax.data.item import Valued
 from siglip_jax.data.open import open_items, open_pairs
 from siglip_jax.data.storage import is_remote, joined, local, look_up, read_if_there
+from siglip_jax.messages import near_file
 from siglip_jax.suites.task import Task
 from siglip_jax.suites.task_data import (
     Captions,
@@ -41,6 +42,12 @@ _SYNSET = re.compile(r"n\d{8}")
 
 class NoData(Exception):
     """A task's data are not there; the message says what was looked for."""
+
+
+def check_root(root: str) -> None:
+    """Raises a ValueError if there is no such folder at all; of one elsewhere tasks will say."""
+    if root != "tfds" and not is_remote(root) and not Path(local(root)).is_dir():
+        raise ValueError(f"{public(root)}: no such folder{near_file(local(root))}")
 
 
 def task_data(task: Task, root: str) -> Classes | Captions:

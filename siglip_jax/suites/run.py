@@ -20,7 +20,7 @@ from siglip_jax.messages import choose, counted
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.run_folder import claim_record, differences, locked, make_run_folder
 from siglip_jax.suites.catalogue import chosen, find_suite
-from siglip_jax.suites.layouts import NoData, task_data
+from siglip_jax.suites.layouts import NoData, check_root, task_data
 from siglip_jax.suites.measurement import Measurement, Report, Scorers, Stopped
 from siglip_jax.suites.result import TaskResult, read_result, write_result
 from siglip_jax.suites.task import Suite, Task
@@ -157,6 +157,8 @@ def _opened(
     """The data of the tasks that are not measured yet, and why some cannot be."""
     opened: dict[Task, Classes | Captions] = {}
     missing: dict[str, str] = {}
+    if any(task.name not in results for task in tasks):
+        check_root(data)
     for task in tasks:
         if task.name in results:
             continue

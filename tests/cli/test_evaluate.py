@@ -213,6 +213,7 @@ def test_pictures_that_cannot_be_read_are_left_out(cli, model, data, monkeypatch
     [
         ("data", "say what is measured: --task TASK, or --suite NAME"),
         ("data --task rank", "argument --task: invalid choice: 'rank'"),
+        ("data --task retreival", "; did you mean retrieval?"),
         ("data --task retrieval --templates clip_best", "--templates is for --task zeroshot"),
         ("data --task retrieval --as-written", "--as-written is for --task zeroshot"),
         ("data --task retrieval --labels-file x", "--labels-file is for --task zeroshot"),

@@ -46,7 +46,8 @@ def test_a_table_and_what_is_missing(cli, model, root):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("root --suite retreival", "--suite: suite must be one of imagenet, vtab+, "),
+        ("root --suite retreival", "; did you mean retrieval?"),
+        ("nowhere --suite retrieval", "nowhere: no such folder"),
         ("root --suite retrieval --only flickr8", "--only: none of the 3 tasks of retrieval is"),
         ("root --suite retrieval --task retrieval", "--task: a suite says what is measured"),
         ("root --suite retrieval --as-written", "--as-written: a suite says what is measured"),

@@ -10,7 +10,9 @@ import shape_scenes
 from PIL import Image
 
 import siglip_jax
+from siglip_jax.cli.commands import explain
 from siglip_jax.converters import convert
+from siglip_jax.explain import METHODS
 
 model = command_line.model
 pytestmark = pytest.mark.usefixtures("surroundings")
@@ -58,7 +60,7 @@ def test_json_has_the_maps(cli, scene):
         ("--label cat", "the following arguments are required: --out"),
         ("--label cat --out w.pgn", "--out: expected a name that ends in .png or .html, got w.pgn"),
         ("--label cat --out no/w.png", "--out: cannot write no/w.png: the folder no does not"),
-        ("--label cat --out w.png --method gradent", "got 'gradent'; did you mean gradient?"),
+        ("--label cat --out w.png --method gradent", "; did you mean gradient?"),
         (
             "--label cat --out w.png --method similarity --steps 4",
             "--steps is for --method integrated",
@@ -91,3 +93,7 @@ def test_an_image_tower_alone(cli, scene, model):
     code, _, err = cli(*argv)
     assert code == 2
     assert "is an image tower alone; explanations need a text tower too" in err[-1]
+
+
+def test_the_methods_are_those_of_the_package():
+    assert explain.METHODS == METHODS

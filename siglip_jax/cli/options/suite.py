@@ -12,7 +12,7 @@ from siglip_jax.cli.options.data import COLUMNS, max_error_share
 from siglip_jax.cli.options.model import load_model, opened_model
 from siglip_jax.cli.options.task import OF_TASKS
 from siglip_jax.cli.output import aligned, print_json, printable
-from siglip_jax.messages import choose, counted
+from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
     from siglip_jax.suites import SuiteResult
@@ -24,19 +24,11 @@ _OF_SUITES = ("only", "out", "figure")
 _NOT_OF_SUITES = (*(OF_TASKS.keys() - {"templates"}), *COLUMNS)
 
 
-def suite_name(text: str) -> str:
-    """argparse type of a suite."""
-    try:
-        return choose("suite", text, SUITES)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("suites: many data sets, beside published values")
     group.add_argument(
         "--suite",
-        type=suite_name,
+        choices=SUITES,
         metavar="NAME",
         help=f"{', '.join(SUITES)}; DATA holds a folder for each of its tasks, or is tfds",
     )
@@ -167,6 +159,6 @@ def _print(result: "SuiteResult") -> None:
         print(f"{counted(bad, 'image')} could not be read and are left out")
     for name, why in result.missing.items():
         print(f"siglip-jax: {name}: {printable(why)}", file=sys.stderr)
-    if result.missing:
-        there = " ".join(result.results) or "TASK"
+    if result.missing and result.results:
+        there = " ".join(result.results)
         print(f"siglip-jax: --only {there} asks for no others", file=sys.stderr)
