@@ -157,6 +157,15 @@ def _table(file: Stored) -> Any:
             table = pyarrow.ipc.open_file(mapped).read_all()
         # What a damaged file points at lies anywhere: not looked at, it would end the process.
         table.validate(full=True)
+        _read_names(table.schema)
         return table
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file.name}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _read_names(fields: Any) -> None:
+    """Raises a UnicodeDecodeError for a name that is no text, however deep: none is looked at."""
+    for field in fields:
+        _ = field.name
+        inside = field.type
+        _read_names(inside.field(number) for number in range(inside.num_fields))

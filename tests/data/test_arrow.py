@@ -71,6 +71,13 @@ def test_offsets_that_lead_out_of_the_file(tmp_path):
         open_items([str(tmp_path / "b.arrow")])
 
 
+def test_a_name_of_a_column_that_is_no_text(tmp_path):
+    whole = write_arrow(tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "b.arrow").write_bytes(whole.replace(b"captions", b"\xffaptions"))
+    with pytest.raises(ValueError, match=r"b\.arrow: cannot be read: 'utf-8' codec"):
+        open_items([str(tmp_path / "b.arrow")])
+
+
 def test_what_is_no_arrow_file(tmp_path):
     (tmp_path / "a.arrow").write_bytes(b"hello" * 100)
     with pytest.raises(ValueError, match=r"a\.arrow: cannot be read: "):
