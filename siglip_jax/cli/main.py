@@ -39,6 +39,7 @@ from siglip_jax.cli.ending import INTERRUPTED, Interrupts, leave
 from siglip_jax.cli.options.former import FormerOption
 from siglip_jax.cli.output import printable
 from siglip_jax.cli.progress import Progress
+from siglip_jax.cli.prose import ProseFormatter
 from siglip_jax.data.failures import SettingError
 from siglip_jax.errors import ModelError
 from siglip_jax.fetch import home
@@ -141,7 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=command.HELP,
             usage=command.USAGE,
             description=command.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=ProseFormatter,
             allow_abbrev=False,
         )
         command.add_arguments(sub)

@@ -11,6 +11,7 @@ from command_line import on_a_terminal, shell
 
 import siglip_jax
 from siglip_jax.checkpoints import CHECKPOINTS
+from siglip_jax.cli.main import COMMANDS
 from siglip_jax.converters import convert
 from siglip_jax.preprocessing import custom_profile
 
@@ -51,17 +52,26 @@ def test_imports_nothing_heavy(model, argv, heavy):
     shell("-c", code, heavy, *(model if a == "MODEL" else a for a in argv))
 
 
-def test_help_names_every_option(cli):
+def test_help_names_every_command(cli):
     code, out, err = cli("--help")
     assert (code, err) == (0, [])
-    assert all(command in out for command in ("list", "show", "score", "embed"))
-    for command in ("list", "show", "score", "embed"):
-        code, out, err = cli(command, "--help")
-        assert (code, err) == (0, [])
-        assert max(map(len, out.splitlines())) <= 88
-        assert out.startswith(f"usage: siglip-jax {command} ")
-        # Every option says what it does.
-        assert not re.findall(r"^  --\S+( [A-Z.\[\] ]+)?$\n(?! {20})", out, re.M), out
+    assert all(f"\n    {command.NAME} " in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [command.NAME for command in COMMANDS])
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_help_names_every_option(cli, command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, err = cli(command, "--help")
+    assert (code, err) == (0, [])
+    said, options = out.split(
+        "\npositional arguments:\n" if "\npositional" in out else "\noptions:\n"
+    )
+    assert max(map(len, said.splitlines())) <= 88
+    assert columns == "200" or max(map(len, options.splitlines())) <= 80
+    assert out.startswith(f"usage: siglip-jax {command} ")
+    # Every option says what it does.
+    assert not re.findall(r"^  --\S+( [A-Z.\[\] ]+)?$\n(?! {20})", out, re.M), out
 
 
 def test_list(cli):

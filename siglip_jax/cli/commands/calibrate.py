@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 NAME = "calibrate"
 HELP = "fit probabilities that mean something to images of your own"
-USAGE = "%(prog)s DATA --labels-file FILE --out FILE.json [--model MODEL] [options]"
+USAGE = "%(prog)s DATA --labels-file FILE --out FILE [--model MODEL] [options]"
 # Of siglip_jax.calibration, which takes NumPy to import.
 METHODS = ("none", "expect", "bias", "platt", "isotonic", "softmax")
 _FIGURES = (".html", ".png")

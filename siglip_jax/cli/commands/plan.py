@@ -5,7 +5,7 @@ The program that score, embed or train would run is compiled for the slice, and 
 what it needs on each chip:
 
   siglip-jax plan siglip2_so400m14_384 --on v5e:4x4
-  siglip-jax plan siglip_b16_224 --on v6e:2x4 --task images --batch-size 4096 --dtype bfloat16
+  siglip-jax plan siglip_b16_224 --on v6e:2x4 --task images --batch-size 4096
   siglip-jax plan --train recipe.toml --on v5p:4x4x4
 
 Slices are v5e:2x4, v6e:4x4, v4:2x2x1, v5p:2x2x2 and so on; --on local is this machine.
@@ -14,7 +14,7 @@ multiplied by how often it runs. Bytes accessed include what never leaves the ch
 an upper bound, as is the time they take. --save writes StableHLO that score and embed
 start from with --program FILE, without tracing the model:
 
-  siglip-jax plan siglip_b16_224 --on local --dtype float32 --batch-size 32 --save b16.zip
+  siglip-jax plan siglip_b16_224 --on local --dtype float32 --save b16.zip
   siglip-jax embed photos/ --model siglip_b16_224 --program b16.zip --out index/
 """
 

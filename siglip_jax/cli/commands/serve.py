@@ -9,8 +9,8 @@ says the rest. Padding, resizing and tokenization are the model's, whatever a re
 says. Requests share batches; over the bounds they get 429 and Retry-After at once.
 /health/ready is 200 once all is compiled: soon, from the second start.
 
-  siglip-jax serve --model small=siglip2_b16_256 --model large=siglip2_so400m16_384 --keys keys.txt
-  siglip-jax serve --model siglip2_b16_256 --index index/    # POST /v1/search, and on the page
+  siglip-jax serve --model small=siglip2_b16_256 --model large=siglip2_l16_256
+  siglip-jax serve --model siglip2_b16_256 --index index/  # POST /v1/search, and a page
 
 SIGTERM and Ctrl-C answer what was accepted, at most --grace seconds long, with exit
 code 0.
