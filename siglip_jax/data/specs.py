@@ -228,7 +228,7 @@ def _warn_of_left_out(spec: str, kinds: dict[str, list[Stored]]) -> None:
 
 
 def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> list[Named]:
-    """The images, tars or Parquet files among what a folder or a pattern holds."""
+    """The images, tars, Parquet or Arrow files among what a folder or a pattern holds."""
     sorted_out = _sorted_out(files)
     kinds = {kind: sorted_out[kind] for kind in ("images", "tars", "parquet", "arrow")}
     others = {kind: sorted_out[kind] for kind in ("tables", "list")}
@@ -242,7 +242,7 @@ def _of_one_kind(spec: str, files: Sequence[Stored], table: Stored | None) -> li
         what = "the folder is empty" if not files else f"none of the {len(files):,} files is one"
         if files and (left := _left_out(spec, sorted_out)):
             what += f" ({left})"
-        raise ValueError(f"{spec}: no images, .tar or .parquet in it; {what}")
+        raise ValueError(f"{spec}: no images, .tar, .parquet or .arrow in it; {what}")
     if table and present == ["images"]:
         return [Named("tables", table)]
     if present == ["images"]:

@@ -181,8 +181,12 @@ def test_strings():
         (["p/bb.png"], {}, r"p/bb.png: no such file or folder; did you mean p/b.png\?$"),
         (["q/b.png"], {}, "q/b.png: no such file or folder; there is no folder q$"),
         (["p/*.tar"], {}, "p/[*].tar: no file matches this pattern"),
-        (["empty"], {}, "empty: no images, .tar or .parquet in it; the folder is empty"),
-        (["other"], {}, "other: no images, .tar or .parquet in it; none of the 2 files is one"),
+        (["empty"], {}, "empty: no images, .tar, .parquet or .arrow in it; the folder is empty"),
+        (
+            ["other"],
+            {},
+            "other: no images, .tar, .parquet or .arrow in it; none of the 2 files is one",
+        ),
         (["mixed"], {}, "mixed: 1 image and 2 tars are in it; name those that you mean"),
         (["s-{0..1}.tar"], {}, r"s-0.tar: no such file or folder$"),
         (["a.tar.zst"], {}, "a.tar.zst: not of a known kind; expected images, .tar, .parquet"),
@@ -237,8 +241,7 @@ def test_the_content_decides_and_what_is_left_out_is_counted(tmp_path):
 def test_a_folder_of_nothing_to_read_says_what_is_there(tmp_path):
     for name in ("a.dng", "b.dng", "._a.jpg"):
         (tmp_path / name).write_bytes(b"?")
-    message = (
-        r"no images, \.tar or \.parquet in it; none of the 3 files is one \(2 \.dng, 1 hidden\)$"
-    )
+    kinds = r"no images, \.tar, \.parquet or \.arrow in it"
+    message = kinds + r"; none of the 3 files is one \(2 \.dng, 1 hidden\)$"
     with pytest.raises(ValueError, match=message):
         open_items([str(tmp_path)])
