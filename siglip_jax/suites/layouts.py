@@ -24,6 +24,7 @@ from siglip_jax.data.item import Valued
 from siglip_jax.data.open import open_items, open_pairs
 from siglip_jax.data.storage import is_remote, joined, local, look_up, read_if_there
 from siglip_jax.messages import near_file
+from siglip_jax.suites.synsets import named
 from siglip_jax.suites.task import Task
 from siglip_jax.suites.task_data import (
     Captions,
@@ -36,8 +37,6 @@ from siglip_jax.suites.task_data import (
 NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 _LABELS = ("label", "cls", "labels", "fine_label", "class")
 _SPLITS = ("test", "validation", "val")
-# WordNet's number of a class of ImageNet, which is no name to ask a model for.
-_SYNSET = re.compile(r"n\d{8}")
 
 
 class NoData(Exception):
@@ -70,7 +69,8 @@ def task_data(task: Task, root: str) -> Classes | Captions:
         pairs = open_pairs(_spec(folder))
         captions = {pairs.key(i): pairs.captions(i) for i in range(len(pairs))}
         return Captions(images=PairImages(pairs), captions={"en": captions})
-    found = _classes(task, folder)
+    remedy = f"write their names into {NAMES}, one a line, in the order of the classes"
+    found = named(_classes(task, folder), task, public(folder), remedy)
     found.check(public(folder), task.classes)
     return found
 
@@ -193,11 +193,6 @@ def _class_folders(
         # A folder without an image is a class without one, which is an error and not skipped.
         there |= {p.name for p in Path(local(spec)).iterdir() if p.is_dir() and p.name[0] != "."}
     folders = sorted(there)
-    if names is None and all(_SYNSET.fullmatch(name) for name in folders):
-        raise ValueError(
-            f"{where}: its folders are numbers of WordNet, such as {folders[0]}, which no model "
-            f"knows: write their names into {NAMES}, one a line, in the order of the folders"
-        )
     if names is not None and len(names) != len(folders):
         raise ValueError(
             f"{where}: {NAMES} has {len(names):,} names, but there are {len(folders):,} folders "
@@ -294,5 +289,6 @@ def _tfds(task: Task) -> Classes:
         right={key: own for key, own in right.items() if own},
         names=[each.replace("_", " ") for each in names],
     )
+    found = named(found, task, f"tfds:{name}", "measure it from a folder with a classnames.txt")
     found.check(f"tfds:{name}", task.classes)
     return found
