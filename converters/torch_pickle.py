@@ -69,9 +69,11 @@ class _Inert:
     """What stands for settings and metrics that trainers keep beside the weights: nothing."""
 
 
+# Paths are in pathlib._local where Python 3.13 wrote them.
 # fmt: off
 _CALLED = {
     "argparse.Namespace", "_codecs.encode", "pathlib.PosixPath", "pathlib.WindowsPath",
+    "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
     "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
     "collections.OrderedDict", "torch.Size", "torch.device",
     "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter",

@@ -233,6 +233,23 @@ def test_settings_and_metrics_beside_the_weights_are_data(tmp_path, value):
         assert list(reader.shapes) == ["w"] and reader.ignored == ("args", "epoch")
 
 
+def test_a_path_that_a_newer_python_saved(tmp_path):
+    """Python 3.13 calls its class by another module."""
+    state = {"w": np.ones(2, np.float32)}
+    args = pathlib.PosixPath("/data")
+    torch_pickle.save(tmp_path / "old.pt", {"state_dict": state, "args": args})
+    with (
+        zipfile.ZipFile(tmp_path / "old.pt") as old,
+        zipfile.ZipFile(tmp_path / "x.pt", "w") as new,
+    ):
+        for member in old.namelist():
+            content = re.sub(rb"cpathlib(\._local)?\n", b"cpathlib._local\n", old.read(member))
+            assert (b"cpathlib._local\nPosixPath" in content) == member.endswith("data.pkl")
+            new.writestr(member, content)
+    with open_file(tmp_path / "x.pt") as reader:
+        assert list(reader.shapes) == ["w"] and reader.ignored == ("args",)
+
+
 def test_a_wrapped_index_of_shards(tmp_path, folder):
     hf, items = folder
     (tmp_path / "config.json").write_bytes((hf / "config.json").read_bytes())
