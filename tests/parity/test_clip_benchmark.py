@@ -4,12 +4,14 @@ Its models are stand-ins that hand out the embeddings that ours are given too: s
 and those of the bundled model. Needs the `parity` extra.
 """
 
+import csv
 import types
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from suite_folders import tiny, write
 
 import siglip_jax
 from siglip_jax.data import captions_of, items_of, open_pairs
@@ -25,6 +27,7 @@ from siglip_jax.evaluation import (
     recall,
 )
 from siglip_jax.programs import make_mesh
+from siglip_jax.suites import run_suite
 
 torch = pytest.importorskip("torch", reason="run `make parity`")
 pytest.importorskip("clip_benchmark", reason="run `make parity`")
@@ -277,3 +280,24 @@ def test_a_class_without_images_is_the_one_difference():
     theirs_value = zeroshot_classification.balanced_accuracy_score([0, 1, 1], [0, 2, 1])
     assert mean_per_class_recall([0, 2, 1], [0, 1, 1]) == theirs_value == 0.75
     assert recall(z, z, [0, 1, 2], ks=[1])["img2txt_recall@1"] == 1
+
+
+def test_its_table_is_built_of_our_files(tmp_path):
+    """`clip_benchmark build` makes one CSV of the files of a suite's results."""
+    from clip_benchmark.cli import main_build
+
+    result = run_suite(
+        tiny(),
+        str(write(tmp_path / "data")),
+        tmp_path / "out",
+        model=siglip_jax.load("siglip_emoji"),
+    )
+    folder = tmp_path / "out" / "metrics"
+    main_build(types.SimpleNamespace(files=[str(folder)], output=str(tmp_path / "all.csv")))
+    with (tmp_path / "all.csv").open(newline="") as file:
+        rows = {row["dataset"]: row for row in csv.DictReader(file)}
+    assert len(rows) == len(result.results) == len(tiny().tasks)
+    for name, own in result.results.items():
+        row = next(row for dataset, row in rows.items() if dataset.rpartition("/")[2] == name)
+        assert {key: float(row[key]) for key in own.metrics} == own.metrics
+        assert row["model_fullname"].split()[0] and row["task"]
