@@ -240,7 +240,9 @@ def test_remat_changes_no_gradient(name, which):
 
     plain, remat = (flatten_dict(gradient(r)) for r in (None, "nothing_saveable"))
     for key, leaf in plain.items():
-        np.testing.assert_allclose(remat[key], leaf, rtol=1e-5, atol=1e-5, err_msg=str(key))
+        # Sums of terms as large as the largest element round at its size, not at their own.
+        close = max(1e-5, 1e-6 * float(jnp.abs(leaf).max()))
+        np.testing.assert_allclose(remat[key], leaf, rtol=0, atol=close, err_msg=str(key))
 
 
 def test_naflex_on_a_full_grid_equals_fixed():
