@@ -52,7 +52,7 @@ def print_duration(duration: "Duration", chips: int, chip: str) -> None:
         if (run.chip, run.chips) == (chip, chips):
             share = duration.compute / run.days
             less = "more than " if run.less else ""
-            print(f"published: that is {less}{share:.0%} of the peak")
+            print(f"published: that is {less}{share:.0%} of the peak, at this step's FLOPs")
     _print_assumptions(duration.assumptions)
 
 
