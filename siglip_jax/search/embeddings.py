@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from siglip_jax.config import layer_name
 from siglip_jax.jobs.finished import finished_entries
 from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SPACE = ("weights", "architecture", "profile", "width")
 _BATCH = 4096  # rows of a Parquet file that are decoded at a time
@@ -105,6 +108,26 @@ class Embeddings:
                     found[here] = part[index[here] - first]
                 first += len(part)
         return found
+
+    def schemas(self) -> "list[pa.Schema]":
+        """Columns of the files that the keys are in, one schema of each folder."""
+        import pyarrow.parquet
+
+        first = {file.folder: file.names for file in reversed(self._files)}
+        return [pyarrow.parquet.read_schema(first[folder]) for folder in sorted(first)]
+
+    def tables(self) -> "Iterator[tuple[np.ndarray, pa.Table]]":
+        """Embeddings (m, width) as stored, some rows at a time, each with the other columns."""
+        import pyarrow.parquet
+
+        for file in self._files:
+            with pyarrow.parquet.ParquetFile(file.names) as opened:
+                there = opened.schema_arrow.names
+                table = opened.read([name for name in there if name != "embedding"])
+            first = 0
+            for part in self._parts(file):
+                yield part, table.slice(first, len(part))
+                first += len(part)
 
     def _by_file(self, places: Sequence[int]) -> Iterator[tuple[_File, int, list[int]]]:
         """Files, each with its first row and those of `places` that are in it."""

@@ -1,4 +1,4 @@
-"""Embeddings as other programs read them: FAISS, USearch, NumPy."""
+"""Embeddings as other programs read them: FAISS, USearch, NumPy, LanceDB."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,10 @@ import numpy as np
 
 from siglip_jax.messages import optional_package
 from siglip_jax.search.embeddings import Embeddings
+from siglip_jax.search.lance import write_lance
 from siglip_jax.weights.staging import staged
 
-FORMATS = ("faiss", "usearch", "npy")
+FORMATS = ("faiss", "usearch", "npy", "lance")
 _CHUNK = 16384
 
 
@@ -17,7 +18,8 @@ def export(embeddings: Embeddings, form: str, path: Path) -> int:
     """Writes the rows without error, and beside them FILE.keys.txt with their keys in order.
 
     Args:
-      form: "faiss" (IndexFlatIP), "usearch" (inner product, float32), or "npy" (n, d).
+      form: "faiss" (IndexFlatIP), "usearch" (inner product, float32), "npy" (n, d), or "lance":
+        a folder, which has the keys and all other columns itself (`search.lance`).
       path: the file to write; replaced as a whole.
 
     The number of a row in the file is that of its line in the keys. Returns how many.
@@ -27,6 +29,9 @@ def export(embeddings: Embeddings, form: str, path: Path) -> int:
     """
     if form not in FORMATS:
         raise ValueError(f"expected one of {', '.join(FORMATS)} as format, got {form!r}")
+    if form == "lance":
+        with staged(path) as temporary:
+            return write_lance(embeddings, temporary)
     writer = {"faiss": _faiss, "usearch": _usearch, "npy": _npy}[form]
     names = path.with_name(f"{path.name}.keys.txt")
     with (

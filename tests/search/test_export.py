@@ -43,14 +43,51 @@ def test_faiss_and_usearch_find_what_we_find(jobs, expected, tmp_path):
         assert [keys[int(place)] for place in places] == order
 
 
+@pytest.mark.parametrize("name", ["parquet-float32", "npy-float16"])
+def test_a_lance_table_has_the_columns_to_filter_by(jobs, expected, tmp_path, name):
+    lancedb = pytest.importorskip("lancedb", reason="needs: pip install lancedb")
+    (tmp_path / "x.lance").mkdir()  # gives way as a whole
+    found = open_embeddings(jobs / name)
+    assert export(found, "lance", tmp_path / "x.lance") == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["x.lance"]
+    table = lancedb.connect(tmp_path / "x.lance").open_table("embeddings")
+    assert table.schema.names[:2] == ["key", "vector"]
+    assert not {"error", "stamp", "image_path"} & set(table.schema.names)
+    rows = table.to_arrow().to_pylist()
+    assert [row["key"] for row in rows] == KEYS
+    query = expected[5] + np.float32(0.02)
+    good = [n for n in np.argsort(-np.nan_to_num(expected, nan=-9) @ query, kind="stable")]
+    hits = table.search(query).distance_type("dot").limit(3).to_list()
+    assert [hit["key"] for hit in hits] == [f"{n}.png" for n in good[:3]]
+    # Without the nearest, by its own columns.
+    width = hits[0]["width"]
+    assert width == {row["key"]: row for row in rows}[hits[0]["key"]]["width"]
+    search = table.search(query).distance_type("dot").where(f"width != {width}", prefilter=True)
+    left = [f"{n}.png" for n in good if f"{n}.png" in KEYS]
+    kept = [key for key in left if {r["key"]: r["width"] for r in rows}[key] != width]
+    assert [hit["key"] for hit in search.limit(2).to_list()] == kept[:2]
+
+
+def test_folders_with_other_columns_make_one_table(jobs, tmp_path):
+    lancedb = pytest.importorskip("lancedb", reason="needs: pip install lancedb")
+    found = open_embeddings([jobs / "parquet-float32", jobs / "npy-float32"])
+    assert export(found, "lance", tmp_path / "both") == 18
+    table = lancedb.connect(tmp_path / "both").open_table("embeddings").to_arrow()
+    assert table["key"].to_pylist() == KEYS * 2
+
+
 def test_what_cannot_be_exported(jobs, tmp_path, monkeypatch):
     found = open_embeddings(jobs / "npy-float32")
-    with pytest.raises(ValueError, match="expected one of faiss, usearch, npy as format, got 'x'"):
+    with pytest.raises(ValueError, match="expected one of faiss, usearch, npy, lance as format"):
         export(found, "x", tmp_path / "x")
-    for module, package in (("faiss", "faiss-cpu"), ("usearch", "usearch")):
+    for form, module, package in (
+        ("faiss", "faiss", "faiss-cpu"),
+        ("usearch", "usearch", "usearch"),
+        ("lance", "lancedb", "lancedb"),
+    ):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(ValueError, match=f"{package} is not installed; pip install {package}"):
-            export(found, module, tmp_path / "x")
+        with pytest.raises(ValueError, match=f"{package} is not installed.*; pip install "):
+            export(found, form, tmp_path / "x")
     monkeypatch.setattr(type(found), "rows", lambda self, places: [Shown("a\nb", "")] * len(places))
     with pytest.raises(ValueError, match="has a line break; it cannot be exported"):
         export(found, "npy", tmp_path / "x")

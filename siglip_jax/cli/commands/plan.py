@@ -7,12 +7,15 @@ what it needs on each chip:
   siglip-jax plan siglip2_so400m14_384 --on v5e:4x4
   siglip-jax plan siglip_b16_224 --on v6e:2x4 --task images --batch-size 4096
   siglip-jax plan --train recipe.toml --on v5p:4x4x4
+  siglip-jax plan siglip2_b16_256 --on v5e:4x4 --items 5e9
 
 Slices are v5e:2x4, v6e:4x4, v4:2x2x1, v5p:2x2x2 and so on; --on local is this machine.
 FLOPs and bytes are XLA's, except that XLA counts the body of a loop (--scan) once: they are
 multiplied by how often it runs. Bytes accessed include what never leaves the chip, and so are
 an upper bound, as is the time they take. --save writes StableHLO that score and embed
-start from with --program FILE, without tracing the model:
+start from with --program FILE, without tracing the model. Of a recipe the days are predicted,
+beside those of the paper's run if it is one. --items plans a bulk job of so many images: hours,
+cores to decode them, network, bytes, and which of these is the limit:
 
   siglip-jax plan siglip_b16_224 --on local --dtype float32 --save b16.zip
   siglip-jax embed photos/ --model siglip_b16_224 --program b16.zip --out index/
@@ -27,15 +30,20 @@ from typing import TYPE_CHECKING, Any
 from siglip_jax.cli.options.checkpoint import add_tower_arguments, architecture, architecture_of
 from siglip_jax.cli.options.former import add_former
 from siglip_jax.cli.options.model import positive
-from siglip_jax.cli.output import add_json_argument, aligned, print_json
+from siglip_jax.cli.output import add_json_argument, print_json
+from siglip_jax.cli.plan_items import add_items_arguments, check_items, gpus, plan_items
+from siglip_jax.cli.plan_output import print_duration, print_programs
 from siglip_jax.config import DTYPES, WEIGHTS, Execution, Siglip, Tower
 
 if TYPE_CHECKING:
-    from siglip_jax.plan import Slice, Workload
+    from siglip_jax.plan import Duration, Slice, Workload
 
 NAME = "plan"
 HELP = "plan what a model needs on a TPU slice, without a TPU"
-USAGE = "%(prog)s MODEL --on SLICE [options]\n       %(prog)s --train RECIPE --on SLICE [options]"
+USAGE = (
+    "%(prog)s MODEL --on SLICE [options]\n       %(prog)s --train RECIPE --on SLICE [options]"
+    "\n       %(prog)s MODEL --on SLICE --items N [options]"
+)
 TASKS = {"score": ("images", "texts", "logits"), "images": ("images",), "texts": ("texts",)}
 _NEEDS: dict[str, tuple[Tower, ...]] = {
     "score": ("image", "text"),
@@ -116,6 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-search", action="store_true", help="do not look for the largest batch that fits"
     )
     parser.add_argument("--save", metavar="FILE", help="write the programs as StableHLO")
+    add_items_arguments(parser)
     add_json_argument(parser)
 
 
@@ -124,6 +133,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give either a MODEL or --train RECIPE")
     if args.train and args.save:
         raise ValueError("--save is for scoring; a training starts from its recipe")
+    check_items(args)
+    if args.items and gpus(args.on):
+        return plan_items(args, _items_config(args), None)
     if args.on != "local":
         # Nothing runs: a device of this machine need not be taken.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -133,7 +145,10 @@ def run(args: argparse.Namespace) -> int:
     from siglip_jax.plan import find_slice
 
     target = find_slice(args.on)
-    workloads = _training(args, target) if args.train else _scoring(args, target)
+    if args.items:
+        return _bulk(args, target)
+    recipe = _recipe(args) if args.train else None
+    workloads = _training(args, target, recipe) if recipe else _scoring(args, target)
     plans, notes = [], []
     for workload, batch in workloads:
         plan, note = _planned(workload, batch, target, search=not args.no_search)
@@ -149,13 +164,46 @@ def run(args: argparse.Namespace) -> int:
         "programs": plans,
         "warnings": notes,
     }
+    duration = _duration(recipe, plans[0]) if recipe else None
+    if duration:
+        report["run"] = duration.to_dict()
     if args.json:
         print_json(report)
     else:
-        _print(args, target, plans)
+        print_programs(args.model or args.train, args.on, target, plans)
+        if duration and target.chip:
+            print_duration(duration, len(target.devices), target.chip.name)
     for note in notes:
         print(f"siglip-jax: warning: {note}", file=sys.stderr)
     return 2 if any("error" in plan for plan in plans) else 0
+
+
+def _items_config(args: argparse.Namespace) -> Siglip:
+    config = _config(args, args.model)
+    config.needs("image", what="embeddings of images", name=args.model)
+    _check_patches(args, config)
+    return config
+
+
+def _bulk(args: argparse.Namespace, target: "Slice") -> int:
+    """A bulk job on a slice: the image tower is compiled for it."""
+    config, args.task = _items_config(args), "images"
+    ((workload, batch),) = _scoring(args, target)
+    plan, note = _planned(workload, batch, target, search=False)
+    if note and "error" not in plan:
+        print(f"siglip-jax: warning: {note}", file=sys.stderr)
+    chip = target.chip.name if target.chip else None
+    return plan_items(args, config, {"chip": chip, "chips": len(target.devices), "plan": plan})
+
+
+def _duration(recipe: Any, plan: dict[str, Any]) -> "Duration | None":
+    """The days of a run; None where the step does not fit, or of a chip without numbers."""
+    from siglip_jax.plan import duration_of
+
+    if plan.get("compute_seconds") is None:
+        return None
+    sides = {name: plan[name] for name in ("batch", "compute_seconds", "memory_seconds")}
+    return duration_of(recipe, **sides)
 
 
 def _config(args: argparse.Namespace, name: str) -> Siglip:
@@ -193,8 +241,7 @@ def _program(args: argparse.Namespace, target: "Slice") -> Any:
     from siglip_jax.plan import scoring_program
 
     config = _config(args, args.model)
-    if args.patches and not config.naflex:
-        raise ValueError(f"--patches is for NaFlex models; {args.model} takes squares (--res)")
+    _check_patches(args, config)
     execution = Execution(
         dtype=args.dtype,
         text_dtype=args.text_dtype,
@@ -205,14 +252,25 @@ def _program(args: argparse.Namespace, target: "Slice") -> Any:
     return scoring_program(config, target.devices, execution, fsdp=args.fsdp)
 
 
-def _training(args: argparse.Namespace, target: "Slice") -> "list[tuple[Workload, int]]":
-    from siglip_jax.plan import training_workload
+def _check_patches(args: argparse.Namespace, config: Siglip) -> None:
+    if args.patches and not config.naflex:
+        raise ValueError(f"--patches is for NaFlex models; {args.model} takes squares (--res)")
+
+
+def _recipe(args: argparse.Namespace) -> Any:
     from siglip_jax.plan.training import read
 
     overrides = list(args.set)
     overrides += ["devices.weights=fsdp"] if args.fsdp else []
     overrides += ["execution.scan_image=true", "execution.scan_text=true"] if args.scan else []
-    recipe = read(args.train, overrides)
+    return read(args.train, overrides)
+
+
+def _training(
+    args: argparse.Namespace, target: "Slice", recipe: Any
+) -> "list[tuple[Workload, int]]":
+    from siglip_jax.plan import training_workload
+
     config = _config(args, recipe.init.model) if recipe.init.model else None
     if config is not None:
         config.needs("image", "text", what="steps of training", name=recipe.init.model)
@@ -256,65 +314,3 @@ def _save(args: argparse.Namespace, target: "Slice", workloads: Any) -> None:
         labels=args.label_count,
         patches=args.patches,
     )
-
-
-def _print(args: argparse.Namespace, target: "Slice", plans: list[dict[str, Any]]) -> None:
-    import jax
-
-    chips = len(target.devices)
-    what = target.chip.name if target.chip else target.devices[0].device_kind
-    memory = f" of {target.memory / 2**30:.2f} GiB" if target.memory else ""
-    print(
-        f"{args.model or args.train} on {args.on}: {chips} x {what}{memory}, jax {jax.__version__}"
-    )
-    table = [("a chip", *(plan["task"] for plan in plans))]
-    for title, value in _ROWS.items():
-        cells = [_cell(value, plan) for plan in plans]
-        if any(cells):
-            table.append((title, *cells))
-    print(aligned(table, "l" + "r" * len(plans)))
-    for plan in plans:
-        for each in plan.get("collectives", ()):
-            print(
-                f"{plan['task']}: {each['count']} x {each['kind']} of {each['array']}, "
-                f"{_megabytes(each['nbytes'])} each, in {each['groups']} group(s) of "
-                f"{each['group']} chips"
-            )
-        if "collectives" in plan and not plan["collectives"]:
-            print(f"{plan['task']}: the chips send each other nothing")
-
-
-def _cell(value: Any, plan: dict[str, Any]) -> str:
-    try:
-        return value(plan)
-    except (KeyError, TypeError):  # a program that does not fit, a chip without numbers
-        return ""
-
-
-def _megabytes(nbytes: float) -> str:
-    return f"{nbytes / 1e6:,.1f} MB"
-
-
-_ROWS = {
-    "batch": lambda p: f"{p['batch'] // p['chips']:,}",
-    "arguments": lambda p: _megabytes(p["arguments"]),
-    "  of which weights": lambda p: _megabytes(p["weights"]),
-    "outputs": lambda p: _megabytes(p["outputs"]),
-    "temporary": lambda p: _megabytes(p["temporary"]),
-    "memory needed": lambda p: _megabytes(p["total"]),
-    "peak memory (XLA)": lambda p: _megabytes(p["peak"] + 0),
-    "share of the chip's memory": lambda p: f"{p['total'] / p['capacity']:.1%}",
-    "largest batch": lambda p: f"{p['largest']:,}" if p["largest"] else "none fits",
-    "GFLOP, XLA": lambda p: f"{p['flops'] / 1e9:,.1f}",
-    "GFLOP, analytic": lambda p: f"{p['analytic'] / 1e9:,.1f}",
-    "XLA / analytic": lambda p: f"{p['flops'] / p['analytic']:.3f}",
-    "loop bodies multiplied": lambda p: (
-        "trip count unknown" if p["loops"] is None else str(p["loops"]) if p["loops"] else ""
-    ),
-    "GB accessed (upper bound)": lambda p: f"{p['nbytes'] / 1e9:,.2f}",
-    "compute time (matmuls)": lambda p: f"{1e3 * p['compute_seconds']:,.2f} ms",
-    "HBM time (upper bound)": lambda p: f"{1e3 * p['memory_seconds']:,.2f} ms",
-    "items/s, all chips": lambda p: f"{p['rate']:,.0f}",
-    "  if limited by compute": lambda p: f"{p['batch'] / p['compute_seconds']:,.0f}",
-    "compiled in": lambda p: f"{p['compile_seconds']:.1f} s",
-}

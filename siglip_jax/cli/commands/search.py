@@ -103,7 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export",
         metavar="FORMAT:FILE",
-        help="write the embeddings for faiss, usearch or npy, and FILE.keys.txt",
+        help="write the embeddings for faiss, usearch or npy, and FILE.keys.txt; or as a table "
+        "for lance, with the other columns",
     )
     parser.add_argument(
         "--unfinished", action="store_true", help="search what there is of an unfinished job"
