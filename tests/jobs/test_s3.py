@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import socket
+import time
 
 import pytest
 import s3_server
@@ -22,6 +23,7 @@ from siglip_jax.search import open_embeddings
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 SHARDS, SIZE = 7, 3
+PAUSES = bucket.PAUSES, failures.PAUSES
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,32 @@ def test_a_put_whose_answer_is_lost(server, photos, model, whole):
     server.lost = s3_server.times(3, INTERNAL, asked_for("PUT .*/(ledger|manifest)"))
     assert run(photos, "s3://bucket/lost", model).finished
     same("s3://bucket/lost", whole)
+
+
+def test_a_store_that_answers_slowly(server, photos, model, whole):
+    server.fault = lambda method, path: time.sleep(0.1)
+    assert run(photos, "s3://bucket/slow", model).finished
+    same("s3://bucket/slow", whole)
+
+
+@pytest.mark.slow
+def test_a_minute_of_503_in_the_middle(server, photos, model, whole, monkeypatch):
+    """With the job's own patience: it is ridden out, with one run."""
+    for module, pauses in zip((bucket, failures), PAUSES, strict=True):
+        monkeypatch.setattr(module, "PAUSES", pauses)
+    begun = []
+
+    def fault(method, path):
+        if begun or asked_for("PUT .*/data/00002")(method, path):
+            begun.append(time.monotonic())
+            return SLOW_DOWN if begun[-1] - begun[0] < 60 else None
+        return None
+
+    server.fault = fault
+    assert run(photos, "s3://bucket/minute", model).finished
+    assert begun[-1] - begun[0] > 60
+    server.quiet()
+    same("s3://bucket/minute", whole)
 
 
 def test_a_login_that_expires_in_the_middle(server, photos, model, whole):

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import threading
-import time
 from unittest import mock
 
 import pytest
@@ -83,17 +82,6 @@ def times(count, told, matches=lambda method, path: True):
                 return None
             left[0] -= 1
         return told
-
-    return fault
-
-
-def during(seconds, told):
-    """A fault of all requests in that time, which begins with the first of them."""
-    begun = []
-
-    def fault(method, path):
-        begun.append(time.monotonic())
-        return told if begun[-1] - begun[0] < seconds else None
 
     return fault
 
