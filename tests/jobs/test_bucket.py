@@ -30,10 +30,10 @@ def model(tmp_path_factory):
 @pytest.fixture
 def out():
     """The URL of a prefix with nothing in it."""
+    yield "memory://jobs/out"
     memory = fsspec.filesystem("memory")
-    if memory.exists("/bucket"):
-        memory.rm("/bucket", recursive=True)
-    return "memory://bucket/out"
+    if memory.exists("/jobs"):
+        memory.rm("/jobs", recursive=True)
 
 
 def objects(out):
@@ -120,14 +120,14 @@ def test_a_part_with_nothing_to_do(model, out):
 
 def test_another_job_is_refused(model, out):
     embed(pictures(4), out, model=model)
-    with pytest.raises(ValueError, match=r"memory://bucket/out holds another job: job.store is"):
+    with pytest.raises(ValueError, match=r"memory://jobs/out holds another job: job.store is"):
         embed(pictures(4), out, model=model, store="float16")
     with pytest.raises(ValueError, match="holds another job: the data have changed"):
         embed(pictures(5), out, model=model)
-    BucketPath("memory://bucket/other/a.txt").write_bytes(b"mine")
+    BucketPath("memory://jobs/other/a.txt").write_bytes(b"mine")
     with pytest.raises(ValueError, match="other is not empty and holds no job; choose another"):
-        embed(pictures(4), "memory://bucket/other", model=model)
-    assert objects("memory://bucket/other") == {"a.txt": b"mine"}
+        embed(pictures(4), "memory://jobs/other", model=model)
+    assert objects("memory://jobs/other") == {"a.txt": b"mine"}
 
 
 @pytest.mark.parametrize(
@@ -135,18 +135,18 @@ def test_another_job_is_refused(model, out):
     [
         ("https://host/out", {}, "a job cannot write to https://; give a folder, gs://"),
         ("nowhere://b/out", {}, "cannot write to nowhere://"),
-        ("memory://bucket/out", {"update": True}, "in a bucket; update is for a folder on a disk"),
-        ("memory://bucket/out", {"shared": True}, "divide the work with part in place of shared"),
-        ("memory://bucket/out", {"part": "1/2", "shared": True}, "leave out shared"),
-        ("memory://bucket/out", {"part": "1/2", "retry": True}, "retry is for one process alone"),
-        ("memory://bucket/out", {"part": "3/2"}, "expected one of so many parts of a job, such as"),
-        ("memory://bucket/out", {"part": "a"}, "got 'a'"),
+        ("memory://jobs/out", {"update": True}, "in a bucket; update is for a folder on a disk"),
+        ("memory://jobs/out", {"shared": True}, "divide the work with part in place of shared"),
+        ("memory://jobs/out", {"part": "1/2", "shared": True}, "leave out shared"),
+        ("memory://jobs/out", {"part": "1/2", "retry": True}, "retry is for one process alone"),
+        ("memory://jobs/out", {"part": "3/2"}, "expected one of so many parts of a job, such as"),
+        ("memory://jobs/out", {"part": "a"}, "got 'a'"),
     ],
 )
 def test_what_cannot_be(model, out, where, options, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         embed(pictures(4), where, model=model, **options)
-    assert objects("memory://bucket/out") == {}
+    assert objects("memory://jobs/out") == {}
 
 
 def test_a_missing_package_is_named(model, monkeypatch):
