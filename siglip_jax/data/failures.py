@@ -135,21 +135,22 @@ def retrying(
     where: str,
     action: Callable[[], _Result],
     pauses: Sequence[float] | None = None,
-    patience: float = PATIENCE,
+    patience: float | None = None,
 ) -> _Result:
     """What `action` returns; what may pass is tried four times, some seconds apart.
 
     Args:
       pauses: seconds between the tries, in place of `PAUSES`.
-      patience: seconds after which no other try is begun.
+      patience: seconds after which no other try is begun, in place of `PATIENCE`.
 
     Raises:
       PassingError: one line that begins with `where`; the tries have not helped, or a login
         has expired, which no try helps but a new one does.
       ValueError: one line that begins with `where` and says what to do.
     """
+    pauses, patience = pauses or PAUSES, patience or PATIENCE
     begun = time.monotonic()
-    for tries, pause in enumerate((*(PAUSES if pauses is None else pauses), None), 1):
+    for tries, pause in enumerate((*pauses, None), 1):
         try:
             return action()
         # The packages behind fsspec each have errors of their own.
