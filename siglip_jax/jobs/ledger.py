@@ -28,7 +28,7 @@ def read_entries(folder: Place) -> list[Entry]:
     return [read_entry(path) for path in sorted(paths, key=lambda path: int(path.stem))]
 
 
-def read_entry(path: Path) -> Entry:
+def read_entry(path: str | Path) -> Entry:
     """An entry.
 
     Raises:
@@ -36,7 +36,8 @@ def read_entry(path: Path) -> Entry:
       ValueError: if it is none; names the file, and what to do.
     """
     try:
-        return Entry(**json.loads(path.read_text("utf-8")))
+        with open(path, "rb") as file:  # noqa: PTH123 - of a string, in half the time
+            return Entry(**json.loads(file.read().decode("utf-8")))
     except FileNotFoundError:
         raise
     except (ValueError, TypeError, OSError) as error:
@@ -120,7 +121,7 @@ class Ledger:
 
     def _read(self, shard: int) -> Entry | None:
         try:
-            entry = read_entry(self._entry(shard))
+            entry = read_entry(f"{self._path}/{shard:05d}.json")
         except FileNotFoundError:
             return None
         self._know(entry)
