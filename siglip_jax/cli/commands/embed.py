@@ -26,8 +26,8 @@ in common, each on its own devices; they may be killed, replaced, and come later
 --distributed, or JAX_COORDINATOR_ADDRESS in the environment (with JAX_NUM_PROCESSES
 and JAX_PROCESS_ID where jax cannot tell), does the same under jax.distributed, which
 ends all processes if one dies; the same command goes on.
-OUT may be in a bucket: gs://..., s3://... (pip install gcsfs, s3fs). There processes share
-no disk: give each a part of the work with --part 1/8 to 8/8, or --distributed.
+OUT may be in a bucket: gs://..., s3://... (pip install gcsfs, s3fs). Processes that
+share no disk have a part of the work each, with --part 1/8 to 8/8 or --distributed.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out index/
   siglip-jax embed 'gs://bucket/*.tar' --model siglip2_b16_256 --format npy --out index/
