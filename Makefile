@@ -35,9 +35,10 @@ test: $(INSTALLED) ## the tests but for the slow ones
 test-slow: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check-engines: $(INSTALLED) ## the service under Ray Serve, and asked by Triton's client
+check-engines: $(INSTALLED) ## the service under Ray Serve, asked by Triton's client; jobs into S3
 	$(BIN)/python -m pip install --quiet --editable ".[dev,engines]"
-	$(BIN)/python -m pytest tests/serve/test_ray.py tests/serve/test_clients.py
+	$(BIN)/python -m pytest tests/serve/test_ray.py tests/serve/test_clients.py \
+		tests/jobs/test_s3.py
 
 FUZZ_CASES ?= 10000
 FUZZ_SECONDS ?= 3600

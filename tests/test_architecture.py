@@ -268,7 +268,7 @@ MODULES = {
                               "calibration checkpoints config data.item preprocessing "
                               "pretrained scoring", jax=True),
     "serve.index": Row("embeddings that a service searches, and thumbnails of what it finds",
-                       "config data jobs.space pretrained search", jax=True),
+                       "config data jobs.bucket jobs.space pretrained search", jax=True),
     "serve.service": Row("models, admission, metrics; no word of HTTP",
                          "calibration pretrained", jax=True),
     "serve.operation": Row("the table that routes, documents and tests come from", jax=True),

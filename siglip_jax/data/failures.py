@@ -4,7 +4,7 @@ import errno
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
@@ -131,23 +131,34 @@ class PassingError(ValueError):
     """What could not be read may be readable later: `embed --retry` tries it again."""
 
 
-def retrying(where: str, action: Callable[[], _Result]) -> _Result:
+def retrying(
+    where: str,
+    action: Callable[[], _Result],
+    pauses: Sequence[float] | None = None,
+    patience: float | None = None,
+) -> _Result:
     """What `action` returns; what may pass is tried four times, some seconds apart.
 
+    Args:
+      pauses: seconds between the tries, in place of `PAUSES`.
+      patience: seconds after which no other try is begun, in place of `PATIENCE`.
+
     Raises:
-      PassingError: one line that begins with `where`; four tries have not helped.
+      PassingError: one line that begins with `where`; the tries have not helped, or a login
+        has expired, which no try helps but a new one does.
       ValueError: one line that begins with `where` and says what to do.
     """
+    pauses, patience = pauses or PAUSES, patience or PATIENCE
     begun = time.monotonic()
-    for tries, pause in enumerate((*PAUSES, None), 1):
+    for tries, pause in enumerate((*pauses, None), 1):
         try:
             return action()
         # The packages behind fsspec each have errors of their own.
         except Exception as raised:
             error = _reason(where, raised)
             passing = is_passing(where, error)
-            if pause is None or not passing or time.monotonic() - begun > PATIENCE:
-                kind = PassingError if passing else ValueError
+            if pause is None or not passing or time.monotonic() - begun > patience:
+                kind = PassingError if passing or has_expired(where, error) else ValueError
                 raise kind(
                     f"{public(where)}: {public_text(explained(where, error, tries))}"
                 ) from error
@@ -162,11 +173,13 @@ def explained(where: str, error: BaseException, tries: int = 1) -> str:
         return "no such file or folder"
     if isinstance(error, ImportError):
         package = _PACKAGES.get(protocol)
-        return f"reading {protocol}:// needs another package; " + (
+        return f"{protocol}:// needs another package; " + (
             f"pip install {package}" if package else str(error).partition("\n")[0]
         )
     login = _LOGINS.get(protocol)
-    status = getattr(error, "status", None)
+    status = _status(error)
+    if has_expired(where, error):
+        return f"the login has expired; renew it: {login or 'log in again'}"
     if "credential" in f"{name} {error}".lower():
         return f"no credentials are found; {login or 'log in first'}"
     if protocol and (isinstance(error, PermissionError) or status in (401, 403)):
@@ -187,6 +200,27 @@ def _reason(where: str, error: BaseException) -> BaseException:
     return _reason(where, cause)
 
 
+def _status(error: BaseException) -> int | None:
+    """The number of a server's answer, where the error is of one."""
+    status = getattr(error, "status", None)
+    if status is None:  # as boto has it, behind an error of the system's kinds
+        answer = getattr(error.__cause__, "response", None)
+        about = answer.get("ResponseMetadata") if isinstance(answer, dict) else None
+        status = about.get("HTTPStatusCode") if isinstance(about, dict) else None
+    return status if isinstance(status, int) else None
+
+
+def has_expired(where: str, error: BaseException) -> bool:
+    """Whether what failed is a login that was good before.
+
+    >>> has_expired("s3://b/a.jpg", PermissionError("The provided token has expired."))
+    True
+    """
+    refused = isinstance(error, PermissionError) or _status(error) in (400, 401, 403)
+    refused = refused or type(error).__name__ == "RefreshError"  # Google's, of no answer
+    return bool(protocol_of(where)) and refused and "expired" in str(error).lower()
+
+
 def is_passing(where: str, error: BaseException) -> bool:
     """Whether reading `where` again may succeed, after it failed with `error`.
 
@@ -198,12 +232,12 @@ def is_passing(where: str, error: BaseException) -> bool:
     if not protocol_of(where):
         number = error.errno if isinstance(error, OSError) else None
         return number in _PASSING or isinstance(error, TimeoutError)
-    if isinstance(error, _LASTING):
+    if isinstance(error, _LASTING) or has_expired(where, error):
         return False
     unresolved = getattr(error, "os_error", error)  # as aiohttp wraps it
     if isinstance(unresolved, socket.gaierror) and unresolved.errno in _NO_HOST:
         return False
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING_ANSWERS:
+    status = _status(error)
+    if status is not None and 400 <= status < 500 and status not in _PASSING_ANSWERS:
         return False
     return "credential" not in f"{type(error).__name__} {error}".lower()

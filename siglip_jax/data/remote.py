@@ -14,11 +14,12 @@ CONNECT, SILENCE, WHOLE = 10.0, 30.0, 60.0
 MOST = 256 << 20
 
 
-def filesystem(where: str, *, streamed: bool = False) -> tuple[Any, str]:
+def filesystem(where: str, *, streamed: bool = False, written: bool = False) -> tuple[Any, str]:
     """fsspec's file system and the path in it.
 
     Args:
       streamed: an answer of a web server may take as long as something comes.
+      written: by this process and others; what was listed once is not remembered.
 
     Raises:
       ValueError: if a protocol's package is missing, the protocol unknown, or there is no login.
@@ -33,6 +34,8 @@ def filesystem(where: str, *, streamed: bool = False) -> tuple[Any, str]:
     options: dict[str, Any] = {}
     if protocol in ("http", "https"):
         options["client_kwargs"] = {"timeout": _timeout(None if streamed else WHOLE)}
+    if written:
+        options["use_listings_cache"] = False
     return retrying(where, lambda: fsspec.core.url_to_fs(where, **options))
 
 

@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from siglip_jax.jobs.bucket import BucketPath, Place
 from siglip_jax.weights.staging import staged
 
 
@@ -41,14 +43,44 @@ def no_room(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
 
 
-def write_json(path: Path, value: Any) -> None:
+@contextlib.contextmanager
+def written(path: Place) -> Iterator[IO[bytes]]:
+    """A file of a job to write to, which is there once the block ends, and whole.
+
+    Raises:
+      DiskFull: if it does not fit.
+      ValueError: if a bucket does not take it.
+    """
+    if isinstance(path, BucketPath):
+        held = io.BytesIO()
+        yield held
+        path.write_bytes(held.getvalue())
+        return
+    with durable(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+def write_json(path: Place, value: Any) -> None:
     """`value` as a file of JSON, durably; names that are no Unicode come back as they were."""
+    with written(path) as file:
+        file.write(json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    with durable(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def sha256(path: Path) -> str:
     """Digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def measured(path: Place) -> tuple[int, str]:
+    """Bytes and digest of a file that was written."""
+    if isinstance(path, BucketPath):
+        # Of what was put, not of what is there.
+        return path.put
+    return path.stat().st_size, sha256(path)

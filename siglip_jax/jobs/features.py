@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from siglip_jax.jobs.bucket import Place, folder_at, opened
 from siglip_jax.jobs.finished import finished_entries
 from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import read_manifest
@@ -16,7 +17,7 @@ from siglip_jax.jobs.patches import GRID, PatchForm
 
 
 class _Shard(NamedTuple):
-    path: Path  # of the patches
+    path: Place  # of the patches
     first: int  # of its images, among all
     rows: np.ndarray  # (n,) where each image is in the file
     starts: np.ndarray  # (n + 1,) the first patch of each image, if all follow each other
@@ -24,7 +25,7 @@ class _Shard(NamedTuple):
 
 
 class _Held(NamedTuple):
-    path: Path
+    path: Place
     rows: range  # of the file
     before: int  # patches of the file that precede these
     patches: np.ndarray  # (n, width), of one image after the other
@@ -44,7 +45,7 @@ class Features(Sequence[np.ndarray]):
     See `open_features` for an example.
     """
 
-    def __init__(self, folder: Path, form: PatchForm, entries: Sequence[Entry]) -> None:
+    def __init__(self, folder: Place, form: PatchForm, entries: Sequence[Entry]) -> None:
         self.form = form
         self.keys: list[str] = []
         self._shards: list[_Shard] = []
@@ -53,11 +54,11 @@ class Features(Sequence[np.ndarray]):
         self._firsts = [shard.first for shard in self._shards]
         self._held: _Held | None = None
 
-    def _add(self, paths: list[Path]) -> None:
-        with pq.ParquetFile(paths[-1]) as opened:
-            there = opened.schema_arrow.names
+    def _add(self, paths: Sequence[Place]) -> None:
+        with opened(paths[-1]) as file, pq.ParquetFile(file) as parquet:
+            there = parquet.schema_arrow.names
             wanted = [name for name in ("key", "image_path", "error", *GRID) if name in there]
-            table = opened.read(wanted).to_pydict()
+            table = parquet.read(wanted).to_pydict()
         keys = table["key"] if "key" in table else table["image_path"]
         errors = table.get("error", [None] * len(keys))
         good = [row for row, error in enumerate(errors) if error is None]
@@ -104,18 +105,19 @@ class Features(Sequence[np.ndarray]):
         return self.__dict__ | {"_held": None}
 
     def _mapped(self, shard: _Shard) -> _Held:
+        assert isinstance(shard.path, Path)
         stored = np.load(shard.path, mmap_mode="r").reshape(-1, self.form.width)
         return _Held(shard.path, range(len(shard.rows)), 0, self.form.numbers(stored))
 
     def _group(self, shard: _Shard, row: int) -> _Held:
         """The row group of a Parquet file that a row is in."""
-        with pq.ParquetFile(shard.path) as opened:
+        with opened(shard.path) as file, pq.ParquetFile(file) as parquet:
             rows, number = range(0), -1
             while row not in rows:
                 number += 1
-                size = opened.metadata.row_group(number).num_rows
+                size = parquet.metadata.row_group(number).num_rows
                 rows = range(rows.stop, rows.stop + size)
-            table = opened.read_row_group(number, ["features"], use_threads=False)
+            table = parquet.read_row_group(number, ["features"], use_threads=False)
         # Twice, out of lists of lists; what is null is in neither.
         parts = [chunk.flatten().flatten() for chunk in table.column(0).chunks]
         # By DLPack: pyarrow's own conversions import pandas, which takes half a second.
@@ -129,7 +131,7 @@ def open_features(folder: str | os.PathLike[str], *, unfinished: bool = False) -
     """Opens what `embed` with `layer` (`siglip-jax embed --features`) wrote, in either format.
 
     Args:
-      folder: of the job.
+      folder: of the job, or its URL in a bucket (in Parquet).
       unfinished: take the shards that are done, of a job that is not.
 
     Raises:
@@ -145,10 +147,12 @@ def open_features(folder: str | os.PathLike[str], *, unfinished: bool = False) -
     >>> features[0].shape, str(features[0].dtype), features.grid(0)
     ((4, 192), 'bfloat16', (2, 2))
     """
-    path = Path(folder).expanduser()
+    path = folder_at(folder)
     manifest = read_manifest(path)
     if "layer" not in manifest.job:
         what = "scores" if manifest.job["kind"] == "score" else "embeddings"
         raise ValueError(f"{path} holds {what}, not patches; run siglip-jax embed --features")
+    if manifest.job["format"] == "npy" and not isinstance(path, Path):
+        raise ValueError(f"{path} is in .npy, which is read from a disk only; copy it to one first")
     entries = finished_entries(path, manifest, unfinished=unfinished)
     return Features(path, PatchForm.of(manifest), entries)

@@ -1,14 +1,13 @@
 """What of a job's output may be read: all of it, checked."""
 
-from pathlib import Path
-
+from siglip_jax.jobs.bucket import Place
 from siglip_jax.jobs.checked import damage
 from siglip_jax.jobs.ledger import Entry, read_entries
 from siglip_jax.jobs.manifest import Manifest
 from siglip_jax.messages import counted
 
 
-def finished_entries(folder: Path, manifest: Manifest, *, unfinished: bool) -> list[Entry]:
+def finished_entries(folder: Place, manifest: Manifest, *, unfinished: bool) -> list[Entry]:
     """The entries of the shards of a job.
 
     Args:

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from siglip_jax.activity import activity
-from siglip_jax.jobs.durable import durable
+from siglip_jax.jobs.bucket import Place, whole
+from siglip_jax.jobs.durable import written
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.top_k import Chunk, TopK
 from siglip_jax.messages import reason
@@ -32,7 +33,7 @@ class Labels:
     """
 
     def __init__(
-        self, scorer: Scorer, job: Job, folder: Path, *, memory: int | None = None
+        self, scorer: Scorer, job: Job, folder: Place, *, memory: int | None = None
     ) -> None:
         self.scorer, self.job = scorer, job
         self.names = np.array(job.labels, object)
@@ -98,7 +99,7 @@ class Labels:
             computed["accepted"] = accepted
         return computed
 
-    def _embedded(self, folder: Path) -> list[np.ndarray]:
+    def _embedded(self, folder: Place) -> list[np.ndarray]:
         folder.mkdir(exist_ok=True)
         files = []
         templates = len(self.job.templates)
@@ -114,15 +115,15 @@ class Labels:
                 else:
                     z = average(self.scorer.embed_texts(part, returned=step.advance), templates)
                     check_finite(z, labels)
-                    with durable(path) as temporary, temporary.open("wb") as file:
+                    with written(path) as file:
                         np.save(file, z)
                 files.append(_mapped(path, len(labels)))
         return files
 
 
-def _mapped(path: Path, count: int) -> np.ndarray:
+def _mapped(path: Place, count: int) -> np.ndarray:
     try:
-        z = np.load(path, mmap_mode="r")
+        z = np.load(path, mmap_mode="r") if isinstance(path, Path) else np.load(whole(path))
     except (OSError, ValueError, EOFError) as error:
         said = reason(error)
     else:

@@ -6,17 +6,20 @@ ledger/00012.json    written after them: this shard is done
 labels/00000.npy     embeddings of labels, of a score job with --top
 claims/00012         who works on a shard, where several processes share the folder
 summary.json         written last: the job is finished
+
+In a bucket there are no claims, and `ledger/00000-00255.json` has the entries of these shards
+(`siglip_jax.jobs.bucket_ledger`).
 """
 
 import dataclasses
 import importlib.metadata
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from siglip_jax.data.failures import SettingError
-from siglip_jax.jobs.durable import write_json
+from siglip_jax.jobs.bucket import BucketPath, Changed, Place, check_bucket
+from siglip_jax.jobs.durable import json_bytes, write_json
 from siglip_jax.preprocessing.profiles import ADDED, MAX_PIXELS
 from siglip_jax.run_folder import Difference, claim_record, differences, make_run_folder
 
@@ -57,7 +60,7 @@ class Manifest:
     format: int = FORMAT
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """The manifest of a job's output.
 
     Raises:
@@ -65,7 +68,15 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        plain = json.loads(path.read_text("utf-8"))
+        text = path.read_bytes()
+    except NotADirectoryError:
+        raise ValueError(
+            f"{folder} is a file; expected the folder of a job, as embed --out FOLDER writes it"
+        ) from None
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no output of a job: there is no {NAME}") from None
+    try:
+        plain = json.loads(text.decode("utf-8"))
         there = plain["format"]
         if there == FORMAT:
             found = Manifest(**plain)
@@ -75,33 +86,31 @@ def read_manifest(folder: Path) -> Manifest:
             if found.job.get("layer") == "final":  # as it was called before
                 found.job["layer"] = "encoded"
             return found
-    except NotADirectoryError:
-        raise ValueError(
-            f"{folder} is a file; expected the folder of a job, as embed --out FOLDER writes it"
-        ) from None
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no output of a job: there is no {NAME}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: not the manifest of a job: {error}") from error
     raise ValueError(f"{path}: of format {there!r}; this version of siglip_jax reads {FORMAT}")
 
 
-def recorded_space(folder: Path) -> dict[str, Any] | None:
+def recorded_space(folder: Place) -> dict[str, Any] | None:
     """The space of the job that `folder` holds; None if there is none yet."""
     return read_manifest(folder).space if (folder / NAME).exists() else None
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Place) -> None:
     """Refuses a folder that holds something else, before a model is loaded for it.
 
     Raises:
-      ValueError: if it is a file, holds other files, or cannot be made.
+      ValueError: if it is a file, holds other files, or cannot be made; if there is no bucket.
     """
-    if make_run_folder(folder, NAME, "job"):
+    if isinstance(folder, BucketPath):
+        there = check_bucket(folder, NAME)
+    else:
+        there = make_run_folder(folder, NAME, "job")
+    if there:
         read_manifest(folder)
 
 
-def claim_folder(folder: Path, ours: Manifest, *, update: bool = False) -> Manifest:
+def claim_folder(folder: Place, ours: Manifest, *, update: bool = False) -> Manifest:
     """Makes `folder` the output of a job, or finds that it is already; the manifest there.
 
     Args:
@@ -111,7 +120,7 @@ def claim_folder(folder: Path, ours: Manifest, *, update: bool = False) -> Manif
       ValueError: if it is another job's; what differs is named, and nothing is touched.
     """
     plain = dataclasses.asdict(ours)
-    if not claim_record(folder / NAME, lambda: write_json(folder / NAME, plain)):
+    if not _claimed(folder, plain):
         return ours
     theirs = read_manifest(folder)
     free = set(_FREE)
@@ -131,6 +140,20 @@ def claim_folder(folder: Path, ours: Manifest, *, update: bool = False) -> Manif
     if all(one.name.startswith("source.") for one in found):
         raise SettingError(problem, "update", "choose another folder, or embed what is new with {}")
     raise ValueError(f"{problem}; choose another folder, or what it began with")
+
+
+def _claimed(folder: Place, plain: dict[str, Any]) -> bool:
+    """Has the manifest written if there is none; whether it was there already."""
+    if not isinstance(folder, BucketPath):
+        path = folder / NAME
+        return claim_record(path, lambda: write_json(path, plain))
+    if (folder / NAME).exists():
+        return True
+    try:
+        (folder / NAME).replace_with(json_bytes(plain), None)
+    except Changed:
+        return True
+    return False
 
 
 def _spoken(changed: list[Difference]) -> Iterator[str]:

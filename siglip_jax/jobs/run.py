@@ -1,5 +1,6 @@
 """`embed` and `score`: jobs over any number of items, that survive being killed."""
 
+import contextlib
 import dataclasses
 import os
 import warnings
@@ -16,6 +17,8 @@ from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
 from siglip_jax.data.failures import SettingError
 from siglip_jax.data.item import Stamped
+from siglip_jax.jobs.bucket import Place, folder_at
+from siglip_jax.jobs.bucket_ledger import make_ledger
 from siglip_jax.jobs.checked import damage
 from siglip_jax.jobs.claims import PATIENCE, AllMine, Claims
 from siglip_jax.jobs.classes import Classes
@@ -24,6 +27,7 @@ from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder, recorded_space
+from siglip_jax.jobs.part import own_part
 from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.result import SUMMARY, JobResult
 from siglip_jax.jobs.sink import make_sink
@@ -53,7 +57,10 @@ class Options:
       batch_size: items a step, over the local devices; 32 on a CPU and 256 on each other
         device, or fewer where there are few items.
       max_error_share: of items that may be unreadable before the job stops.
-      shared: other processes work on the same folder; so they do under `jax.distributed`.
+      shared: other processes work on the same folder; so they do under `jax.distributed`. On a
+        disk that all see: in a bucket they have parts.
+      part: do this part of the shards only, such as "2/8"; other processes do the others, with
+        no word between them. So it is in a bucket under `jax.distributed`.
       patience: seconds until another process that shows no life is replaced.
       threads: that decode; default: as many as there are cores.
       memory: bytes of files and images being decoded to hold, whatever their sizes.
@@ -70,6 +77,7 @@ class Options:
     batch_size: int | None = None
     max_error_share: float = 0.01
     shared: bool = False
+    part: str | tuple[int, int] | None = None
     patience: float = PATIENCE
     threads: int | None = None
     memory: int = 2**30
@@ -100,7 +108,8 @@ def embed(
 
     Args:
       source: what `siglip_jax.data.open_items` opens, one or several; or a `Source`.
-      out: folder for the result, see `siglip_jax.jobs.manifest`; made if need be.
+      out: folder for the result, see `siglip_jax.jobs.manifest`; made if need be. Or the URL of
+        one in a bucket, `gs://...` or `s3://...`.
       model: a name as for `siglip_jax.load`, or what it returned.
       what: "images" or "texts".
       format: "parquet", or "npy" for the layout of clip-retrieval and autofaiss.
@@ -195,19 +204,23 @@ def run(
     options: Options,
 ) -> JobResult:
     """Runs a job, or goes on with it. A function is called for the model once it is needed."""
-    folder = Path(out).expanduser()
+    folder = folder_at(out)
     errors = ErrorShare(options.max_error_share, kept=KEPT)
-    check_folder(folder)
-    shared = options.shared or jax.distributed.is_initialized()
+    part = own_part(folder, options.part, shared=options.shared, update=options.update)
+    shared = options.shared or part is not None or jax.distributed.is_initialized()
     for name in ("retry", "update"):
         if getattr(options, name) and shared:
             raise SettingError(
                 "several processes share the folder", name, "{} is for one process alone"
             )
-    with locked(folder, shared=shared), Stop(_PROMISE) as stop:
+    check_folder(folder)
+    here = folder if isinstance(folder, Path) else None
+    held = locked(here, shared=shared) if here else contextlib.nullcontext()
+    with held, Stop(_PROMISE) as stop:
         shards = source.shards()
         if not shards:
             raise ValueError("there is nothing to do: no shard of the source has an item")
+        own = None if part is None else part.shards(len(shards))
         if not isinstance(model, Pretrained):
             local = make_mesh(jax.local_devices())
             model = load(model, mesh=local) if isinstance(model, str) else model()
@@ -227,39 +240,52 @@ def run(
             },
         )
         if job.calibration is not None:
-            here = Identity(model.name, manifest.space["weights"], manifest.space["profile"])
-            job.calibration.check(model=here, labels=job.labels, templates=job.templates)
+            model_here = Identity(model.name, manifest.space["weights"], manifest.space["profile"])
+            job.calibration.check(model=model_here, labels=job.labels, templates=job.templates)
         there = claim_folder(folder, manifest, update=options.update)
         if shared and there.source.get("updates"):
             raise ValueError(f"{folder} has been updated, which is for one process at a time")
-        ledger = Ledger(folder)
-        for one in list(damage(folder, ledger.entries().values())):
+        ledger = make_ledger(folder, len(shards), own)
+        if not shared:
+            ledger.compact()
+        entries = ledger.entries()
+        begun = not (folder / SUMMARY).exists()
+        asked = bool(options.retry)
+        for one in list(damage(folder, entries.values(), missing=asked, begun=begun)):
             if not shared and one.path.exists():
                 warnings.warn(f"{one}; its shard is done again", stacklevel=2)
             ledger.forget(one.shard)
             (folder / SUMMARY).unlink(missing_ok=True)
         if not shared:
             _forget_errors(folder, ledger, options)
+        ledger.flush()
         changes = brought_up_to_date(folder, ledger, source, there, manifest, update=options.update)
         entries = ledger.entries()
-        todo = [shard for shard in range(len(shards)) if shard not in entries]
+        mine = range(len(shards)) if own is None else own
+        todo = [shard for shard in mine if shard not in entries]
         count, removed = len(shards), None
         if changes:
             source, removed = changes
             todo = source.todo()
             count = len(entries) + len(todo)
-        errors.count = sum(entry.errors for entry in entries.values())
-        if not todo and (folder / SUMMARY).exists():
-            return JobResult.of(folder, ledger, count, share=errors, already=True, removed=removed)
-        if not shared:
-            _clean(folder.rglob(".*.tmp"))
+        errors.count = sum(
+            entry.errors for shard, entry in entries.items() if own is None or shard in own
+        )
+        # Of a part that is done, the others may not be.
+        already = (folder / SUMMARY).exists() or (part is not None and len(entries) < count)
+        if not todo and already:
+            return JobResult.of(
+                folder, ledger, count, share=errors, already=True, removed=removed, part=part
+            )
+        if here and not shared:
+            _clean(here.rglob(".*.tmp"))
         scorer = _scorer(model, job, source, options)
         claims: AllMine | Claims = AllMine(todo)
-        if shared:
+        if here and shared and part is None:
             # Processes begin at different places, and seldom ask for the same shard.
             begin = int.from_bytes(os.urandom(4)) % max(len(todo), 1)
             order = todo[begin:] + todo[:begin]
-            claims = Claims(folder, ledger, order, stop, options.patience)
+            claims = Claims(here, ledger, order, stop, options.patience)
         worker = Worker(
             source,
             scorer,
@@ -289,14 +315,17 @@ def run(
             signal=stop.signal,
             unreadable=tuple(worker.unreadable),
             meter=worker.meter,
+            part=part,
         )
         if result.finished:
-            _clean(_left_behind(folder))
+            if here:
+                _clean(_left_behind(here))
+            ledger.compact()
             write_json(folder / SUMMARY, result.describe())
         return result
 
 
-def _forget_errors(folder: Path, ledger: Ledger, options: Options) -> None:
+def _forget_errors(folder: Place, ledger: Ledger, options: Options) -> None:
     """Makes shards ones to be done in which something failed that is to be tried again."""
     finished = (folder / SUMMARY).exists()
     for shard, entry in ledger.entries().items():
@@ -331,7 +360,7 @@ def _classifier(model: Pretrained | str) -> Classifier | None:
         return opened.classifier
 
 
-def _labels(scorer: Scorer, job: Job, folder: Path, options: Options) -> Labels | Classes | None:
+def _labels(scorer: Scorer, job: Job, folder: Place, options: Options) -> Labels | Classes | None:
     if job.classifier is not None:
         return Classes(job.classifier, job.top)
     return Labels(scorer, job, folder, memory=options.label_memory) if job.labels else None

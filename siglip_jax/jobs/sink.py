@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from siglip_jax.jobs.durable import durable
+from siglip_jax.jobs.bucket import Place, opened
+from siglip_jax.jobs.durable import written
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest
@@ -31,13 +32,13 @@ class ParquetSink:
     `siglip_jax` what a file needs to be understood alone.
     """
 
-    def __init__(self, folder: Path, job: Job, manifest: Manifest) -> None:
+    def __init__(self, folder: Place, job: Job, manifest: Manifest) -> None:
         self._data, self._job = folder / "data", job
         self._data.mkdir(exist_ok=True)
         self._form = None if job.layer is None else PatchForm.of(manifest)
         self._metadata = _metadata(manifest, self._form)
 
-    def write(self, rows: Rows, computed: dict[str, np.ndarray]) -> list[Path]:
+    def write(self, rows: Rows, computed: dict[str, np.ndarray]) -> list[Place]:
         """Writes a shard. `computed` has a row for every item without error."""
         items, good = rows.items, rows.good
         columns: dict[str, pa.Array] = {"key": _strings(i.key for i in items)}
@@ -69,7 +70,7 @@ class NpySink:
     number (all patches, width), of each image as many as its grid in the metadata has.
     """
 
-    def __init__(self, folder: Path, job: Job, manifest: Manifest) -> None:
+    def __init__(self, folder: Place, job: Job, manifest: Manifest) -> None:
         self._form = None if job.layer is None else PatchForm.of(manifest)
         name = {"images": "img_emb", "texts": "text_emb"}[job.what]
         self._name = "features" if self._form else name
@@ -78,7 +79,7 @@ class NpySink:
         for name in (self._name, "metadata"):
             (folder / name).mkdir(exist_ok=True)
 
-    def write(self, rows: Rows, computed: dict[str, np.ndarray]) -> list[Path]:
+    def write(self, rows: Rows, computed: dict[str, np.ndarray]) -> list[Place]:
         """Writes a shard's embeddings, and what they are of."""
         good = [rows.items[place] for place in rows.good]
         if self._job.what == "images":
@@ -98,7 +99,7 @@ class NpySink:
         number = f"{rows.shard:04d}"
         numbers = self._folder / self._name / f"{self._name}_{number}.npy"
         metadata = self._folder / "metadata" / f"metadata_{number}.parquet"
-        with durable(numbers) as temporary, temporary.open("wb") as file:
+        with written(numbers) as file:
             np.save(file, self._numbers(computed, good))
         table = pa.table(columns).replace_schema_metadata(self._metadata)
         return [numbers, _write_table(metadata, table)]
@@ -112,16 +113,16 @@ class NpySink:
         return flat.reshape(len(good), -1, self._form.width)
 
 
-def read_names(folder: Path, entry: Entry) -> pa.Table:
+def read_names(folder: Place, entry: Entry) -> pa.Table:
     """Columns `key`, `stamp` and `error` of the rows of a shard, in either layout.
 
     A shard that an earlier version wrote has no stamps. In the `.npy` layout no row is in error.
     """
     path = folder / entry.files[-1]["path"]
-    with pq.ParquetFile(path) as opened:
-        there = opened.schema_arrow.names
+    with opened(path) as file, pq.ParquetFile(file) as parquet:
+        there = parquet.schema_arrow.names
         wanted = [name for name in ("key", "image_path", "stamp", "error") if name in there]
-        table = opened.read(wanted).select(wanted)
+        table = parquet.read(wanted).select(wanted)
     names = ["key" if name == "image_path" else name for name in wanted]
     table = table.rename_columns(names)
     for name in ("stamp", "error"):
@@ -133,29 +134,29 @@ def read_names(folder: Path, entry: Entry) -> pa.Table:
 def write_kept(folder: Path, entry: Entry, kept: np.ndarray) -> list[Path]:
     """Writes the files of a shard again, with the rows where `kept` (rows,) holds."""
     paths = [folder / file["path"] for file in entry.files]
-    with pq.ParquetFile(paths[-1]) as opened:
-        table = opened.read()
+    with pq.ParquetFile(paths[-1]) as parquet:
+        table = parquet.read()
     if len(paths) > 1:
         counts = patch_counts(table)  # of each image, where its patches are rows
         rows = kept if counts is None else np.repeat(kept, counts)
         numbers = np.load(paths[0])[rows]
-        with durable(paths[0]) as temporary, temporary.open("wb") as file:
+        with written(paths[0]) as file:
             np.save(file, numbers)
     _write_table(paths[-1], table.filter(pa.array(kept)))
     return paths
 
 
-def make_sink(folder: Path, job: Job, manifest: Manifest) -> ParquetSink | NpySink:
+def make_sink(folder: Place, job: Job, manifest: Manifest) -> ParquetSink | NpySink:
     if job.format == "npy":
         return NpySink(folder, job, manifest)
     return ParquetSink(folder, job, manifest)
 
 
-def _write_table(path: Path, table: pa.Table) -> Path:
+def _write_table(path: Place, table: pa.Table) -> Place:
     words: Any = [name for name in _WORDS if name.partition(".")[0] in table.column_names]
-    with durable(path) as temporary:
+    with written(path) as file:
         # Its annotation knows the bool only.
-        pq.write_table(table, temporary, row_group_size(table), use_dictionary=words)
+        pq.write_table(table, file, row_group_size(table), use_dictionary=words)
     return path
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from siglip_jax.data.failures import SettingError
 from siglip_jax.data.item import Item, Shard, Source, Stamped
+from siglip_jax.jobs.bucket import Place
 from siglip_jax.jobs.durable import write_json
 from siglip_jax.jobs.ledger import Entry, Ledger
 from siglip_jax.jobs.manifest import NAME, Manifest
@@ -41,7 +42,7 @@ class Comparison:
     changed: list[str]
 
 
-def compare(folder: Path, entries: dict[int, Entry], source: Source) -> Comparison:
+def compare(folder: Place, entries: dict[int, Entry], source: Source) -> Comparison:
     """Compares what is done with what there is.
 
     Raises:
@@ -116,7 +117,7 @@ def take_out(folder: Path, ledger: Ledger, comparison: Comparison) -> int:
 
 
 def brought_up_to_date(
-    folder: Path, ledger: Ledger, source: Source, there: Manifest, ours: Manifest, *, update: bool
+    folder: Place, ledger: Ledger, source: Source, there: Manifest, ours: Manifest, *, update: bool
 ) -> tuple["Rest", int] | None:
     """What is left to do after what went is taken out, and how many rows that were.
 
@@ -161,11 +162,12 @@ def brought_up_to_date(
         _write(folder, there, ours.source | {"shards": shards, "updates": updates + 1})
     elif ours.source["contents"] != contents:
         _write(folder, there, {"contents": ours.source["contents"]})
+    assert isinstance(folder, Path)
     removed = take_out(folder, ledger, comparison)
     return Rest(source, ledger.entries(), comparison.todo), removed
 
 
-def _write(folder: Path, there: Manifest, source: dict[str, Any]) -> None:
+def _write(folder: Place, there: Manifest, source: dict[str, Any]) -> None:
     changed = dataclasses.replace(there, source=there.source | source)
     write_json(folder / NAME, dataclasses.asdict(changed))
 

@@ -35,7 +35,9 @@ _UNREADABLE = 3  # shards that cannot be opened, after which the trouble is not 
 # Seconds after which the items of a shard whose errors may pass are read a second time.
 AGAIN = 15.0
 _REPORTS = 0.2  # seconds between two
-_LOOKS = 10.0  # seconds between two looks at what other processes have done
+# Seconds between two looks at what other processes have done, and how many times as long as
+# one takes there are at least.
+_LOOKS, _SHARE = 10.0, 100
 
 
 class Sink(Protocol):
@@ -78,7 +80,8 @@ class Worker:
         self._stamp: Callable[[int], str | None] = (
             source.stamp if isinstance(source, Stamped | Rest) else lambda shard: None
         )
-        sizes = [shard.items for shard in self._shards]
+        own = range(len(self._shards)) if ledger.own is None else ledger.own
+        sizes = [shard.items for shard in self._shards[own.start : own.stop]]
         self._total = 0 if None in sizes else sum(size or 0 for size in sizes)
         # Half for images being decoded, a quarter for the files of each of two shards.
         self._classes = isinstance(labels, Classes)
@@ -96,7 +99,9 @@ class Worker:
         self._in_hand: dict[int, Rows] = {}
         self._stamps: dict[int, str | None] = {}
         self._rate = RecentRate()
-        self._reported, self._looked = 0.0, time.monotonic()
+        self._reported, self._look = 0.0, time.monotonic() + _LOOKS
+        # Of what nobody else does there is nothing to learn.
+        self._shared = isinstance(claims, Claims)
 
     def run(self) -> None:
         """Raises what any thread met with; what is finished by then is kept."""
@@ -245,9 +250,11 @@ class Worker:
         if not now and moment - self._reported < _REPORTS:
             return
         self._reported = moment
-        if moment - self._looked > _LOOKS:
-            self._looked = moment
-            self._ledger.entries()
+        if self._shared and moment > self._look:
+            self._ledger.look()
+            # Of a ledger that takes long to list it is done less often: a hundredth of the time.
+            looked = time.monotonic()
+            self._look = looked + max(_LOOKS, _SHARE * (looked - moment))
         done, rate = self._done(), self._rate
         rate.count(done)
         left = rate.seconds_left(self._total - done) if self._total else None

@@ -1,6 +1,8 @@
 """What embed jobs have written, as one long matrix that is never read whole."""
 
 import bisect
+import hashlib
+import io
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from siglip_jax.config import layer_name
+from siglip_jax.jobs.bucket import BucketPath, Place, folder_at, opened
 from siglip_jax.jobs.finished import finished_entries
 from siglip_jax.jobs.ledger import Entry
 from siglip_jax.jobs.manifest import Manifest, read_manifest
@@ -40,9 +43,10 @@ class Row(NamedTuple):
 class _File(NamedTuple):
     folder: int
     shard: int
-    path: Path  # of the embeddings
-    names: Path  # of the keys
+    path: Place  # of the embeddings
+    names: Place  # of the keys
     rows: int
+    digest: str  # of the embeddings
 
 
 class Embeddings:
@@ -57,7 +61,7 @@ class Embeddings:
     See `search` for an example.
     """
 
-    def __init__(self, folders: list[Path], manifests: list[Manifest], files: list[_File]) -> None:
+    def __init__(self, folders: list[Place], manifests: list[Manifest], files: list[_File]) -> None:
         self.folders, self.manifests = folders, manifests
         self.what: str = manifests[0].job["what"]
         self.width: int = manifests[0].space["width"]
@@ -149,16 +153,17 @@ class Embeddings:
 
     def _parts(self, file: _File) -> Iterator[np.ndarray]:
         """A file's embeddings, some rows at a time."""
+        held = _held(file) if isinstance(file.path, BucketPath) else file.path
         if file.path.suffix == ".npy":
             # Mapped, so that only what is used is read.
-            mapped = np.load(file.path, mmap_mode="r")
+            mapped = np.load(held, mmap_mode="r" if isinstance(held, Path) else None)
             for start in range(0, file.rows, _BATCH):
                 yield mapped[start : start + _BATCH]
             return
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetFile(file.path) as opened:
-            for batch in opened.iter_batches(_BATCH, columns=["embedding"], use_threads=False):
+        with pyarrow.parquet.ParquetFile(held) as parquet:
+            for batch in parquet.iter_batches(_BATCH, columns=["embedding"], use_threads=False):
                 column = batch.column(0)
                 # By DLPack: pyarrow's own conversions import pandas, which takes half a second.
                 flat = np.from_dlpack(column.flatten()).reshape(-1, self.width)
@@ -176,7 +181,7 @@ def open_embeddings(
     """Opens the output of one embed job, or of several of the same model.
 
     Args:
-      folders: which `siglip_jax.jobs.embed` wrote, in either format.
+      folders: which `siglip_jax.jobs.embed` wrote, in either format; URLs of those in buckets.
       unfinished: take the shards that are done, of a job that is not.
 
     Raises:
@@ -186,7 +191,7 @@ def open_embeddings(
     See `search` for an example.
     """
     single = isinstance(folders, str | os.PathLike)
-    paths = [Path(folder).expanduser() for folder in ([folders] if single else folders)]
+    paths = [folder_at(folder) for folder in ([folders] if single else folders)]
     if not paths:
         raise ValueError("there is no folder of embeddings to open")
     manifests = [read_manifest(path) for path in paths]
@@ -207,7 +212,7 @@ def open_embeddings(
     return Embeddings(paths, manifests, files)
 
 
-def _refuse_other_space(first: Path, ours: Manifest, other: Path, theirs: Manifest) -> None:
+def _refuse_other_space(first: Place, ours: Manifest, other: Place, theirs: Manifest) -> None:
     names = [name for name in _SPACE if ours.space[name] != theirs.space[name]]
     if names:
         values = (f"{m.model} with profile {m.space['profile']['name']}" for m in (ours, theirs))
@@ -222,22 +227,39 @@ def _refuse_other_space(first: Path, ours: Manifest, other: Path, theirs: Manife
         )
 
 
-def _file(number: int, folder: Path, manifest: Manifest, entry: Entry) -> _File:
-    paths = [folder / file["path"] for file in entry.files]
+def _file(number: int, folder: Place, manifest: Manifest, entry: Entry) -> _File:
+    paths, digest = [folder / file["path"] for file in entry.files], entry.files[0]["sha256"]
     if manifest.job["format"] == "npy":
-        return _File(number, entry.shard, paths[0], paths[1], entry.rows - entry.errors)
-    return _File(number, entry.shard, paths[0], paths[0], entry.rows)
+        return _File(number, entry.shard, paths[0], paths[1], entry.rows - entry.errors, digest)
+    return _File(number, entry.shard, paths[0], paths[0], entry.rows, digest)
 
 
-def _names(path: Path, offsets: Sequence[int]) -> list[tuple[str, str | None]]:
+def _held(file: _File) -> io.BytesIO:
+    """A file of a bucket, which is checked as it comes.
+
+    Raises:
+      ValueError: one line, if it is not there or not what the job wrote.
+    """
+    assert isinstance(file.path, BucketPath)
+    advice = "siglip-jax check says what else is, and how to mend it"
+    try:
+        data = file.path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{file.path} is missing; {advice}") from None
+    if hashlib.sha256(data).hexdigest() != file.digest:
+        raise ValueError(f"{file.path} has other contents than the job wrote; {advice}")
+    return io.BytesIO(data)
+
+
+def _names(path: Place, offsets: Sequence[int]) -> list[tuple[str, str | None]]:
     """Keys and texts of some rows of a file."""
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as opened:
-        there = opened.schema_arrow.names
+    with opened(path) as file, pyarrow.parquet.ParquetFile(file) as parquet:
+        there = parquet.schema_arrow.names
         key = next(name for name in ("key", "image_path") if name in there)
         text = next((name for name in ("text", "caption") if name in there), None)
-        table = opened.read([name for name in (key, text) if name])
+        table = parquet.read([name for name in (key, text) if name])
     # One by one, for pyarrow's take imports pandas too.
     keys, texts = table.column(key), table.column(text) if text else None
     return [(keys[n].as_py(), None if texts is None else texts[n].as_py()) for n in offsets]

@@ -11,6 +11,7 @@ import numpy as np
 from siglip_jax.config import to_dict
 from siglip_jax.data.columns import PARQUET_ENDINGS, TABLE_ENDINGS, TAR_ENDINGS
 from siglip_jax.data.storage import is_remote, read_bytes
+from siglip_jax.jobs.bucket import Place, folder_at
 from siglip_jax.jobs.space import other_than
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.search import Embeddings, Hit, Row, Searcher, location, open_embeddings
@@ -47,8 +48,10 @@ class Index:
 
     def __init__(self, folder: str | os.PathLike[str], models: Mapping[str, Pretrained]) -> None:
         # Images are looked for from the job's working folder, which must not move this one.
-        path = Path(folder).expanduser()
-        self.embeddings: Embeddings = open_embeddings(path.resolve() if path.is_dir() else path)
+        path = folder_at(folder)
+        if isinstance(path, Path) and path.is_dir():
+            folder = path.resolve()
+        self.embeddings: Embeddings = open_embeddings(folder)
         self.model = _model_of(path, self.embeddings, models)
         self._searcher = Searcher(self.embeddings, mesh=models[self.model].mesh)
         self._searching, self._reading = threading.Lock(), threading.Lock()
@@ -131,7 +134,7 @@ class Index:
         return read_bytes(found) if isinstance(found, str) and is_remote(found) else found
 
 
-def _model_of(path: Path, embeddings: Embeddings, models: Mapping[str, Pretrained]) -> str:
+def _model_of(path: Place, embeddings: Embeddings, models: Mapping[str, Pretrained]) -> str:
     manifest = embeddings.manifests[0]
     wrong: dict[str, list[str]] = {}
     for name, model in models.items():

@@ -307,7 +307,7 @@ def test_errors_of_a_bucket(files, memory, plain):
 )
 def test_a_missing_package_is_named(monkeypatch, spec, module, package):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=f"{spec}: reading .*pip install {package}$"):
+    with pytest.raises(ValueError, match=f"{spec}: .*needs another.*pip install {package}$"):
         open_items([spec])
 
 
@@ -379,3 +379,35 @@ def test_a_file_of_a_bucket_that_is_too_large(files, memory, monkeypatch):
     assert read_bytes(f"{memory}/x/ten") == b"0123456789"
     with pytest.raises(ValueError, match="it has more than the 10 bytes that fit here"):
         read_bytes(f"{memory}/pictures/a.png")
+
+
+class ClientError(OSError):
+    """As boto's."""
+
+    def __init__(self, code, status):
+        super().__init__(code)
+        self.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "passing"),
+    [
+        (PermissionError("The provided token has expired."), None, True),
+        (OSError(22, "the token has expired"), ClientError("ExpiredTokenException", 400), True),
+        (OSError(22, "an argument is wrong"), ClientError("InvalidArgument", 400), False),
+        (PermissionError("denied"), ClientError("AccessDenied", 403), False),
+    ],
+)
+def test_what_amazon_refuses_is_not_asked_again(error, cause, passing):
+    """And what fails because a login expired is for the next run, not in error for ever."""
+    asked = []
+    error.__cause__ = cause
+
+    def action():
+        asked.append(1)
+        raise error
+
+    with pytest.raises(ValueError, match=r"^s3://b/a: ") as raised:
+        failures.retrying("s3://b/a", action)
+    assert len(asked) == 1 and isinstance(raised.value, failures.PassingError) == passing
+    assert ("the login has expired; renew it: aws configure" in str(raised.value)) == passing

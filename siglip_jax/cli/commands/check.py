@@ -3,14 +3,13 @@
   siglip-jax check index/
 
 A file that is missing or damaged is named. The command that wrote the folder mends it: it
-does the shard again.
+does the shard again (in a bucket with --retry, once what is damaged is removed).
 
 Exit code: 0 if all files are as the job wrote them, 2 if one is not, or FOLDER is no job's.
 """
 
 import argparse
 import sys
-from pathlib import Path
 
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.messages import counted
@@ -21,16 +20,17 @@ USAGE = "%(prog)s FOLDER [--json]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="FOLDER", help="that embed or score filled")
+    parser.add_argument("folder", metavar="FOLDER", help="that embed or score filled; or its URL")
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from siglip_jax.jobs.bucket import BucketPath, folder_at
     from siglip_jax.jobs.checked import damage
     from siglip_jax.jobs.ledger import read_entries
     from siglip_jax.jobs.manifest import read_manifest
 
-    folder = Path(args.folder).expanduser()
+    folder = folder_at(args.folder)
     shards = read_manifest(folder).source["shards"]
     entries = read_entries(folder)
     damaged = list(damage(folder, entries, anew=True))
@@ -42,8 +42,12 @@ def run(args: argparse.Namespace) -> int:
             | {"damaged": told}
         )
     else:
+        advice = "the job's command mends that"
+        if isinstance(folder, BucketPath):
+            # Which does not read a bucket again unasked.
+            advice = "remove it if it is there, and the job's command with --retry mends it"
         for one in damaged:
-            print(f"siglip-jax: error: {one}; the job's command mends that", file=sys.stderr)
+            print(f"siglip-jax: error: {one}; {advice}", file=sys.stderr)
         good = files - len(damaged)
         some = f"; {len(entries):,} of {counted(shards, 'shard')} are done"
         done = "" if len(entries) == shards else some

@@ -26,6 +26,8 @@ in common, each on its own devices; they may be killed, replaced, and come later
 --distributed, or JAX_COORDINATOR_ADDRESS in the environment (with JAX_NUM_PROCESSES
 and JAX_PROCESS_ID where jax cannot tell), does the same under jax.distributed, which
 ends all processes if one dies; the same command goes on.
+OUT may be in a bucket: gs://..., s3://... (pip install gcsfs, s3fs). Processes that
+share no disk have a part of the work each, with --part 1/8 to 8/8 or --distributed.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out index/
   siglip-jax embed 'gs://bucket/*.tar' --model siglip2_b16_256 --format npy --out index/
@@ -137,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
     given = [name for name in ("sources", "images", "texts", "texts_file") if getattr(args, name)]
     if len(given) != 1:
         raise ValueError("give one of SOURCE, --texts and --texts-file")
+    if Path(args.out).suffix == ".npz" and "://" in args.out:
+        raise ValueError(f"--out {args.out}: FILE.npz is written to a disk; give a path")
     if Path(args.out).suffix == ".npz":
         return _into_file(args)
     if Path(args.out).suffix in (".txt", ".json", ".csv", ".npy", ".parquet", ".safetensors"):

@@ -29,6 +29,7 @@ _OF_JOBS = (
     "retry",
     "update",
     "shared",
+    "part",
     "distributed",
 )
 
@@ -70,10 +71,28 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="share the folder with other processes that run the same command, on any host",
     )
     group.add_argument(
+        "--part",
+        type=_part,
+        metavar="I/N",
+        help="do the I-th of N parts of the shards (1/8 to 8/8); other processes do the others, "
+        "with no word between them, into one bucket or shared folder",
+    )
+    group.add_argument(
         "--distributed",
         action="store_true",
-        help="share it under jax.distributed, as TPU pods need; all end if one process dies",
+        help="share it under jax.distributed, as TPU pods need (in a bucket as --part); all end if "
+        "one process dies",
     )
+
+
+def _part(text: str) -> Any:
+    """argparse type of a part."""
+    from siglip_jax.jobs.part import Part
+
+    try:
+        return Part.of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def refuse_job_arguments(args: argparse.Namespace, why: str) -> None:
@@ -98,6 +117,7 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
     join(args.distributed)
     options: dict[str, Any] = {
         "shared": args.shared,
+        "part": args.part,
         "retry": args.retry,
         "update": args.update,
         "max_error_share": max_error_share(args),
