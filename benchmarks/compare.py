@@ -5,11 +5,12 @@
 
 Writes a seeded random B/16-224, converts it with our converters, exports it to ONNX, and
 starts every system in a process of its own (`compare_systems.py`), all held to the same
-cores. Then, round after round, one system after another is asked for one batch while the
-others sleep, so that whatever else the machine does hits all alike; a ratio is of two
-times from the same round, and what is printed is its median and its quartiles. Before it
-is timed, each system has run that batch once. The last columns are the CPU seconds of a
-batch, of all threads, and the largest difference of an embedding's numbers from ours.
+cores; for `--precisions` bfloat16 and int8 those that have it, and ours in float32. Then, round
+after round, one system after another is asked for one batch while the others sleep, so that
+whatever else the machine does hits all alike; a ratio is of two times from the same round, and
+what is printed is its median and its quartiles. Before it is timed, each system has run that
+batch once. The last columns are the CPU seconds of a batch, of all threads, and how far
+embeddings are from ours in float32: the largest difference of a number, and the least cosine.
 
 Results: benchmarks/RESULTS.md.
 """
@@ -18,6 +19,7 @@ import argparse
 import dataclasses
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -25,13 +27,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from compare_systems import SYSTEMS
+from compare_systems import PRECISIONS, SYSTEMS
 from score_photographs import random_params
 
 NEEDS = {"siglip_jax": "jax", "big_vision": "big_vision"}  # all others: torch
+# Ours in float32, in the tables of other precisions.
+FLOAT32 = "siglip_jax, float32"
 
 
-def prepare(folder: Path, vocabulary: Path, pythons: dict[str, str]) -> None:
+def prepare(folder: Path, vocabulary: Path, pythons: dict[str, str], precisions: list[str]) -> None:
     """Writes the same weights for every system; what is there already is kept."""
     from siglip_jax.checkpoints import find
     from siglip_jax.models import SiglipModel
@@ -56,12 +60,18 @@ def prepare(folder: Path, vocabulary: Path, pythons: dict[str, str]) -> None:
         worker = Path(__file__).with_name("compare_systems.py")
         command = [pythons["torch"], worker, "export", folder, "1"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if "int8" in precisions and not (folder / "onnx" / "texts-int8.xml").exists():
+        worker = Path(__file__).with_name("compare_quantized.py")
+        command = [pythons["torch"], worker, folder]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 class Worker:
     """One system in a process of its own."""
 
-    def __init__(self, name: str, folder: Path, threads: int, pythons: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, threads: int, pythons: dict[str, str], precision: str
+    ) -> None:
         count = str(threads)
         # All libraries that read them; XLA and OpenVINO count the cores they are held to.
         environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
@@ -69,9 +79,10 @@ class Worker:
         if name == "big_vision":
             environment["PYTHONPATH"] = pythons["checkout"]
         python = pythons[NEEDS.get(name, "torch")]
-        self._log = (folder / f"{name}.log").open("w")
+        self._log = (folder / f"{name}-{precision}.log").open("w")
+        script = Path(__file__).with_name("compare_systems.py")
         self._process = subprocess.Popen(
-            [python, Path(__file__).with_name("compare_systems.py"), name, folder, count],
+            [python, script, name, folder, count, precision],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -102,14 +113,15 @@ class Line:
     seconds: list[float] = dataclasses.field(default_factory=list)
     cpu: list[float] = dataclasses.field(default_factory=list)
 
-    def text(self, ours: list[float], batch: int, difference: float) -> str:
+    def text(self, ours: list[float], batch: int, z: np.ndarray, exact: np.ndarray) -> str:
         # How many times as fast as this system we are, round by round.
         ratios = [theirs / mine for theirs, mine in zip(self.seconds, ours, strict=True)]
         low, middle, high = quartiles(ratios)
         rate = batch / statistics.median(self.seconds)
         return (
             f"    {self.name:24} {rate:7.2f}/s  {middle:5.2f} ({low:.2f} to {high:.2f})"
-            f"  CPU {statistics.median(self.cpu):.3f} s  {difference:.0e}"
+            f"  CPU {statistics.median(self.cpu):.3f} s  {np.abs(z - exact).max():.0e}"
+            f" {(z * exact).sum(axis=1).min():.5f}"
         )
 
 
@@ -139,10 +151,18 @@ def compare(
             lines[name].seconds.append(answer["seconds"])
             lines[name].cpu.append(answer["cpu"])
     ours = next(iter(workers))
-    return [
-        line.text(lines[ours].seconds, batch, float(np.abs(z[name] - z[ours]).max()))
-        for name, line in lines.items()
-    ]
+    exact = z[FLOAT32 if FLOAT32 in z else ours]
+    return [line.text(lines[ours].seconds, batch, z[name], exact) for name, line in lines.items()]
+
+
+def processor() -> str:
+    """Its name, and which of the instructions for coarse numbers it has."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    pairs = dict(line.split(":", 1) for line in lines if ":" in line)
+    pairs = {key.strip(): value.strip() for key, value in pairs.items()}
+    flags = [f for f in pairs.get("flags", "").split() if "vnni" in f or "bf16" in f or "amx" in f]
+    return f"{pairs.get('model name', platform.processor())} {' '.join(flags)}"
 
 
 def main() -> None:
@@ -156,6 +176,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--towers", nargs="+", default=["images", "texts"])
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=PRECISIONS)
     args = parser.parse_args()
     pythons = dict.fromkeys(("jax", "big_vision", "torch"), sys.executable)
     pythons |= dict(entry.split("=", 1) for entry in args.python)
@@ -164,16 +185,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
-        prepare(folder, args.vocabulary, pythons)
-        workers = {name: Worker(name, folder, args.threads, pythons) for name in names}
-        print(f"{args.threads} threads, {args.rounds} rounds; {names[0]} is so many times as fast")
-        for tower in args.towers:
-            for batch in args.batches:
-                print(f"{tower}, batches of {batch}, float32")
-                for line in compare(tower, batch, workers, folder, args.rounds):
-                    print(line, flush=True)
-        for worker in workers.values():
-            worker.close()
+        prepare(folder, args.vocabulary, pythons, args.precisions)
+        print(f"{args.threads} threads of {processor()}, {args.rounds} rounds")
+        print(f"{names[0]} is so many times as fast")
+        for precision in args.precisions:
+            able = [name for name in names if precision in SYSTEMS[name].precisions]
+            workers = {n: Worker(n, folder, args.threads, pythons, precision) for n in able}
+            if precision != "float32":
+                plain = Worker("siglip_jax", folder, args.threads, pythons, "float32")
+                workers[FLOAT32] = plain
+            for tower in args.towers:
+                for batch in args.batches:
+                    print(f"{tower}, batches of {batch}, {precision}")
+                    for line in compare(tower, batch, workers, folder, args.rounds):
+                        print(line, flush=True)
+            for worker in workers.values():
+                worker.close()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """The systems that `compare.py` and `start.py` run: one process each, told what to do by lines.
 
-    PYTHON benchmarks/compare_systems.py SYSTEM FOLDER THREADS
+    PYTHON benchmarks/compare_systems.py SYSTEM FOLDER THREADS [PRECISION]
 
 answers every line of JSON on its standard input with one on its standard output, such as
 {"tower": "images", "batch": 8} with {"seconds": 1.9}. The folder is `compare.py`'s. A
-system is imported by its own class alone, so that TensorFlow and torch never meet.
+system is imported by its own class alone, so that TensorFlow and torch never meet. Each is at
+its fastest in a precision: "float32"; "bfloat16", weights and activations or autocast; "int8",
+weights and activations of dense layers, quantized by the system's own tool
+(`compare_quantized.py`), and the rest in what is fastest.
 """
 
 import json
@@ -17,6 +20,7 @@ import numpy as np
 
 # What every system is given: the same seeded numbers, made here again in each process.
 RES, LENGTH, VOCABULARY = 224, 64, 32_000
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 def inputs(tower: str, batch: int) -> np.ndarray:
@@ -30,13 +34,17 @@ def inputs(tower: str, batch: int) -> np.ndarray:
 class Ours:
     """siglip_jax, through the Scorer that users have."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    precisions = PRECISIONS
+
+    def __init__(self, folder: Path, threads: int, precision: str = "float32") -> None:
         from siglip_jax.allocator import keep_freed_memory
 
         keep_freed_memory()
         import siglip_jax
 
-        self.model = siglip_jax.load(folder / "siglip_jax")
+        dtype = "float32" if precision == "float32" else "bfloat16"
+        execution = siglip_jax.Execution(weights=precision, dtype=dtype, text_dtype=dtype)
+        self.model = siglip_jax.load(folder / "siglip_jax", execution=execution)
         self.scorers: dict = {}
 
     def embed(self, tower: str, batch: int):
@@ -51,7 +59,9 @@ class Ours:
 class BigVision:
     """big_vision's own model on its own .npz, jitted, with a checkout on the path."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    precisions = ("float32",)
+
+    def __init__(self, folder: Path, threads: int, precision: str = "float32") -> None:
         import jax
         from big_vision.models.proj.image_text import two_towers
         from flax.traverse_util import unflatten_dict
@@ -78,11 +88,13 @@ class BigVision:
 class Torch:
     """Either library of torch, eager or compiled."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    precisions = PRECISIONS[:2]
+
+    def __init__(self, folder: Path, threads: int, precision: str = "float32") -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.torch = torch
+        self.torch, self.precision = torch, precision
         self.images, self.texts = self.load(folder)
 
     def load(self, folder: Path):
@@ -95,8 +107,10 @@ class Torch:
             if tower == "images":
                 x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
             given = self.torch.from_numpy(x if tower == "images" else x.astype(np.int64))
-            with self.torch.inference_mode():
-                return function(given).numpy()
+            half = self.precision == "bfloat16"
+            autocast = self.torch.autocast("cpu", self.torch.bfloat16, enabled=half)
+            with self.torch.inference_mode(), autocast:
+                return function(given).float().numpy()
 
         return run
 
@@ -104,10 +118,15 @@ class Torch:
 class Transformers(Torch):
     """AutoModel, with scaled_dot_product_attention, which is its default."""
 
+    precisions = PRECISIONS
+
     def load(self, folder: Path):
         import transformers
 
         model = transformers.AutoModel.from_pretrained(folder / "transformers").eval()
+        if self.precision == "int8":
+            linear = {self.torch.nn.Linear}
+            model = self.torch.ao.quantization.quantize_dynamic(model, linear)
 
         def unit(out):
             z = out if self.torch.is_tensor(out) else out.pooler_output
@@ -120,6 +139,8 @@ class Transformers(Torch):
 
 
 class TransformersCompiled(Transformers):
+    precisions = PRECISIONS[:2]
+
     def load(self, folder: Path):
         return tuple(self.torch.compile(f, dynamic=False) for f in super().load(folder))
 
@@ -143,10 +164,13 @@ class OpenClipCompiled(OpenClip):
 class OnnxRuntime:
     """The exported graphs, with the graph optimisations that are its default."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    precisions = ("float32", "int8")
+
+    def __init__(self, folder: Path, threads: int, precision: str = "float32") -> None:
         import onnxruntime
 
         self.runtime, self.threads, self.folder = onnxruntime, threads, folder
+        self.suffix = "-int8" if precision == "int8" else ""
         self.sessions: dict = {}
 
     def embed(self, tower: str, batch: int):
@@ -156,28 +180,33 @@ class OnnxRuntime:
             # The threads would go on burning the cores while another system is timed.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             self.sessions[tower] = self.runtime.InferenceSession(
-                self.folder / "onnx" / f"{tower}.onnx", options, providers=["CPUExecutionProvider"]
+                self.folder / "onnx" / f"{tower}{self.suffix}.onnx",
+                options,
+                providers=["CPUExecutionProvider"],
             )
         session = self.sessions[tower]
         return lambda x: session.run(None, {"x": exported_form(tower, x)})[0]
 
 
 class OpenVino:
-    """The exported graphs, compiled for one shape, in float32."""
+    """The exported graphs, compiled for one shape."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    precisions = PRECISIONS
+
+    def __init__(self, folder: Path, threads: int, precision: str = "float32") -> None:
         import openvino
 
         self.core, self.folder, self.made = openvino.Core(), folder, {}
+        self.suffix = "-int8.xml" if precision == "int8" else ".onnx"
         self.settings = {
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
             "PERFORMANCE_HINT": "LATENCY",
         }
 
     def embed(self, tower: str, batch: int):
         if (tower, batch) not in self.made:
-            model = self.core.read_model(self.folder / "onnx" / f"{tower}.onnx")
+            model = self.core.read_model(self.folder / "onnx" / f"{tower}{self.suffix}")
             model.reshape(exported_form(tower, inputs(tower, batch)).shape)
             self.made[tower, batch] = self.core.compile_model(model, "CPU", self.settings)
         compiled = self.made[tower, batch]
@@ -231,11 +260,11 @@ SYSTEMS = {
 }
 
 
-def serve(name: str, folder: Path, threads: int) -> None:
+def serve(name: str, folder: Path, threads: int, precision: str = "float32") -> None:
     """Answers requests until the input ends."""
     # What libraries print belongs on stderr: stdout is for answers.
     answers, sys.stdout = sys.stdout, sys.stderr
-    system, ready = SYSTEMS[name](folder, threads), {}
+    system, ready = SYSTEMS[name](folder, threads, precision), {}
     for line in sys.stdin:
         request = json.loads(line)
         tower, batch = request["tower"], request["batch"]
@@ -252,11 +281,11 @@ def serve(name: str, folder: Path, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    _, name, folder, threads = sys.argv
+    _, name, folder, threads, *precision = sys.argv
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[: int(threads)])
     if name == "export":
         export(Path(folder))
     else:
-        serve(name, Path(folder), int(threads))
+        serve(name, Path(folder), int(threads), *precision)

@@ -1,6 +1,6 @@
 """What lower precision and draft decoding do to embeddings, to accuracy and to memory.
 
-    python benchmarks/low_precision.py [--checkpoint NAME] [--rounds N]
+    python benchmarks/low_precision.py [--checkpoint NAME] [--rounds N] [--tail DEGREES]
 
 Two models: the bundled one, on the held-out combinations of its data (as many as the tests
 carry), whose accuracy is the share of drawings for which a caption of their own is the most
@@ -11,6 +11,9 @@ pixels (decode_speed.py) and random captions. For each way to run it:
     cosine    with the float32 embeddings of the same inputs: the mean, and the least
     right     accuracy (the bundled model only)
     speed     over float32, batches of images taken in turn, processor time of the process
+
+With `--tail` kernels are drawn from Student's t with so many degrees of freedom, of the same
+variance: a few weights of a channel are much larger than the rest, which sets the step of all.
 
 "draft" is float32 with `drafted(profile)`; its cosine is that of a picture decoded in full.
 Random weights say how much rounding grows in a model of that size, not how much accuracy is
@@ -40,7 +43,7 @@ from siglip_jax.models import SiglipModel
 from siglip_jax.preprocessing import custom_profile, drafted, preprocess_image
 from siglip_jax.scoring import Scorer
 from siglip_jax.weights.int8 import stored
-from siglip_jax.weights.tree import flatten
+from siglip_jax.weights.tree import flatten, nested
 
 HELD_OUT = Path(__file__).parents[1] / "tests" / "fixtures" / "emoji_heldout.parquet"
 BF16 = {"dtype": "bfloat16", "text_dtype": "bfloat16"}
@@ -49,20 +52,22 @@ WAYS = {
     "bfloat16 matmuls of the image tower": Execution(weights="float32", dtype="bfloat16"),
     "bfloat16 weights, float32 matmuls": Execution(weights="bfloat16"),
     "bfloat16 weights and activations": Execution(weights="bfloat16", **BF16),
-    "int8 weights, float32 matmuls": Execution(weights="int8"),
-    "int8 weights, bfloat16 matmuls": Execution(weights="int8", **BF16),
+    "int8 weights, float32 matmuls": Execution(weights="int8", activations="float"),
+    "int8 weights, bfloat16 matmuls": Execution(weights="int8", activations="float", **BF16),
+    "int8 on VNNI, float32 beside it": Execution(weights="int8"),
+    "int8 on VNNI, bfloat16 beside it": Execution(weights="int8", **BF16),
 }
 
 
-def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *path, last = name.split("/")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = leaf
-    return tree
+def heavy_tailed(weights: dict[str, np.ndarray], degrees: float) -> dict[str, np.ndarray]:
+    """Kernels from Student's t, of the variance that they have."""
+    rng = np.random.default_rng(1)
+    made = dict(weights)
+    for name, leaf in weights.items():
+        if name.endswith("kernel"):
+            values = rng.standard_t(degrees, leaf.shape).astype(np.float32)
+            made[name] = values * (leaf.std() / values.std())
+    return made
 
 
 def cosines(z: np.ndarray, exact: np.ndarray) -> str:
@@ -101,11 +106,13 @@ def bundled() -> None:
         )
 
 
-def random_weights(checkpoint: str, rounds: int, batch: int = 4) -> None:
+def random_weights(checkpoint: str, rounds: int, tail: float | None, batch: int = 4) -> None:
     """Cosines, memory and speed of a large model with random weights."""
     config = find(checkpoint).config
     profile = custom_profile(config, pad=1)
     weights = flatten(random_params(config))
+    if tail is not None:
+        weights = heavy_tailed(weights, tail)
     files = photographs(2 * batch, 2000, 1500)
     ids = np.random.default_rng(0).integers(2, config.text.vocab_size, (16, config.text.length))
     scorers: dict[str, Scorer] = {}
@@ -147,9 +154,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default="siglip_b16_224", help="whose size to use")
     parser.add_argument("--rounds", type=int, default=3, help="of speed; 0 takes less memory")
+    parser.add_argument("--tail", type=float, help="degrees of freedom of Student's t; above 2")
     given = parser.parse_args()
     bundled()
-    random_weights(given.checkpoint, given.rounds)
+    random_weights(given.checkpoint, given.rounds, given.tail)
 
 
 if __name__ == "__main__":

@@ -330,6 +330,8 @@ Attention = Literal["auto", "matmul", "xla", "cudnn", "einsum"]
 ATTENTIONS: tuple[str, ...] = ("auto", "matmul", "xla", "cudnn", "einsum")
 DTYPES: tuple[str, ...] = ("float32", "bfloat16")
 WEIGHTS: tuple[str, ...] = (*DTYPES, "float16", "int8")
+Activations = Literal["auto", "float"]
+ACTIVATIONS: tuple[str, ...] = ("auto", "float")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -347,6 +349,9 @@ class Execution:
         every output channel (`weights.int8`); default: as stored. What is stored in less
         than `dtype` is raised to it where it is used. The temperature and the bias are
         never made coarser. int8 is for scoring only, float16 is trained only if said here.
+      activations: what int8 weights are multiplied with in the scorer: "float" is `dtype`;
+        "auto" is 8 bits, with a scale and a minimum for every token, where the processor
+        multiplies those fast (x86 with AVX-512 VNNI), and else "float". Nothing else asks.
       scan_image, scan_text: one scanned block with a leading depth axis instead
         of a Python loop; compiles faster, and the parameter tree has that axis.
       remat: recompute blocks in the backward pass (a name from
@@ -365,6 +370,7 @@ class Execution:
     dtype: str = "float32"
     text_dtype: str = "float32"
     weights: str | None = None
+    activations: Activations = "auto"
     scan_image: bool = False
     scan_text: bool = False
     remat: str | None = None
@@ -390,6 +396,7 @@ class Execution:
                 )
         if self.weights is not None:
             choose("Execution: weights", self.weights, WEIGHTS)
+        choose("Execution: activations", self.activations, ACTIVATIONS)
         if self.weights == "int8" and self.remat is not None:
             raise ValueError(
                 "Execution: remat is for training, and int8 weights have no gradient; "

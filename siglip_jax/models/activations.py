@@ -13,7 +13,9 @@ on its two sides (on a v6e 15% more temporary memory for B/16).
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -24,6 +26,7 @@ _layout: contextvars.ContextVar[tuple[NamedSharding, bool] | None] = contextvars
     "batch_layout", default=None
 )
 _target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
+_in_bytes: contextvars.ContextVar[bool] = contextvars.ContextVar("in_bytes", default=False)
 
 
 @contextlib.contextmanager
@@ -73,3 +76,36 @@ def device() -> Any | None:
     if layout is None or _target.get() is not None:
         return None
     return next(iter(cast(set[Any], layout[0].device_set)))
+
+
+@contextlib.contextmanager
+def int8_where_fast(allowed: bool) -> Generator[None, None, None]:
+    """While a model is traced inside this, int8 weights may be multiplied with 8 bits.
+
+    Only a scorer's functions are: what is rounded has no gradient.
+    """
+    token = _in_bytes.set(allowed)
+    try:
+        yield
+    finally:
+        _in_bytes.reset(token)
+
+
+def takes_int8() -> bool:
+    """Whether int8 weights are multiplied with activations that are rounded to 8 bits.
+
+    That is where `int8_where_fast` allows it, on a CPU of this machine that is fast at it.
+    """
+    here = device()
+    return _in_bytes.get() and here is not None and here.platform == "cpu" and multiplies_bytes()
+
+
+@functools.cache
+def multiplies_bytes() -> bool:
+    """Whether the processor has instructions for which XLA has a kernel of uint8 by int8.
+
+    Elsewhere XLA would run a loop without vectors.
+    """
+    facts = Path("/proc/cpuinfo")
+    words = set(facts.read_text().split()) if facts.exists() else set[str]()
+    return bool(words & {"avx512_vnni", "amx_int8"})

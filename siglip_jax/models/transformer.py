@@ -36,20 +36,20 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        def dense(features: int, name: str) -> Callable[[jax.Array], jax.Array]:
+        def dense(features: int, name: str, rounded: bool) -> Callable[[jax.Array], jax.Array]:
             layer = nn.Dense(
                 features,
                 dtype=self.dtype,
                 kernel_init=nn.initializers.xavier_uniform(),
                 bias_init=nn.initializers.normal(stddev=1e-6),
-                dot_general=product_of(self.dtype),
+                dot_general=product_of(self.dtype, rounded=rounded),
                 name=name,
             )
-            return of_any_weights(layer)
+            return of_any_weights(layer, rounded=rounded)
 
-        hidden = split_over_batch(dense(self.mlp_dim, "Dense_0")(x))
+        hidden = split_over_batch(dense(self.mlp_dim, "Dense_0", rounded=False)(x))
         hidden = nn.gelu(hidden, approximate=True)  # big_vision: tanh, in every tower
-        return dense(x.shape[-1], "Dense_1")(hidden)
+        return dense(x.shape[-1], "Dense_1", rounded=True)(hidden)
 
 
 class MultiHeadAttention(nn.Module):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from siglip_jax.config import Layer, NaFlexVision, Siglip
 from siglip_jax.models import SiglipModel, abstract_inputs, logits, value_range
-from siglip_jax.models.activations import batches_split_by
+from siglip_jax.models.activations import batches_split_by, int8_where_fast, multiplies_bytes
 from siglip_jax.preprocessing import Patches
 from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs.cache import program_key
@@ -78,11 +78,15 @@ class Program:
 
         split = not all(place.is_fully_replicated for place in shardings.values())
 
+        run = model.execution
+        in_bytes = run.weights == "int8" and run.activations == "auto"
+
         # Precision is fixed when a function is traced, whatever is set at its call.
         @contextlib.contextmanager
         def tracing() -> Iterator[None]:
             precision = jax.default_matmul_precision(model.execution.precision)
-            with precision, batches_split_by(self.batch_sharding, hold=split):
+            rounded = int8_where_fast(in_bytes)
+            with precision, rounded, batches_split_by(self.batch_sharding, hold=split):
                 yield
 
         self.tracing = tracing
@@ -133,7 +137,9 @@ class Program:
                 return jax.jit(function, **options)
             name = f"{task} for long" if kept else task
             key = functools.partial(program_key, name, model.config, model.execution, pixels)
-            return QuickFunction(function, key, mesh.devices.flat[0], options, long=kept)
+            # A quick start has no kernels for 8 bits.
+            long = kept or (in_bytes and multiplies_bytes())
+            return QuickFunction(function, key, mesh.devices.flat[0], options, long=long)
 
         @functools.cache
         def features(layer: Layer) -> Any:

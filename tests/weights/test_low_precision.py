@@ -183,7 +183,9 @@ def rounded(params):
 def test_int8_scores_are_those_of_the_rounded_weights(tmp_path, scan):
     form = {"scan_image": scan, "scan_text": scan}
     params = params_of(tmp_path, "int8", **form)
-    ours = Scorer(SiglipModel(CONFIG, Execution(weights="int8", **form)), params, batch_size=8)
+    # Activations of 8 bits: models/test_int8_activations.
+    execution = Execution(weights="int8", activations="float", **form)
+    ours = Scorer(SiglipModel(CONFIG, execution), params, batch_size=8)
     plain = Scorer(SiglipModel(CONFIG, Execution(**form)), rounded(params), batch_size=8)
     images, texts = inputs()
     np.testing.assert_allclose(ours.embed_images(images), plain.embed_images(images), atol=2e-5)
@@ -239,7 +241,7 @@ def test_split_over_devices(tmp_path):
     mesh = make_mesh(jax.devices()[:4])
     place = sharding_of(mesh, FSDP)
     params = params_of(tmp_path, "int8", sharding=place)
-    model = SiglipModel(CONFIG, Execution(weights="int8"))
+    model = SiglipModel(CONFIG, Execution(weights="int8", activations="float"))
     many = Scorer(model, params, mesh=mesh, rules=FSDP, batch_size=8)
     one = Scorer(model, params_of(tmp_path, "int8"), batch_size=8)
     images, _ = inputs()

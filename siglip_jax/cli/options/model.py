@@ -77,8 +77,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, many: bool = False) 
     group.add_argument(
         "--weights",
         choices=WEIGHTS,
-        help="dtype that weights are kept in (default: as stored); int8 has a scale a channel; "
-        "bfloat16 computes the text tower in it too",
+        help="dtype that weights are kept in (default: as stored); int8 has a scale a channel, and "
+        "on CPUs with VNNI rounds activations to 8 bits too; bfloat16 computes the text tower in "
+        "it too",
     )
     group.add_argument(
         "--fast-decode",
