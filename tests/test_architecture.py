@@ -253,7 +253,7 @@ MODULES = {
     "batch.columns": Row("batches of columns, as engines give and take them", "data.columns"),
     "batch.items": Row("from the values of a column to items", "data.fetch data.item"),
     "batch.worker_model": Row("a model that is loaded where work is done, once a process",
-                              "pretrained programs scoring"),
+                              "fetch pretrained programs scoring"),
     "batch.embedders": Row("embeddings of a column of images or texts", "data.columns scoring"),
     "batch.label_scorer": Row("scores of a column of images with labels",
                               "classifier data.columns scoring"),

@@ -78,12 +78,14 @@ class Columns:
             )
         return list(column)
 
-    def joined(self, made: Mapping[str, Any], keep: Sequence[str] | None) -> Any:
+    def joined(
+        self, made: Mapping[str, Any], keep: Sequence[str] | None, lists: Sequence[str] = ()
+    ) -> Any:
         """A batch with the columns of `keep` (all of None), and with those that were made.
 
         Args:
-          made: of each row (rows, ...) numbers in an array, or texts in a list; a list of texts
-            a row, too.
+          made: numbers in arrays (rows, n), or texts in lists.
+          lists: which of them have a list of texts a row.
 
         Raises:
           ValueError: if a column to keep is missing, or one that was made is there already.
@@ -100,7 +102,7 @@ class Columns:
                 "leave the old one out with keep="
             )
         if self._arrow:
-            return self._joined_arrow(made, kept)
+            return self._joined_arrow(made, kept, lists)
         if self._pandas:
             import pandas
 
@@ -111,7 +113,7 @@ class Columns:
             return frame
         return {name: self._batch[name] for name in kept} | dict(made)
 
-    def _joined_arrow(self, made: Mapping[str, Any], kept: list[str]) -> Any:
+    def _joined_arrow(self, made: Mapping[str, Any], kept: list[str], lists: Sequence[str]) -> Any:
         import pyarrow
 
         columns = {name: self._batch[name] for name in kept}
@@ -120,9 +122,10 @@ class Columns:
                 flat: Any = pyarrow.array(values.reshape(-1))
                 columns[name] = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
             else:
-                several = any(not isinstance(value, str) for value in values)
-                kind = pyarrow.string()
-                columns[name] = pyarrow.array(values, pyarrow.list_(kind) if several else kind)
+                text = pyarrow.string()
+                columns[name] = pyarrow.array(
+                    values, pyarrow.list_(text) if name in lists else text
+                )
         return type(self._batch).from_pydict(columns)
 
     def _length(self, name: str) -> int:

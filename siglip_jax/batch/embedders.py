@@ -26,6 +26,8 @@ class BatchCallable(ABC):
       options: batch_size, threads, and options of `siglip_jax.load` (`WorkerModel`).
     """
 
+    _LISTS: Sequence[str] = ()  # columns that are made, of a list of texts a row
+
     def __init__(
         self,
         model: Any,
@@ -42,7 +44,7 @@ class BatchCallable(ABC):
     def __call__(self, batch: Any) -> Any:
         """The batch with the columns that are made of it."""
         columns = Columns(batch)
-        return columns.joined(self.made(columns), self._keep)
+        return columns.joined(self.made(columns), self._keep, self._LISTS)
 
     @abstractmethod
     def made(self, columns: Columns) -> dict[str, Any]:

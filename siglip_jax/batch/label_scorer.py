@@ -37,6 +37,8 @@ class LabelScorer(BatchCallable):
     ([['a cat']], (1, 1), (1, 1), [''])
     """
 
+    _LISTS = ("labels",)
+
     def __init__(
         self,
         model: Any,

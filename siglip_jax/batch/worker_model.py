@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from siglip_jax.fetch import BUNDLED, is_path
+
 if TYPE_CHECKING:
     from siglip_jax.pretrained import Pretrained
     from siglip_jax.scoring import Scorer
@@ -20,7 +22,7 @@ class WorkerModel(NamedTuple):
     """What a worker loads, and how it runs it; can be pickled and compared.
 
     Attributes:
-      model: what `siglip_jax.load` takes, there on every worker.
+      model: what `siglip_jax.load` takes, to be had on every worker.
       batch_size: examples a step over the devices that the worker has; default: 32 on a CPU,
         256 on each other device. Batches of an engine should be a multiple of it.
       threads: that decode images.
@@ -51,7 +53,10 @@ class WorkerModel(NamedTuple):
                 "model must be a name or a path, which each worker loads for itself, got "
                 f"{type(model).__name__}{advice}"
             )
-        return cls(os.fspath(model), batch_size, threads, tuple(sorted(options.items())))
+        name = os.fspath(model)
+        if name not in BUNDLED and is_path(path := Path(name).expanduser()):
+            name = os.fspath(path.absolute())  # workers have working folders of their own
+        return cls(name, batch_size, threads, tuple(sorted(options.items())))
 
     def scorer(self, *, texts: bool) -> "Scorer":
         """The model on all devices that this process has; loaded by the first call.
@@ -102,7 +107,7 @@ def _pretrained(model: str, options: tuple[tuple[str, Any], ...]) -> "Pretrained
 
     # An engine gives each worker devices of its own, which are all that jax sees there.
     mesh = make_mesh(jax.local_devices())
-    return load(Path(model) if Path(model).exists() else model, mesh=mesh, **dict(options))
+    return load(model, mesh=mesh, **dict(options))
 
 
 @functools.lru_cache(maxsize=4)

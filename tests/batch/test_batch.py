@@ -153,6 +153,7 @@ def test_what_comes_back_is_what_was_given(embedder):
         made = of(batch)
         assert made.schema.names == ["n", "labels", "logits", "probabilities", "error"]
         assert made.schema.field("labels").type == pa.list_(pa.string())
+        assert of(batch.slice(0, 0)).schema == made.schema
 
 
 def test_keep_and_names_of_columns():
@@ -240,6 +241,15 @@ def test_own_classes_of_a_fine_tune(tmp_path):
     assert made["probabilities"][:, 0] == pytest.approx(
         expected.probabilities.max(axis=1), abs=1e-5
     )
+
+
+def test_a_path_is_found_from_another_working_folder(tmp_path, monkeypatch):
+    folder = saved(tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    embedder = ImageEmbedder("m", batch_size=SIZE)
+    monkeypatch.chdir("/")
+    assert embedder({"image": FILES[:1]})["error"] == [""]
+    assert pickle.dumps(embedder) == pickle.dumps(ImageEmbedder(folder, batch_size=SIZE))
 
 
 def test_pickled_before_and_after_use_it_is_small_and_loads_once(tmp_path, monkeypatch):
