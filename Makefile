@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo check check-engines test test-slow fuzz lint docs wheel parity gpu gpu-wheels tpu readme clean
+.PHONY: help demo check engines check-engines test test-slow fuzz lint docs wheel parity gpu gpu-wheels tpu readme clean
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
@@ -35,10 +35,18 @@ test: $(INSTALLED) ## the tests but for the slow ones
 test-slow: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check-engines: $(INSTALLED) ## the service under Ray Serve, asked by Triton's client; jobs into S3
-	$(BIN)/python -m pip install --quiet --editable ".[dev,engines]"
-	$(BIN)/python -m pytest tests/serve/test_ray.py tests/serve/test_clients.py \
-		tests/jobs/test_s3.py
+# Apart: they hold Pillow, pyarrow, protobuf and ml_dtypes at earlier versions.
+ENGINES := $(VENV)-engines
+engines: $(ENGINES)/.installed
+$(ENGINES)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --upgrade pip
+	$(ENGINES)/bin/python -m pip install --quiet --editable ".[dev,engines]"
+	@touch $@
+
+check-engines: engines ## Ray, Spark, Beam and Triton's client, in an environment of their own
+	$(ENGINES)/bin/python -m pytest tests/batch/test_engines.py \
+	  tests/serve/test_ray.py tests/serve/test_clients.py
 
 FUZZ_CASES ?= 10000
 FUZZ_SECONDS ?= 3600

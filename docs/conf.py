@@ -84,6 +84,7 @@ PACKAGES = (
     "siglip_jax.training",
     "siglip_jax.jobs",
     "siglip_jax.search",
+    "siglip_jax.batch",
     "siglip_jax.converters",
     "siglip_jax.plan",
     "siglip_jax.bench",

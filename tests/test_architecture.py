@@ -17,6 +17,7 @@ Dependencies go down this list and never up:
     evaluation
     training
     jobs (bulk embedding and scoring), search (over what they wrote)
+    batch (the same inside engines that run over tables)
     serve (over HTTP)
     plan (compiled for other devices), bench (run on these)
     suites (evaluation on many data sets, by jobs)
@@ -247,6 +248,16 @@ MODULES = {
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
                     "config data jobs preprocessing programs scoring weights.staging", jax=True),
+
+    "batch": Row("the names to import"),
+    "batch.columns": Row("batches of columns, as engines give and take them", "data.columns"),
+    "batch.items": Row("from the values of a column to items", "data.fetch data.item"),
+    "batch.worker_model": Row("a model that is loaded where work is done, once a process",
+                              "fetch pretrained programs scoring"),
+    "batch.embedders": Row("embeddings of a column of images or texts", "data.columns scoring"),
+    "batch.label_scorer": Row("scores of a column of images with labels",
+                              "classifier data.columns scoring"),
+    "batch.beam": Row("the callables as a model of Beam's RunInference"),
 
     "serve": Row("the names to import", jax=True),
     "serve.errors": Row("what a client is told when a request is refused"),

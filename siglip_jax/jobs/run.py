@@ -39,6 +39,7 @@ from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs import make_mesh
 from siglip_jax.run_folder import locked
 from siglip_jax.scoring import Scorer
+from siglip_jax.scoring.batches import usual_batch_size
 from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.prompts import PLAIN
 from siglip_jax.stop import Stop
@@ -372,8 +373,7 @@ def _number(parameter: Any) -> float | None:
 
 
 def _scorer(model: Pretrained, job: Job, source: Source, options: Options) -> Scorer:
-    devices = jax.local_devices()
-    limit = 32 if devices[0].platform == "cpu" else 256 * len(devices)
+    limit = usual_batch_size(jax.local_devices())
     sizes = [shard.items for shard in source.shards()]
     if None not in sizes:
         # Powers of two, so that few shapes are ever compiled.

@@ -26,6 +26,15 @@ def batches(examples: Any, size: int) -> Iterator[tuple[Any, int]]:
         yield padded(part, size), min(size, total - start)
 
 
+def usual_batch_size(devices: Sequence[Any]) -> int:
+    """Examples of a batch over `devices`, where there is no end to them and no one said.
+
+    >>> usual_batch_size(jax.local_devices(backend="cpu"))
+    32
+    """
+    return 32 if devices[0].platform == "cpu" else 256 * len(devices)
+
+
 def stacked(examples: Sequence[Any]) -> Any:
     """Examples, arrays or pytrees of them, with a leading axis.
 

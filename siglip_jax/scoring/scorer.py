@@ -224,22 +224,24 @@ class Scorer:
         items: Iterable[Item],
         seen: Callable[[Prepared], None] = lambda item: None,
         *,
+        what: Literal["images", "texts"] = "images",
         as_jax: bool = False,
         **options: Any,
     ) -> tuple[Any, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
 
-        An image of which the model makes NaN is in error too; `seen` is not told of that.
+        One of which the model makes NaN is in error too; `seen` is not told of that.
 
         Args:
           items: read in a thread of their own.
           seen: called with each in order, prepared or in error.
+          what: the items are images, or texts.
           as_jax: as for `embed_images`.
           options: of `pipeline`.
         """
         rows = _rows(as_jax)
-        options = {"prepare": self.preparer("images"), "on_devices": as_jax, **options}
-        with self.pipeline("images", **options) as pipeline:
+        options = {"prepare": self.preparer(what), "on_devices": as_jax, **options}
+        with self.pipeline(what, **options) as pipeline:
             try:
                 pipeline.embed(pipeline.read(items), rows, seen)
             except Unreadable as error:
