@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from siglip_jax.messages import optional_package
+from siglip_jax.messages import choose, optional_package
 from siglip_jax.search.embeddings import Embeddings
-from siglip_jax.search.lance import write_lance
+from siglip_jax.search.lance import refuse_other_folder, write_lance
 from siglip_jax.weights.staging import staged
 
 FORMATS = ("faiss", "usearch", "npy", "lance")
@@ -20,16 +20,18 @@ def export(embeddings: Embeddings, form: str, path: Path) -> int:
     Args:
       form: "faiss" (IndexFlatIP), "usearch" (inner product, float32), "npy" (n, d), or "lance":
         a folder, which has the keys and all other columns itself (`search.lance`).
-      path: the file to write; replaced as a whole.
+      path: the file to write; replaced as a whole. A folder only if it holds such a table and
+        nothing else.
 
     The number of a row in the file is that of its line in the keys. Returns how many.
 
     Raises:
-      ValueError: if the format is unknown, its package missing, or a key has a line break.
+      ValueError: if the format is unknown, its package missing, a key has a line break, or
+        something else is in the folder.
     """
-    if form not in FORMATS:
-        raise ValueError(f"expected one of {', '.join(FORMATS)} as format, got {form!r}")
+    choose("form", form, FORMATS)
     if form == "lance":
+        refuse_other_folder(path)
         with staged(path) as temporary:
             return write_lance(embeddings, temporary)
     writer = {"faiss": _faiss, "usearch": _usearch, "npy": _npy}[form]

@@ -39,6 +39,17 @@ def write_lance(embeddings: "Embeddings", path: Path) -> int:
     return table.count_rows()
 
 
+def refuse_other_folder(path: Path) -> None:
+    """Raises a ValueError if `path` is anything but a folder to fill, or one of `write_lance`."""
+    if not path.exists():
+        return
+    there = {each.name for each in path.iterdir()} if path.is_dir() else {path.name}
+    if others := there - {f"{TABLE}.lance"}:
+        raise ValueError(
+            f"{path} holds something else than such a table, as {min(others)}; choose a new folder"
+        )
+
+
 def _schema(embeddings: "Embeddings") -> "pa.Schema":
     import pyarrow as pa
 

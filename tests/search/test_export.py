@@ -78,7 +78,7 @@ def test_folders_with_other_columns_make_one_table(jobs, tmp_path):
 
 def test_what_cannot_be_exported(jobs, tmp_path, monkeypatch):
     found = open_embeddings(jobs / "npy-float32")
-    with pytest.raises(ValueError, match="expected one of faiss, usearch, npy, lance as format"):
+    with pytest.raises(ValueError, match="form must be one of faiss, usearch, npy, lance, got"):
         export(found, "x", tmp_path / "x")
     for form, module, package in (
         ("faiss", "faiss", "faiss-cpu"),
@@ -129,3 +129,15 @@ def test_where_no_sheet_can_be_written(tmp_path):
         write_sheet(tmp_path / "s.jpg", SHOWN)
     with pytest.raises(ValueError, match=r"the folder .*x does not exist"):
         write_sheet(tmp_path / "x" / "s.png", SHOWN)
+
+
+def test_a_folder_of_something_else_is_left_alone(jobs, tmp_path):
+    """A folder gives way as a whole, so that a slip of the name would cost what is in it."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"a")
+    (tmp_path / "file").write_bytes(b"b")
+    for name, what in (("photos", "a.jpg"), ("file", "file")):
+        with pytest.raises(ValueError, match=f"holds something else than such a table, as {what}"):
+            export(open_embeddings(jobs / "parquet-float32"), "lance", tmp_path / name)
+    assert (tmp_path / "photos/a.jpg").read_bytes() == b"a"
+    assert (tmp_path / "file").read_bytes() == b"b"

@@ -144,10 +144,10 @@ def run(args: argparse.Namespace) -> int:
 
     from siglip_jax.plan import find_slice
 
+    recipe = _recipe(args) if args.train else None
     target = find_slice(args.on)
     if args.items:
         return _bulk(args, target)
-    recipe = _recipe(args) if args.train else None
     workloads = _training(args, target, recipe) if recipe else _scoring(args, target)
     plans, notes = [], []
     for workload, batch in workloads:

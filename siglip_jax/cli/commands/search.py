@@ -50,7 +50,7 @@ from siglip_jax.cli.search_queries import (
     sorted_queries,
 )
 from siglip_jax.errors import ModelError
-from siglip_jax.messages import counted
+from siglip_jax.messages import choose, counted
 
 if TYPE_CHECKING:
     from siglip_jax.calibration import Calibration
@@ -132,10 +132,14 @@ def run(args: argparse.Namespace) -> int:
     calibration = opened_calibration(args)
     check_options(args, queries)
     form, _, target = (args.export or "").partition(":")
-    if args.export and not target:
-        raise ValueError(
-            f"--export: expected FORMAT:FILE, such as faiss:x.faiss, got {args.export}"
-        )
+    if args.export:
+        from siglip_jax.search.export import FORMATS
+
+        if not target:
+            raise ValueError(
+                f"--export: expected FORMAT:FILE, such as faiss:x.faiss, got {args.export}"
+            )
+        choose("--export: the format", form, FORMATS)
     if args.sheet:
         from siglip_jax.search.sheet import check_sheet
 
