@@ -11,6 +11,7 @@ import contextlib
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from siglip_jax.jobs.bucket import BucketPath
 from siglip_jax.jobs.bucket_ledger import BucketLedger
@@ -82,7 +83,7 @@ def main():
     objects = in_a_bucket(args.url, args.shards, seconds)
     print(f"{args.shards:,} shards of {ITEMS:,} items; in a bucket {objects:,} objects\n")
     for what, each in seconds.items():
-        print(f"{what:<36}{min(each):9.4f} s ({min(each):.4f} to {max(each):.4f})")
+        print(f"{what:<36}{median(each):9.4f} s ({min(each):.4f} to {max(each):.4f})")
 
 
 if __name__ == "__main__":
