@@ -118,16 +118,20 @@ class Embeddings:
         import pyarrow.parquet
 
         first = {file.folder: file.names for file in reversed(self._files)}
-        return [pyarrow.parquet.read_schema(first[folder]) for folder in sorted(first)]
+        found = []
+        for folder in sorted(first):
+            with opened(first[folder]) as file:
+                found.append(pyarrow.parquet.read_schema(file))
+        return found
 
     def tables(self) -> "Iterator[tuple[np.ndarray, pa.Table]]":
         """Embeddings (m, width) as stored, some rows at a time, each with the other columns."""
         import pyarrow.parquet
 
         for file in self._files:
-            with pyarrow.parquet.ParquetFile(file.names) as opened:
-                there = opened.schema_arrow.names
-                table = opened.read([name for name in there if name != "embedding"])
+            with opened(file.names) as names, pyarrow.parquet.ParquetFile(names) as parquet:
+                there = parquet.schema_arrow.names
+                table = parquet.read([name for name in there if name != "embedding"])
             first = 0
             for part in self._parts(file):
                 yield part, table.slice(first, len(part))

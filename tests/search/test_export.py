@@ -1,12 +1,15 @@
 """Embeddings for other programs, and contact sheets."""
 
+import json
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 from job_inputs import picture
 from PIL import Image
 
+from siglip_jax.jobs.ledger import read_entries
 from siglip_jax.search import open_embeddings
 from siglip_jax.search.export import export
 from siglip_jax.search.sheet import Shown, write_sheet
@@ -141,3 +144,19 @@ def test_a_folder_of_something_else_is_left_alone(jobs, tmp_path):
             export(open_embeddings(jobs / "parquet-float32"), "lance", tmp_path / name)
     assert (tmp_path / "photos/a.jpg").read_bytes() == b"a"
     assert (tmp_path / "file").read_bytes() == b"b"
+
+
+def test_a_lance_table_of_a_bucket(jobs, tmp_path):
+    lancedb = pytest.importorskip("lancedb", reason="needs: pip install lancedb")
+    bucket = fsspec.filesystem("memory")
+    bucket.put(str(jobs / "parquet-float32"), "/exported", recursive=True)
+    entries = [entry._asdict() for entry in read_entries(jobs / "parquet-float32")]
+    bucket.pipe_file("/exported/ledger/00000-00255.json", json.dumps(entries).encode())
+    try:
+        found = open_embeddings("memory://exported")
+        assert export(found, "lance", tmp_path / "x.lance") == 9
+    finally:
+        bucket.store.clear()
+        bucket.pseudo_dirs[:] = [""]
+    table = lancedb.connect(tmp_path / "x.lance").open_table("embeddings").to_arrow()
+    assert table.column("key").to_pylist() == KEYS
