@@ -59,7 +59,7 @@ def test_a_job_on_a_slice_is_of_the_compiled_tower(cli, model, as_v4):
 
 
 def test_the_days_of_a_recipe(cli, tmp_path, as_v4, monkeypatch):
-    pytest.importorskip("optax")
+    pytest.importorskip("optax", reason="training needs: pip install '.[train]'")
     (tmp_path / "r.toml").write_text(RECIPE)
     common = ("plan", "--train", "r.toml", "--on", "v4:2x2x2", "--no-search")
     code, out, err = cli(*common, "--json")

@@ -89,8 +89,8 @@ def times(count, told, matches=lambda method, path: True):
 @contextlib.contextmanager
 def serving():
     """A `Server`, with a bucket `bucket`, and the environment of those that are to use it."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install '.[engines]'")
-    pytest.importorskip("moto.server", reason="moto is not installed: pip install '.[engines]'")
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install '.[dev]'")
+    pytest.importorskip("moto.server", reason="moto is not installed: pip install '.[dev]'")
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
