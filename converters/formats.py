@@ -32,6 +32,17 @@ FORMATS: dict[str, Format] = {
 }
 
 
+def format_named(to: str) -> Format:
+    """The format of that name.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if to not in FORMATS:
+        raise ValueError(f"unknown format {to!r}; expected one of {', '.join(FORMATS)}")
+    return FORMATS[to]
+
+
 def detect(path: str | Path) -> str:
     """The format of a local file or folder, one of `FORMATS`.
 

@@ -220,7 +220,7 @@ def _target_profile(
     args: argparse.Namespace, source: "OpenCheckpoint", vocabulary: str | Path | None
 ) -> "Profile | None":
     """What the folder's own processor should do; None where nothing is compared."""
-    from siglip_jax.converters.conversion import target_profile
+    from siglip_jax.converters.target_profile import target_profile
 
     if not args.compare:
         return None
