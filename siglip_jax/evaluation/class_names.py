@@ -13,6 +13,8 @@ from siglip_jax.evaluation.templates import CLIP_PAPER
 from siglip_jax.scoring.prompts import check_templates, expand
 
 Aliases = Literal["first", "all", "none"]
+# How ImageNet and TensorFlow Datasets call classes: by numbers of WordNet's nouns.
+SYNSET = re.compile(r"n\d{8}")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -50,13 +52,18 @@ def class_texts(
 
     Raises:
       ValueError: if there is no name or no template, a template does not have `{}`
-        once, or nothing is left of a name.
+        once, nothing is left of a name, or the names are numbers of WordNet.
 
     >>> class_texts(["tench, Tinca tinca", "T-shirt"], ["A {}!"])
     [['a tench'], ['a tshirt']]
     """
     if isinstance(names, str) or not len(names):
         raise ValueError(f"expected a list of class names, got {names!r}")
+    if all(map(SYNSET.fullmatch, names)):
+        raise ValueError(
+            f"classes are numbers of WordNet, such as {names[0]}, which no model knows; give their "
+            "names in the same order, for ImageNet those of imagenet_classes()"
+        )
     templates = check_templates(templates)
     if canonical:
         templates = tuple(canonicalize(template, keep="{}") for template in templates)

@@ -1,17 +1,16 @@
 """Classes that data call by numbers of WordNet, which no model knows: names for ImageNet's."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from siglip_jax.evaluation import imagenet_classes, imagenet_labels
+from siglip_jax.evaluation.class_names import SYNSET
 from siglip_jax.evaluation.imagenet import IMAGENET_SETS, ClassSet
 from siglip_jax.suites.task import Task
 from siglip_jax.suites.task_data import Classes
 
-_SYNSET = re.compile(r"n\d{8}")
 # The first and the last of ImageNet's 1,000, a tench and toilet tissue: sorted, as TensorFlow
 # Datasets and folders have them, they are in the order of the labels.
 _ENDS = ("n01440764", "n15075141")
@@ -37,7 +36,7 @@ def named(data: Classes, task: Task, where: str, remedy: str) -> Classes:
     ValueError: x: its classes are numbers of WordNet, such as n01440764, which no model knows: ...
     """
     names = data.names
-    if not names or not all(_SYNSET.fullmatch(name) for name in names):
+    if not names or not all(SYNSET.fullmatch(name) for name in names):
         return data
     if not _of_imagenet(names):
         raise ValueError(

@@ -79,6 +79,8 @@ def test_class_texts():
     assert class_texts(names, ["A {}."], aliases="none")[0] == ["a great white shark maneater"]
     assert class_texts(names, ["A {}."], canonical=False) == [["A Great_white shark."], ["A Hen."]]
     assert class_texts(names, ["{}!"], canonical=False, aliases="none")[0] == [f"{names[0]}!"]
+    # One among others may be what a class is called.
+    assert class_texts(["n01440764", "Hen"], ["{}"])[0] == ["n01440764"]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,7 @@ def test_class_texts():
     [
         ("a cat", {}, "expected a list of class names, got 'a cat'"),
         ([], {}, r"expected a list of class names, got \[\]"),
+        (["n01440764", "n02119789"], {}, "classes are numbers of WordNet, such as n01440764"),
         (["cat", "?!"], {}, "nothing is left of the class name '\\?!'; it is punctuation only"),
         (["cat", " "], {}, "nothing is left of the class name ' '$"),
         (["cat", "dog,"], {"aliases": "all"}, "nothing is left of the class name 'dog,'"),
