@@ -103,6 +103,7 @@ MODULES = {
     "preprocessing.image_settings": Row("an image profile in other systems' words"),
     "preprocessing.decode": Row("files to uint8 RGB pixels"),
     "preprocessing.decode_process": Row("processes that decode, ended if it takes too long"),
+    "preprocessing.pixels": Row("decoded pixels, from any of their modes to RGB"),
     "preprocessing.picture_cost": Row("which images may be decoded in a thread"),
     "preprocessing.signatures": Row("images by their first bytes; what else reads some"),
     "preprocessing.resize": Row("tf.image.resize in numpy"),
