@@ -154,7 +154,7 @@ def test_a_decoding_that_takes_too_long_is_given_up(monkeypatch):
         "_PROGRAM",
         (
             "import sys; sys.path[:] = sys.argv[1:]; "
-            "from siglip_jax.preprocessing import decode_process as d; d.SECONDS = 0.5; d.serve()"
+            "from siglip_jax.preprocessing.decode_server import serve; serve(0.5)"
         ),
     )
     pool = decode_process._Pool()
