@@ -154,9 +154,9 @@ def main() -> None:
     text = [
         f"By `python benchmarks/job_table.py`, jax {jax.__version__}: planned and simulated, not "
         "run. `--store float32`, one process on each host. Simulated with "
-        f'{trouble}. "If every core decoded" is a job that does not exist yet: one process '
-        f"decodes {DECODING.process:.0f} images/s, whatever its cores, as its threads share "
-        "Python's lock.",
+        f"{trouble}. The threads of one process decode {DECODING.process:.0f} images/s, "
+        'whatever its cores, as they share Python\'s lock; "if every core decoded" is a job with '
+        "`--decode-processes`, which has not been measured on so many cores.",
         "",
         f"| {HEAD} |",
         "|---|---:|---|" + "---:|" * 3 + "---|" + "---:|" * 2 + "---|" + "---:|" * 4,

@@ -67,6 +67,7 @@ class Worker:
         stop: Callable[[], bool],
         errors: ErrorShare,
         threads: int,
+        decode_processes: int,
         memory: int,
         report: Callable[[JobProgress], None],
     ) -> None:
@@ -88,8 +89,9 @@ class Worker:
         self._pipeline = scorer.pipeline(
             what,
             classes=self._classes,
-            prepare=scorer.preparer(what, memory // 2),
-            threads=threads,
+            prepare=scorer.preparer(what, memory // 2, processes=decode_processes > 0),
+            # Of processes each has a thread that waits for it.
+            threads=decode_processes or threads,
             memory=memory // 2,
             meter=self.meter,
             layer=layer,

@@ -167,7 +167,8 @@ def bulk_plan(
             f"chips: {EMBEDDING.share:.0%} of the published peak, as {EMBEDDING.source}; no TPU "
             "has been measured",
             f"decoding: {core:,.0f} images/s a core, {process:,.0f} a process "
-            f"({DECODING.source}; large images take longer)",
+            f"({DECODING.source}; large images take longer; processes that decode, "
+            "--decode-processes, have not been measured on so many cores)",
             f"hosts: {host.source}",
             f"images: {image_bytes / 1e3:,.0f} KB each, in tars or tables that are read at the "
             "network's full rate",

@@ -9,6 +9,7 @@ What could take minutes is decoded in a process (`decode_process`).
 """
 
 import dataclasses
+import functools
 import io
 import os
 from typing import Any
@@ -19,7 +20,15 @@ from PIL import Image, UnidentifiedImageError
 
 from siglip_jax.messages import reason
 from siglip_jax.preprocessing import decode_process
-from siglip_jax.preprocessing.picture_cost import road
+from siglip_jax.preprocessing.picture_cost import Road, road
+from siglip_jax.preprocessing.pixels import (
+    Pixels,
+    Refused,
+    array_of,
+    from_array,
+    rgb_of,
+    rotate,
+)
 from siglip_jax.preprocessing.profiles import ImageProfile, Profile
 from siglip_jax.preprocessing.signatures import (
     HEAD,
@@ -59,8 +68,19 @@ def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
     >>> decode_image(np.zeros((4, 6), np.uint8), profile).shape
     (4, 6, 3)
     """
+    return array_of(decoded(source, profile))
+
+
+def decoded(source: ImageSource, profile: ImageProfile, found: Road | None = None) -> Pixels:
+    """As `decode_image`, but that pixels which Pillow has decoded stay its image, of mode RGB.
+
+    Pillow resizes its own images: an array would be copied out of one and into another.
+
+    Args:
+      found: of the bytes of a file, what `road` said of them, if it was asked.
+    """
     if isinstance(source, np.ndarray):
-        return _from_array(source, profile)
+        return from_array(source, profile)
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or "Pillow image"
         return _guarded(_from_pil, source, profile, str(name))
@@ -78,7 +98,7 @@ def decode_image(source: ImageSource, profile: ImageProfile) -> np.ndarray:
         )
     if not data:
         raise ValueError(f"{name}: the file is empty")
-    return _guarded(_here_or_there, data, profile, name)
+    return _guarded(functools.partial(_here_or_there, found=found), data, profile, name)
 
 
 def measured(data: bytes, profile: ImageProfile) -> tuple[int, int, str, bool]:
@@ -90,18 +110,23 @@ def measured(data: bytes, profile: ImageProfile) -> tuple[int, int, str, bool]:
     return _guarded(_measured, data, profile, "image bytes")
 
 
-def pixels_of(data: bytes, profile: ImageProfile) -> np.ndarray:
-    """As `decode_image`, in this process whatever it may take."""
+def pixels_of(data: bytes, profile: ImageProfile) -> Pixels:
+    """As `decoded`, in this process whatever it may take."""
     return _guarded(_from_bytes, data, profile, "image bytes")
 
 
-def cost(data: bytes, profile: ImageProfile) -> decode_process.Decoded | None:
+def cost(
+    data: bytes, profile: ImageProfile, found: Road | None = None
+) -> decode_process.Decoded | None:
     """Size and mode of the bytes of a file, by its header; None where decoding will say why not.
+
+    Args:
+      found: what `road` said of them, if it was asked.
 
     Raises:
       ValueError: if it is no image that is decoded, and finding that out has taken a process.
     """
-    process, refused, jpeg = road(data)
+    process, refused, jpeg = found or road(data)
     if refused:
         return None
     if process:
@@ -114,7 +139,8 @@ def cost(data: bytes, profile: ImageProfile) -> decode_process.Decoded | None:
         mode = "CMYK" if jpeg.components == 4 else "RGB"
         if not fits:
             return None
-        turned = not profile.exif and b"Exif" in data[:_EXIF_IN_JPEG] and _turned_jpeg(data)
+        carries = data.find(b"Exif", 0, min(jpeg.begin, _EXIF_IN_JPEG)) >= 0
+        turned = not profile.exif and carries and _turned_jpeg(data)
         return decode_process.Decoded(jpeg.height, jpeg.width, mode, turned)
     try:
         return decode_process.Decoded(*measured(data, profile))
@@ -122,16 +148,18 @@ def cost(data: bytes, profile: ImageProfile) -> decode_process.Decoded | None:
         return None
 
 
-def _here_or_there(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
-    process, refused, _ = road(data)
+def _here_or_there(
+    data: bytes, profile: ImageProfile, name: str, found: Road | None = None
+) -> Pixels:
+    process, refused, _ = found or road(data)
     if refused:
-        raise _Refused(refused)
+        raise Refused(refused)
     if not process:
         return _from_bytes(data, profile, name)
     try:
         done = decode_process.ask(data, profile, decode=True)
     except decode_process.Failed as error:
-        raise _Refused(str(error).removeprefix("image bytes: ")) from None
+        raise Refused(str(error).removeprefix("image bytes: ")) from None
     assert done.pixels is not None
     return done.pixels
 
@@ -216,7 +244,7 @@ def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> Any:
     """Calls a decoder and gives every failure one line that starts with `name`."""
     try:
         image = decode(source, profile, name)
-    except _Refused as error:
+    except Refused as error:
         raise ValueError(f"{name}: {error}") from None
     except UnidentifiedImageError as error:
         known = image_format(source[:HEAD]) if isinstance(source, bytes) else None
@@ -227,22 +255,18 @@ def _guarded(decode: Any, source: Any, profile: ImageProfile, name: str) -> Any:
     return image
 
 
-class _Refused(Exception):
-    """An image that decodes but that we do not take."""
-
-
 def _check_size(height: int, width: int, profile: ImageProfile) -> None:
     if not height or not width:
-        raise _Refused(f"the image has no pixels ({width}x{height})")
+        raise Refused(f"the image has no pixels ({width}x{height})")
     if height * width > profile.max_pixels:
-        raise _Refused(
+        raise Refused(
             f"{width}x{height} is {height * width:,} pixels, more than the limit of "
             f"{profile.max_pixels:,}; raise max_pixels in the profile (--max-pixels) if you trust "
             "it"
         )
 
 
-def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
+def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> Pixels:
     if data.startswith(_JPEG) and profile.decode in ("fastdct", "draft"):
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
@@ -255,12 +279,12 @@ def _from_bytes(data: bytes, profile: ImageProfile, name: str) -> np.ndarray:
             _check_size(height, width, profile)
             least = _draft_size(height, width, profile) if profile.decode == "draft" else (0, 0)
             image = _decode_jpeg(data, least, cmyk=colours in ("CMYK", "YCCK"))
-            return _rotate(image, _orientation_of_jpeg(data)) if profile.exif else image
+            return rotate(image, _orientation_of_jpeg(data)) if profile.exif else image
     allow_pixels(profile.max_pixels)
     try:
         opened = open_image(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _Refused(
+        raise Refused(
             f"more pixels than Pillow takes: {error} Raise max_pixels in the profile "
             "(--max-pixels) if you trust it"
         ) from error
@@ -304,7 +328,7 @@ def _decode_jpeg(data: bytes, least: tuple[int, int], *, cmyk: bool) -> np.ndarr
     except ValueError as error:
         # TensorFlow refuses a JPEG that ends early, and takes one with other flaws.
         if "Premature end of JPEG file" in str(error):
-            raise _Refused("the JPEG is truncated") from error
+            raise Refused("the JPEG is truncated") from error
         image = simplejpeg.decode_jpeg(data, space, fastdct=True, strict=False, **size)
     if not cmyk:
         return image
@@ -327,71 +351,12 @@ def _turned_jpeg(data: bytes) -> bool:
         return False
 
 
-def _rotate(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes an EXIF orientation (1 to 8; anything else is ignored)."""
-    if orientation in (5, 6, 7, 8):
-        image = image.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
-
-
-def _from_pil(image: Image.Image, profile: ImageProfile, name: str) -> np.ndarray:
+def _from_pil(image: Image.Image, profile: ImageProfile, name: str) -> Pixels:
     _check_size(image.height, image.width, profile)
     orientation = orientation_of(image) if profile.exif else 1
     try:
         image.load()
     except OSError as error:
-        raise _Refused(f"the image is truncated or damaged: {error}") from error
-    pixels = _rgb(image, profile)
-    return _rotate(pixels, orientation) if orientation != 1 else pixels
-
-
-def _rgb(image: Image.Image, profile: ImageProfile) -> np.ndarray:
-    if image.mode == "F":
-        raise _Refused("float pixels have no agreed range; save it as 8-bit")
-    if image.mode.startswith("I"):
-        return _from_grey16(np.asarray(image))
-    alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    if alpha and profile.background is not None:
-        if image.mode == "La":
-            image = image.convert("LA")
-        rgba = image.convert("RGBA")
-        behind = Image.new("RGBA", image.size, (*profile.background, 255))
-        image = Image.alpha_composite(behind, rgba)
-    return np.array(image.convert("RGB"))
-
-
-def _from_grey16(grey: np.ndarray) -> np.ndarray:
-    if grey.min() < 0 or grey.max() > 65535:
-        raise _Refused(
-            f"integer pixels from {grey.min()} to {grey.max()} are not 16-bit; save it as 8-bit"
-        )
-    # big_vision: TensorFlow keeps the high byte of 16-bit PNGs.
-    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _from_array(array: np.ndarray, profile: ImageProfile) -> np.ndarray:
-    if array.dtype == np.uint16:
-        array = (array >> 8).astype(np.uint8)
-    elif array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    elif array.dtype != np.uint8:
-        raise ValueError(
-            f"expected an array of uint8, uint16 or bool, got {array.dtype}; "
-            "scale it to 0..255 and cast it to uint8"
-        )
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
-        raise ValueError(
-            f"expected an array of shape (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), "
-            f"got {array.shape}"
-        )
-    if array.shape[2] == 4:
-        return _rgb(Image.fromarray(np.ascontiguousarray(array), "RGBA"), profile)
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(array)
+        raise Refused(f"the image is truncated or damaged: {error}") from error
+    pixels = rgb_of(image, profile)
+    return rotate(array_of(pixels), orientation) if orientation != 1 else pixels

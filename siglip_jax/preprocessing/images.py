@@ -9,7 +9,8 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from siglip_jax.preprocessing.decode import ImageSource, decode_image
+from siglip_jax.preprocessing.decode import ImageSource, decoded
+from siglip_jax.preprocessing.pixels import Pixels, array_of, size_of
 from siglip_jax.preprocessing.profiles import Fit, ImageProfile, PixelRange
 from siglip_jax.preprocessing.resize import tf_resize
 from siglip_jax.preprocessing.torch_resize import torch_resize
@@ -17,24 +18,25 @@ from siglip_jax.preprocessing.torch_resize import torch_resize
 _PILLOW = {method.name.lower(): method for method in Image.Resampling}
 
 
-def resize_uint8(image: np.ndarray, height: int, width: int, profile: ImageProfile) -> np.ndarray:
-    """(h, w, 3) uint8 to (height, width, 3) uint8 by the profile's method, aspect ignored.
+def resize_uint8(image: Pixels, height: int, width: int, profile: ImageProfile) -> np.ndarray:
+    """Pixels (h, w, 3) uint8 to (height, width, 3) uint8 by the profile's method, aspect ignored.
 
     Raises:
       ValueError: for the NaFlex method of big_vision, which does not go through uint8.
     """
     system, method = profile.resize.split("_")
     if profile.resize == "tf_bilinear":
-        return tf_resize(image, height, width)
+        return tf_resize(array_of(image), height, width)
     if system == "torch" and method != "nearest":
         return torch_resize(image, height, width, method)
     if system != "tf":
-        return np.array(Image.fromarray(image).resize((width, height), _PILLOW[method]))
+        pillow = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        return np.array(pillow.resize((width, height), _PILLOW[method]))
     raise ValueError(f"resize {profile.resize} gives floats; use naflex_patches")
 
 
-def resize_image(image: np.ndarray, res: int, profile: ImageProfile) -> np.ndarray:
-    """(h, w, 3) uint8 to (res, res, 3) uint8, as the profile fits images into a square.
+def resize_image(image: Pixels, res: int, profile: ImageProfile) -> np.ndarray:
+    """Pixels (h, w, 3) uint8 to (res, res, 3) uint8, as the profile fits images into a square.
 
     >>> from siglip_jax import find
     >>> from siglip_jax.preprocessing import profile_for
@@ -47,16 +49,15 @@ def resize_image(image: np.ndarray, res: int, profile: ImageProfile) -> np.ndarr
         `profile.max_pixels`.
     """
     side = int(res / profile.crop)
-    height, width = fitted_size(image.shape[0], image.shape[1], side, profile.fit)
+    whole = size_of(image)
+    height, width = fitted_size(*whole, side, profile.fit)
     if profile.fit != "squash" and height * width > profile.max_pixels:
         raise ValueError(
-            f"an image of {image.shape[1]}x{image.shape[0]} would be resized to {width}x{height}, "
-            f"more than the limit of {profile.max_pixels:,} pixels, to keep its aspect ratio"
+            f"an image of {whole[1]}x{whole[0]} would be resized to {width}x{height}, more than "
+            f"the limit of {profile.max_pixels:,} pixels, to keep its aspect ratio"
         )
-    image = resize_uint8(image, height, width, profile)
-    if (height, width) != (res, res):
-        image = _centre(image, res, profile)
-    return image
+    made = resize_uint8(image, height, width, profile)
+    return made if (height, width) == (res, res) else _centre(made, res, profile)
 
 
 def fitted_size(height: int, width: int, side: int, fit: Fit) -> tuple[int, int]:
@@ -118,7 +119,7 @@ def preprocess_image(
         raise ValueError("the profile keeps aspect ratios (NaFlex); use naflex_patches")
     # A draft is decoded for the size that is asked for.
     profile = dataclasses.replace(profile, res=res) if res != profile.res else profile
-    return resize_image(decode_image(source, profile), res, profile)
+    return resize_image(decoded(source, profile), res, profile)
 
 
 def to_float(image: np.ndarray, value_range: PixelRange = (-1.0, 1.0)) -> np.ndarray:

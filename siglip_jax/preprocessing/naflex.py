@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from siglip_jax.preprocessing.images import resize_image, resize_uint8, to_float
+from siglip_jax.preprocessing.pixels import Pixels, array_of, size_of
 from siglip_jax.preprocessing.profiles import ImageProfile
 from siglip_jax.preprocessing.resize import tf_antialias_resize
 
@@ -70,9 +71,9 @@ def target_size(height: int, width: int, patch: int, max_patches: int) -> tuple[
 
 
 def naflex_patches(
-    image: np.ndarray, profile: ImageProfile, patch: int, max_patches: int | None = None
+    image: Pixels, profile: ImageProfile, patch: int, max_patches: int | None = None
 ) -> Patches:
-    """(h, w, 3) uint8 pixels as a sequence of exactly `max_patches` patches.
+    """Pixels (h, w, 3) uint8 as a sequence of exactly `max_patches` patches.
 
     Args:
       image: what `decode_image` returns.
@@ -97,7 +98,7 @@ def naflex_patches(
     if max_patches is None:
         raise ValueError("the profile is for a fixed resolution; give max_patches")
     if profile.res is None:
-        height, width = target_size(image.shape[0], image.shape[1], patch, max_patches)
+        height, width = target_size(*size_of(image), patch, max_patches)
     else:
         height = width = profile.res // patch * patch
         if profile.fit != "squash" or profile.crop != 1:
@@ -107,7 +108,8 @@ def naflex_patches(
         raise ValueError(f"{rows}x{columns} patches do not fit into {max_patches}")
     if profile.resize == "tf_antialias":
         # big_vision: normalised before the resize, and neither rounded nor clipped after it.
-        pixels = tf_antialias_resize(to_float(image, profile.value_range), height, width)
+        pixels = to_float(array_of(image), profile.value_range)
+        pixels = tf_antialias_resize(pixels, height, width)
     else:
         pixels = to_float(resize_uint8(image, height, width, profile), profile.value_range)
 

@@ -23,35 +23,40 @@ _OTHERS = (b"\0\0\1\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0", b"P", b"BM", b"G
 
 
 class Scans(NamedTuple):
-    """How often a JPEG goes over its pixels, and its size, zeros where it states none."""
+    """How often a JPEG goes over its pixels, and its size, zeros where it states none.
+
+    Attributes:
+      begin: bytes before its first scan, in which all is that it says of itself.
+    """
 
     count: int
     height: int = 0
     width: int = 0
     components: int = 0
+    begin: int = 0
 
 
 def scans(data: bytes) -> Scans:
     r"""The scans of a JPEG, by its markers, as libjpeg goes from one to the next.
 
     >>> scans(b"\xff\xd8\xff\xc2\0\x0b\x08\0\x10\0\x10\1\1\x11\0\xff\xda\0\2..\xff\xda\0\2")
-    Scans(count=2, height=16, width=16, components=1)
+    Scans(count=2, height=16, width=16, components=1, begin=17)
     """
-    at, count, progressive, size = 2, 0, False, (0, 0, 0)
+    at, count, progressive, size, begin = 2, 0, False, (0, 0, 0), len(data)
     for _ in range(_MOST_MARKERS):
         found = _MARKER.search(data, at)
         if found is None or found[1] == b"\xd9":
-            return Scans(max(count, 1), *size)
+            return Scans(max(count, 1), *size, begin)
         marker, at = found[1][0], found.end()
         if marker == 0xDA:
-            count += 1
+            count, begin = count + 1, min(begin, at)
             if not progressive and data[at + 2 : at + 3] >= bytes([size[2] or 1]):
-                return Scans(1, *size)  # libjpeg stops after it
+                return Scans(1, *size, begin)  # libjpeg stops after it
         elif marker in _FRAMES:
             progressive, frame = marker in _PROGRESSIVE, data[at + 3 : at + 8].ljust(5, b"\0")
             size = int.from_bytes(frame[:2]), int.from_bytes(frame[2:4]), frame[4]
         at += int.from_bytes(data[at : at + 2])
-    return Scans(_MANY, *size)
+    return Scans(_MANY, *size, begin)
 
 
 class Road(NamedTuple):

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from siglip_jax.preprocessing.pixels import Pixels, array_of, size_of
 
 # Bytes of a row that are computed at a time, so that their sums stay in the cache.
 _CHUNK = 512
@@ -77,19 +80,25 @@ def integer_weights(size: int, out: int, method: str) -> tuple[np.ndarray, Weigh
     return first, weights, bits
 
 
-def torch_resize(image: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
-    """(h, w, c) uint8 to (height, width, c) uint8, as torchvision's `resize` makes it.
+def torch_resize(image: Pixels, height: int, width: int, method: str) -> np.ndarray:
+    """Pixels (h, w, 3) uint8 to (height, width, 3) uint8, as torchvision's `resize` makes it.
 
     Args:
       method: "bilinear", "bicubic" or "lanczos", always with antialias.
 
-    >>> torch_resize(np.array([[[0], [9]]], np.uint8), 1, 1, "bilinear").item()
-    5
+    >>> torch_resize(np.array([[[0] * 3, [9] * 3]], np.uint8), 1, 1, "bilinear").tolist()
+    [[[5, 5, 5]]]
     """
-    if image.shape[1] != width:
-        turned = np.ascontiguousarray(image.swapaxes(0, 1))
-        image = _rows(turned, width, method).swapaxes(0, 1)
-    return _rows(image, height, method) if len(image) != height else np.ascontiguousarray(image)
+    if size_of(image)[1] != width:
+        image = _turned(_rows(_turned(image), width, method))
+    image = np.ascontiguousarray(array_of(image))
+    return _rows(image, height, method) if len(image) != height else image
+
+
+def _turned(image: Pixels) -> np.ndarray:
+    """Rows as columns. Pillow moves a pixel at a time, NumPy its bytes."""
+    pillow = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    return np.array(pillow.transpose(Image.Transpose.TRANSPOSE))
 
 
 @functools.lru_cache(64)

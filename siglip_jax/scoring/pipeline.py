@@ -168,6 +168,8 @@ class Pipeline:
         if isinstance(self._prepare, Preparer):
             self._prepare.close()
         self._pool.shutdown(cancel_futures=True)
+        if isinstance(self._prepare, Preparer):
+            self._prepare.end_processes()
         self._collector.shutdown(cancel_futures=True)
 
     def _embed(self, batch: Any) -> tuple[jax.Array, ...]:

@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,16 +13,12 @@ from siglip_jax.data.item import Item
 from siglip_jax.data.stamps import item_stamp
 from siglip_jax.messages import reason
 from siglip_jax.models import check_grid
-from siglip_jax.preprocessing import (
-    Patches,
-    Profile,
-    Tokenizer,
-    decode_image,
-    naflex_patches,
-    preprocess_image,
-)
-from siglip_jax.preprocessing.decode import allow_pixels, cost, orientation_of
-from siglip_jax.preprocessing.decode_process import Decoded
+from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_process
+from siglip_jax.preprocessing.decode import allow_pixels, cost, decoded, orientation_of
+from siglip_jax.preprocessing.decode_process import Decoded, Made
+from siglip_jax.preprocessing.example import Grid, Layout, example
+from siglip_jax.preprocessing.picture_cost import Road, road
+from siglip_jax.preprocessing.pixels import Pixels, size_of
 from siglip_jax.preprocessing.profiles import ImageProfile
 from siglip_jax.regular_file import read_regular
 from siglip_jax.scoring.budget import Budget
@@ -47,6 +42,8 @@ class Preparer:
       profile: its preprocessing.
       tokenizer: needed for texts.
       memory: bytes for images being decoded, over all threads.
+      processes: each thread hands the files of images to a process of its own, which decodes
+        and resizes them, and waits for it: threads share Python's lock.
     """
 
     def __init__(
@@ -57,12 +54,14 @@ class Preparer:
         tokenizer: Tokenizer | None = None,
         *,
         memory: int = 2**29,
+        processes: bool = False,
     ) -> None:
-        self.what, self.decoding = what, Budget(memory)
+        self.what, self.decoding, self._processes = what, Budget(memory), processes
         # Apart, so that no thread waits for room for pixels that another's file takes.
         self._files = Budget(memory)
         self.profile, self._vision, self._tokenizer = profile, config.vision, tokenizer
-        self._image = profile.image
+        self._image, self._grid = profile.image, _grid_of(config.vision, profile.image)
+        self._layout = Layout(self._image, self._grid)
         allow_pixels(self._image.max_pixels)
 
     def __call__(self, item: Item) -> Prepared:
@@ -101,13 +100,29 @@ class Preparer:
         self.decoding.close()
         self._files.close()
 
-    def image(self, pixels: np.ndarray) -> Any:
+    def end_processes(self) -> None:
+        """Once no thread prepares any more."""
+        if self._processes:
+            decode_process.end_idle()
+
+    def image(self, pixels: Pixels) -> Any:
         """Pixels (h, w, 3) uint8 as the image tower takes them: an array, or `Patches`."""
+        return self._checked(example(pixels, self._image, self._grid))
+
+    def _checked(self, made: Any) -> Any:
         if isinstance(self._vision, NaFlexVision):
-            count = self._image.max_patches or self._vision.posemb_grid**2
-            patches = naflex_patches(pixels, self._image, self._vision.patch, count)
-            return check_grid(patches, self._vision, bounded=self._image.bounded)
-        return preprocess_image(pixels, self._image)
+            return check_grid(made, self._vision, bounded=self._image.bounded)
+        return made
+
+    def _example(self, data: Any, found: Road | None) -> Made:
+        """What a model takes of an image, made here or in a process."""
+        if self._processes and found is not None and not found.refused:
+            try:
+                return decode_process.make(data, self._image, self._layout, limited=found.process)
+            except decode_process.Failed as error:
+                raise ValueError(str(error)) from None
+        pixels = decoded(data, self._image, found)
+        return Made(example(pixels, self._image, self._grid), *size_of(pixels))
 
     def _ids(self, item: Item) -> Any:
         if item.text is None or self._tokenizer is None:
@@ -117,18 +132,21 @@ class Preparer:
     def _decoded(self, data: Any, done: Prepared) -> tuple[Prepared, Any]:
         if data is None:
             raise ValueError("there is no image")
-        known = _size(data, self._image)
+        # Once: the lock is held meanwhile.
+        found = road(data) if isinstance(data, bytes) else None
+        known = _size(data, self._image, found)
         done = done._replace(rotated=known.turned)
         whole = known.height, known.width
         amount = self._per_pixel(known.mode) * whole[0] * whole[1]
+        if self._processes and found is not None:
+            amount += len(data)  # which a process holds, too
         self.decoding.take(amount)
         try:
-            pixels = decode_image(data, self._image)
-            height, width = pixels.shape[:2]
+            made, height, width = self._example(data, found)
             if height * width < whole[0] * whole[1]:  # a draft, perhaps rotated
                 same = (height < width) == (whole[0] < whole[1])
                 height, width = whole if same else whole[::-1]
-            made = self.image(pixels)
+            made = self._checked(made)
             return done._replace(width=width, height=height, grid=_grid(made)), made
         except ValueError as error:
             name = getattr(data, "filename", "") or "Pillow image"
@@ -140,6 +158,12 @@ class Preparer:
     def _per_pixel(self, mode: str) -> int:
         floats = _OF_NAFLEX if self._image.resize == "tf_antialias" else _BYTES_PER_PIXEL
         return max(floats, _OF_MODE.get(mode, _BYTES_PER_PIXEL))
+
+
+def _grid_of(vision: Any, profile: ImageProfile) -> Grid | None:
+    if not isinstance(vision, NaFlexVision):
+        return None
+    return Grid(vision.patch, profile.max_patches or vision.posemb_grid**2)
 
 
 def _grid(made: Any) -> tuple[int, int] | None:
@@ -162,12 +186,12 @@ def _read(path: Any, most: int) -> bytes:
 
 def _file_size(path: Any) -> int:
     try:
-        return Path(path).stat().st_size
+        return os.stat(path).st_size  # noqa: PTH116 - as many as there are images
     except (OSError, ValueError):  # which reading will say
         return 0
 
 
-def _size(data: Any, profile: ImageProfile) -> Decoded:
+def _size(data: Any, profile: ImageProfile, found: Road | None) -> Decoded:
     """What a header states; zeros where there is none: decoding says why."""
     if isinstance(data, Image.Image):
         turned = not profile.exif and orientation_of(data) != 1
@@ -177,7 +201,7 @@ def _size(data: Any, profile: ImageProfile) -> Decoded:
         height, width = sides[:2] if len(sides) > 1 else (0, 0)
         return Decoded(height, width, "RGBA" if sides[2:] == (4,) else "RGB")
     try:
-        return cost(bytes(data), profile) or Decoded(0, 0, "RGB")
+        return cost(bytes(data), profile, found) or Decoded(0, 0, "RGB")
     except ValueError as error:
         raise ValueError(str(error).removeprefix("image bytes: ")) from error
 

@@ -57,9 +57,13 @@ def _embed(
     seen: Callable[[Prepared], None],
     *,
     batch: int,
+    processes: int = 0,
 ) -> None:
-    prepare = _Steady("images", program.model.config, profile)
-    with Pipeline(program, params, "images", batch_size=batch, prepare=prepare) as pipeline:
+    prepare = _Steady("images", program.model.config, profile, processes=processes > 0)
+    threads = processes or None  # each waits for its process
+    with Pipeline(
+        program, params, "images", batch_size=batch, prepare=prepare, threads=threads
+    ) as pipeline:
         pipeline.embed(pipeline.read(items), rows, seen)
         pipeline.drain()
 
@@ -107,12 +111,16 @@ def cached_image_embeddings(
     *,
     batch: int,
     max_error_share: float,
+    processes: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[np.ndarray, list[int]]:
     """Embeddings kept in `folder` under a name that says what they are embeddings of.
 
     Rows are written as they are computed: a process that is killed goes on behind the last
     of them. Read a page at a time when the same images and the same tower come again.
+
+    Args:
+      processes: that decode; 0 for threads.
 
     Returns:
       The embeddings (n, d), and the indices of images that cannot be read: rows of NaN.
@@ -139,7 +147,8 @@ def cached_image_embeddings(
 
         with cache:
             rows = Rows(filled=filled)
-            _embed(program, params, items_of(pairs, first), profile, rows, seen, batch=batch)
+            items, sizes = items_of(pairs, first), {"batch": batch, "processes": processes}
+            _embed(program, params, items, profile, rows, seen, **sizes)
             bad = hosts.agreed(cache.bad)
             share = ErrorShare(max_error_share, bad, first=cache.reason, what="images")
             if share.exceeded(len(pairs)):

@@ -140,6 +140,7 @@ class _Run:
                 begin.profile,
                 batch=inference_batch(recipe, mesh),
                 max_error_share=recipe.data.max_error_share,
+                processes=recipe.data.workers,
                 progress=lambda done, n: report(TrainingProgress("embedding images", done, n, {})),
             )
         o = recipe.optimizer

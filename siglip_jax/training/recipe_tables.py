@@ -90,7 +90,8 @@ class Data:
       image_column, text_column: names of columns or extensions, where they are not the usual
         ones.
       separator: between the fields of a .csv or .tsv, where it is not the usual one.
-      workers: processes that prepare batches; 0 uses threads only.
+      workers: processes that prepare batches, and images for `cache_images`; 0 uses threads
+        only.
       max_error_share: the share of images that may be unreadable before the run stops.
       cache_images: embed every image once, before training, and never again. For a
         frozen image tower; images are then not augmented.

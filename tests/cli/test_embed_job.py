@@ -48,6 +48,15 @@ def test_a_folder_of_pictures(cli, model, pictures, tmp_path):
     assert contents(tmp_path / "z") == before
 
 
+def test_processes_that_decode(cli, model, pictures, tmp_path):
+    for count in ("0", "2"):
+        argv = ("embed", pictures, "--model", model, "--out", count)
+        assert cli(*argv, "--decode-processes", count)[0] == 0
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+    code, _, err = cli(*argv, "--decode-processes", "-1")
+    assert code == 2 and "expected a whole number of at least 0, got '-1'" in err[-1]
+
+
 def test_texts(cli, model, tmp_path):
     argv = ("embed", "--model", model, "--texts", "a cat", "a dog")
     assert cli(*argv, "--out", "z")[0] == 0 and cli(*argv, "--out", "z.npz")[0] == 0
@@ -106,6 +115,7 @@ def test_pictures_that_are_none(cli, model, tmp_path):
         ("empty --out z --formt npy", "there is no option --formt; did you mean --format?"),
         ("empty --out z.npz --format npy", "--format is for bulk jobs; give a folder as --out"),
         ("empty --out z.npz --shard-size 9", "--shard-size is for bulk jobs; give a folder as"),
+        ("empty --out z.npz --decode-processes 2", "--decode-processes is for bulk jobs; give"),
         (
             "empty --out z --max-error-share 2",
             "--max-error-share: expected a share from 0 to 1",

@@ -13,6 +13,7 @@ from tolerances import EMBEDDING
 import siglip_jax
 from siglip_jax.data.item import Item
 from siglip_jax.jobs import embed, read_manifest
+from siglip_jax.preprocessing import decode_process
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -245,3 +246,22 @@ def test_devices_and_split_weights(model, tmp_path):
     assert embed(pictures(9), tmp_path / "all", model=split).finished
     one, several = (np.array(column(table(tmp_path / n), "embedding")) for n in ("one", "all"))
     np.testing.assert_allclose(several, one, rtol=0, atol=EMBEDDING)
+
+
+def test_processes_write_what_threads_write(model, tmp_path):
+    items = [Item(f"{i}", picture(i, 20 + i % 7)) for i in range(20)]
+    items[3:5] = [Item("3", b"hello"), Item("4", picture(4)[:60])]
+    written = []
+    for count in (0, 2):
+        out = tmp_path / str(count)
+        embed(Told(items), out, model=model, max_error_share=1, decode_processes=count)
+        written.append(contents(out))
+    assert written[0] == written[1]
+    assert decode_process._POOL._idle == []  # they end with the job
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True])
+def test_a_number_of_processes_that_is_none(model, tmp_path, count):
+    with pytest.raises(ValueError, match="expected a whole number of processes, 0 for threads"):
+        embed(pictures(2), tmp_path / "out", model=model, decode_processes=count)
+    assert not (tmp_path / "out").exists()

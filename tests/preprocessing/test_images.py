@@ -4,16 +4,20 @@ import dataclasses
 
 import numpy as np
 import pytest
-from pictures import fixtures, goldens, needs_goldens, scene
+from pictures import encoded, fixtures, goldens, needs_goldens, scene
+from PIL import Image
 
 from siglip_jax.checkpoints import find
 from siglip_jax.preprocessing import (
+    decode_image,
     preprocess_image,
     profile_for,
     resize_image,
     tf_resize,
     to_float,
 )
+from siglip_jax.preprocessing.decode import decoded
+from siglip_jax.preprocessing.pixels import array_of
 from siglip_jax.preprocessing.resize import bilinear_taps
 
 V1, V2 = find("siglip_b16_224"), find("siglip2_b16_224")
@@ -116,3 +120,30 @@ def test_to_float_takes_uint8_only_and_any_range():
     np.testing.assert_array_equal(to_float(np.array([0, 255], np.uint8), (0, 1)), [0, 1])
     with pytest.raises(ValueError, match="expected uint8 pixels, got float64"):
         to_float(np.zeros((2, 2, 3)))
+
+
+@pytest.mark.parametrize("name", ["big_vision", "transformers", "open_clip"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "I;16"])
+def test_pixels_in_pillows_memory_are_resized_as_an_array_is(name, mode):
+    profile = profile_for(V1, name).image
+    picture = Image.fromarray(scene(70, 90))
+    if mode == "I;16":
+        picture = Image.fromarray(np.arange(70 * 90, dtype=np.uint16).reshape(70, 90) * 10)
+    data = encoded(picture.convert(mode) if mode != "I;16" else picture,
+                   "JPEG" if mode == "CMYK" else "PNG")  # fmt: skip
+    pixels = decoded(data, profile)
+    assert isinstance(pixels, Image.Image) == (
+        mode != "I;16" and not (mode == "CMYK" and name == "big_vision")
+    )
+    np.testing.assert_array_equal(array_of(pixels), decode_image(data, profile))
+    for fit in ("squash", "shortest", "longest"):
+        fitted = dataclasses.replace(profile, fit=fit)
+        np.testing.assert_array_equal(
+            resize_image(pixels, 32, fitted), resize_image(array_of(pixels), 32, fitted)
+        )
+
+
+def test_what_is_given_is_not_what_comes_back():
+    picture = Image.fromarray(scene(8, 8))
+    decode_image(picture, BIG_VISION)[:] = 0
+    np.testing.assert_array_equal(np.asarray(picture), scene(8, 8))

@@ -5,7 +5,9 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from job_inputs import Told, picture
 from pictures import encoded, scene
@@ -14,6 +16,7 @@ from saved_model import saved
 
 import siglip_jax
 from siglip_jax.data.item import Item
+from siglip_jax.scoring.batches import usual_decode_processes
 from siglip_jax.scoring.budget import Budget, Closed
 from siglip_jax.scoring.reading import Feed, Unreadable
 from siglip_jax.scoring.rows import Prepared
@@ -133,3 +136,49 @@ def test_the_size_is_that_of_the_picture_though_it_is_decoded_smaller(scorer):
     for each in (scorer, drafting):
         item = each.preparer("images", 10**9)(Item("a", jpeg))
         assert (item.width, item.height) == (330, 200)
+
+
+WRONG = {
+    "no image": b"hello",
+    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0",
+    "cut JPEG": encoded(Image.fromarray(scene(60, 40)), "JPEG")[:900],
+    "cut PNG": picture(1)[:90],
+    "cut TIFF": encoded(Image.fromarray(scene(60, 40)), "TIFF")[:900],
+    "large": encoded(Image.fromarray(scene(60, 40)), "JPEG"),
+    "empty": b"",
+    "missing": None,
+    "good": picture(2),
+    "good TIFF": encoded(Image.fromarray(scene(60, 40)), "TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_processes_say_and_make_what_threads_do(scorer, name):
+    image = scorer.profile.image
+    if name == "large":
+        image = dataclasses.replace(image, max_pixels=2000)
+    profile = dataclasses.replace(scorer.profile, image=image)
+    held = siglip_jax.Scorer(scorer.model, scorer.params, profile=profile)
+    threads, processes = (held.preparer("images", processes=each) for each in (False, True))
+    item = Item("a", WRONG[name])
+    ours, theirs = processes(item), threads(item)
+    assert ours._replace(example=None, cause=None) == theirs._replace(example=None, cause=None)
+    assert (ours.error is None) == name.startswith("good")
+    if ours.error is None:
+        np.testing.assert_array_equal(ours.example, theirs.example)
+    # A process holds the file, too.
+    added = len(WRONG[name]) if ours.error is None else 0
+    assert processes.decoding.most >= threads.decoding.most + added
+    assert processes.decoding.used == 0
+    processes.end_processes()
+
+
+@pytest.mark.parametrize(
+    ("platform", "cores", "expected"),
+    [("cpu", 64, 0), ("gpu", 2, 0), ("gpu", 8, 0), ("gpu", 12, 12), ("tpu", 112, 16)],
+)
+def test_processes_decode_where_cores_would_wait_for_threads(
+    monkeypatch, platform, cores, expected
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda of: set(range(cores)), raising=False)
+    assert usual_decode_processes([SimpleNamespace(platform=platform)]) == expected

@@ -99,7 +99,8 @@ def cached(tmp_path, monkeypatch, data):
     calls, config = [], recipe_from_dict(shapes.recipe(data)).config
     run = SimpleNamespace(calls=calls, stop=None, width=config.embed_dim)
 
-    def embed(program, params, items, profile, rows, seen, *, batch):
+    def embed(program, params, items, profile, rows, seen, *, batch, processes):
+        assert (batch, processes) == (4, 3)
         calls.append([])
         for item in items:
             if item.key == run.stop:
@@ -120,6 +121,7 @@ def cached(tmp_path, monkeypatch, data):
             custom_profile(config, pad=1),
             batch=4,
             max_error_share=max_error_share,
+            processes=3,
         )
 
     run.call = call

@@ -26,6 +26,7 @@ _OF_JOBS = (
     "separator",
     "shard_size",
     "max_error_share",
+    "decode_processes",
     "retry",
     "update",
     "shared",
@@ -45,6 +46,13 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         f"{_SHARD_SIZE}, of patches {_FEATURES_SHARD_SIZE})",
     )
     add_former_share(group)
+    group.add_argument(
+        "--decode-processes",
+        type=_count,
+        metavar="N",
+        help="processes that decode images, 0 for threads alone (default: one a core, up to 16, "
+        "where there are more than 8 cores and an accelerator; else 0)",
+    )
     retry = group.add_mutually_exclusive_group()
     retry.add_argument(
         "--retry",
@@ -85,6 +93,13 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _count(text: str) -> int:
+    """argparse type of a count that may be 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
 def _part(text: str) -> Any:
     """argparse type of a part."""
     from siglip_jax.jobs.part import Part
@@ -121,6 +136,7 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
         "retry": args.retry,
         "update": args.update,
         "max_error_share": max_error_share(args),
+        "decode_processes": args.decode_processes,
     }
     with activity(_DOING[args.command], unit="items") as step:
         result = call(batch_size=args.batch_size, report=_reporter(step), **options)
