@@ -12,11 +12,8 @@ from siglip_jax.cli.output import printable
 from siglip_jax.data.item import Item
 from siglip_jax.messages import near_file
 from siglip_jax.scoring import Scorer
-from siglip_jax.scoring.batches import usual_decode_processes
 from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.rows import NOT_FINITE, Prepared
-
-_MANY = 2048  # images, for which processes that decode are worth starting
 
 
 def embed_images(
@@ -46,8 +43,6 @@ def embed_images(
                 step.advance()
                 complain(item)
 
-        if total >= _MANY:
-            options["decode_processes"] = usual_decode_processes(scorer.mesh.local_devices)
         z, rows = scorer.embed_items(items, seen, returned=step.advance, **options)
     warn_of_rotation(turned)
     for item in rows.items:

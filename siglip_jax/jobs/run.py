@@ -39,7 +39,7 @@ from siglip_jax.pretrained import Pretrained, load
 from siglip_jax.programs import make_mesh
 from siglip_jax.run_folder import locked
 from siglip_jax.scoring import Scorer
-from siglip_jax.scoring.batches import usual_batch_size, usual_decode_processes
+from siglip_jax.scoring.batches import usual_batch_size
 from siglip_jax.scoring.preparation import warn_of_rotation
 from siglip_jax.scoring.prompts import PLAIN
 from siglip_jax.stop import Stop
@@ -64,9 +64,8 @@ class Options:
         no word between them. So it is in a bucket under `jax.distributed`.
       patience: seconds until another process that shows no life is replaced.
       threads: that decode; default: as many as there are cores.
-      decode_processes: that decode in the place of threads, which share Python's lock; 0 for
-        threads. Default: one a core, up to 16, where there are more than 8 cores and the model
-        runs on another device than the CPU; 0 elsewhere, and where `threads` are given.
+      decode_processes: that decode in the place of threads, which share Python's lock, for hosts
+        with many cores; 0 for threads.
       memory: bytes of files and images being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
       retry: do the shards again in which something failed for a reason that may pass (a server
@@ -84,7 +83,7 @@ class Options:
     part: str | tuple[int, int] | None = None
     patience: float = PATIENCE
     threads: int | None = None
-    decode_processes: int | None = None
+    decode_processes: int = 0
     memory: int = 2**30
     label_memory: int | None = None
     retry: bool | Literal["all"] = False
@@ -94,7 +93,7 @@ class Options:
 
     def __post_init__(self) -> None:
         count = self.decode_processes
-        if count is not None and (type(count) is not int or count < 0):
+        if type(count) is not int or count < 0:
             raise SettingError(
                 f"expected a whole number of processes, 0 for threads, got {count!r}",
                 "decode_processes",
@@ -313,7 +312,7 @@ def run(
             stop=stop,
             errors=errors,
             threads=options.threads or os.cpu_count() or 1,
-            decode_processes=_decode_processes(options, job),
+            decode_processes=0 if job.what == "texts" else options.decode_processes,
             memory=options.memory,
             report=options.report,
         )
@@ -403,14 +402,6 @@ def _scorer(model: Pretrained, job: Job, source: Source, options: Options) -> Sc
         )
     scorer = model.scorer(tokenizer=job.what != "images" or bool(job.labels), **sizes)
     return options.program.start(scorer) if options.program is not None else scorer
-
-
-def _decode_processes(options: Options, job: Job) -> int:
-    if job.what == "texts" or (options.threads and not options.decode_processes):
-        return 0
-    if options.decode_processes is None:
-        return usual_decode_processes(jax.local_devices())
-    return options.decode_processes
 
 
 def _clean(left: Iterable[Path]) -> None:

@@ -1,16 +1,12 @@
-"""Batches of one fixed shape, and how many processes decode for them."""
+"""Batches of one fixed shape."""
 
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-_FEW_CORES = 8
-MOST_PROCESSES = 16  # that the threads of one process keep busy
 
 
 def batches(examples: Any, size: int) -> Iterator[tuple[Any, int]]:
@@ -37,21 +33,6 @@ def usual_batch_size(devices: Sequence[Any]) -> int:
     32
     """
     return 32 if devices[0].platform == "cpu" else 256 * len(devices)
-
-
-def usual_decode_processes(devices: Sequence[Any]) -> int:
-    """Processes that decode for a job on `devices`, where no one said; 0 for threads alone.
-
-    Threads share Python's lock, which a few cores never wait for; where the model computes on
-    the cores itself, more of them would only take from it.
-
-    >>> usual_decode_processes(jax.local_devices(backend="cpu"))
-    0
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if devices[0].platform == "cpu" or (cores or 1) <= _FEW_CORES:
-        return 0
-    return min(cores or 1, MOST_PROCESSES)
 
 
 def stacked(examples: Sequence[Any]) -> Any:

@@ -185,8 +185,9 @@ class Scorer:
         if self.profile is None:
             raise ValueError("a Scorer without a profile takes ready arrays only; pass profile=")
         config = self.model.config
-        options: dict[str, Any] = {"memory": memory, "processes": processes}
-        return Preparer(what, config, self.profile, self.tokenizer, **options)
+        return Preparer(
+            what, config, self.profile, self.tokenizer, memory=memory, processes=processes
+        )
 
     def pipeline(
         self, what: str, *, layer: Layer | None = None, classes: bool = False, **options: Any
@@ -229,7 +230,6 @@ class Scorer:
         *,
         what: Literal["images", "texts"] = "images",
         as_jax: bool = False,
-        decode_processes: int = 0,
         **options: Any,
     ) -> tuple[Any, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
@@ -241,13 +241,10 @@ class Scorer:
           seen: called with each in order, prepared or in error.
           what: the items are images, or texts.
           as_jax: as for `embed_images`.
-          decode_processes: that decode, in the place of threads.
           options: of `pipeline`.
         """
         rows = _rows(as_jax)
-        prepare = self.preparer(what, processes=decode_processes > 0)
-        threads = decode_processes or self.workers
-        options = {"prepare": prepare, "threads": threads, "on_devices": as_jax, **options}
+        options = {"prepare": self.preparer(what), "on_devices": as_jax, **options}
         with self.pipeline(what, **options) as pipeline:
             try:
                 pipeline.embed(pipeline.read(items), rows, seen)

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from saved_model import saved
 
 import siglip_jax
 from siglip_jax.data.item import Item
-from siglip_jax.scoring.batches import usual_decode_processes
 from siglip_jax.scoring.budget import Budget, Closed
 from siglip_jax.scoring.reading import Feed, Unreadable
 from siglip_jax.scoring.rows import Prepared
@@ -171,14 +169,3 @@ def test_processes_say_and_make_what_threads_do(scorer, name):
     assert processes.decoding.most >= threads.decoding.most + added
     assert processes.decoding.used == 0
     processes.end_processes()
-
-
-@pytest.mark.parametrize(
-    ("platform", "cores", "expected"),
-    [("cpu", 64, 0), ("gpu", 2, 0), ("gpu", 8, 0), ("gpu", 12, 12), ("tpu", 112, 16)],
-)
-def test_processes_decode_where_cores_would_wait_for_threads(
-    monkeypatch, platform, cores, expected
-):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda of: set(range(cores)), raising=False)
-    assert usual_decode_processes([SimpleNamespace(platform=platform)]) == expected

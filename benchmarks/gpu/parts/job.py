@@ -1,5 +1,6 @@
 """A job from JPEG files to Parquet, beside decoding alone and the model alone."""
 
+import collections
 import io
 import os
 import tempfile
@@ -17,10 +18,12 @@ from results import Results
 from sizes import FAST, config_for
 from weights import tree
 
+from siglip_jax.data.item import Item
 from siglip_jax.jobs.run import embed
 from siglip_jax.models import SiglipModel
 from siglip_jax.preprocessing import custom_profile, preprocess_image
 from siglip_jax.pretrained import Pretrained
+from siglip_jax.scoring.preparation import Preparer
 
 
 def run(results: Results) -> None:
@@ -46,16 +49,34 @@ def run(results: Results) -> None:
         scorer.embed_images(ready[:batch])  # compiles
         threads = len(os.sched_getaffinity(0))
 
-        def decode() -> None:
-            with ThreadPoolExecutor(threads) as pool:
-                for _ in pool.map(lambda file: preprocess_image(file, image), files):
-                    pass
+        items = [Item(str(number), str(file)) for number, file in enumerate(files)]
 
-        decoding = rate(len(files), decode)
+        def decode(processes: bool) -> float:
+            prepare = Preparer("images", config, model.profile, processes=processes)
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(prepare, items[:threads]))  # starts processes
+                made = rate(len(files), lambda: collections.deque(pool.map(prepare, items), 0))
+            prepare.end_processes()
+            return made
+
+        by_threads, by_processes = decode(False), decode(True)
+        decoding = max(by_threads, by_processes)
         computing = rate(len(ready), lambda: scorer.embed_images(ready))
-        results.measured("alone", decode=decoding, model=computing, threads=threads)
+        results.measured(
+            "alone",
+            decode=by_threads,
+            decode_in_processes=by_processes,
+            model=computing,
+            threads=threads,
+        )
         out = Path(temporary) / "out"
-        done = embed(str(folder), out, model=model, batch_size=batch)
+        done = embed(
+            str(folder),
+            out,
+            model=model,
+            batch_size=batch,
+            decode_processes=threads if by_processes > by_threads else 0,
+        )
         job = done.run["rate"]
         results.measured(
             "JPEG files to Parquet",

@@ -50,8 +50,8 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         "--decode-processes",
         type=_count,
         metavar="N",
-        help="processes that decode images, 0 for threads alone (default: one a core, up to 16, "
-        "where there are more than 8 cores and an accelerator; else 0)",
+        help="processes that decode images, for hosts with many cores, whose threads wait for "
+        "Python's lock (default: 0, threads alone)",
     )
     retry = group.add_mutually_exclusive_group()
     retry.add_argument(
@@ -136,7 +136,7 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
         "retry": args.retry,
         "update": args.update,
         "max_error_share": max_error_share(args),
-        "decode_processes": args.decode_processes,
+        "decode_processes": args.decode_processes or 0,
     }
     with activity(_DOING[args.command], unit="items") as step:
         result = call(batch_size=args.batch_size, report=_reporter(step), **options)
