@@ -27,6 +27,7 @@ from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder, recorded_space
+from siglip_jax.jobs.own_output import refuse_own_output
 from siglip_jax.jobs.part import own_part
 from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.result import SUMMARY, JobResult
@@ -214,6 +215,7 @@ def run(
             raise SettingError(
                 "several processes share the folder", name, "{} is for one process alone"
             )
+    refuse_own_output(folder, (getattr(source, "origin", None) or {}).get("specs", ()))
     check_folder(folder)
     here = folder if isinstance(folder, Path) else None
     held = locked(here, shared=shared) if here else contextlib.nullcontext()
