@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 TABLE = "embeddings"
 VECTOR = "vector"
-# As the layout of clip-retrieval calls them.
-_NAMES = {"image_path": "key", "caption": "text"}
 # `vector` is the embedding, rows in error are left out, and stamps are for updates of the job.
 _NO_COLUMNS = ("embedding", "error", "stamp")
 
@@ -59,8 +57,8 @@ def _schema(embeddings: "Embeddings") -> "pa.Schema":
     ]
     plain = []
     for schema in embeddings.schemas():
-        kept = [_renamed(field) for field in schema if field.name not in _NO_COLUMNS]
-        plain.append(pa.schema([field for field in kept if field.name != "key"]))
+        kept = [field for field in schema if field.name not in ("key", *_NO_COLUMNS)]
+        plain.append(pa.schema([field.with_nullable(True) for field in kept]))
         if VECTOR in plain[-1].names:
             raise ValueError(f"a column of the job is called {VECTOR!r}, as the embeddings are")
     try:
@@ -69,16 +67,11 @@ def _schema(embeddings: "Embeddings") -> "pa.Schema":
         raise ValueError(f"columns of the folders do not go together: {error}") from error
 
 
-def _renamed(field: "pa.Field") -> "pa.Field":
-    return field.with_name(_NAMES.get(field.name, field.name)).with_nullable(True)
-
-
 def _batch(part: np.ndarray, table: "pa.Table", schema: "pa.Schema") -> "pa.RecordBatch":
     """The rows without error."""
     import pyarrow as pa
 
     good = ~np.isnan(part[:, 0])
-    table = table.rename_columns([_NAMES.get(name, name) for name in table.column_names])
     table = table.filter(pa.array(good))
     rows = np.ascontiguousarray(part[good], np.float32)
     columns = []

@@ -173,6 +173,7 @@ def _search(
 ) -> None:
     from siglip_jax.cli.search_output import (
         Result,
+        add_kept,
         calibrate_hits,
         plain_hit,
         print_results,
@@ -214,6 +215,8 @@ def _search(
     if args.sheet:
         with activity(f"writing {args.sheet}"):
             write_results_sheet(args, embeddings, results)
+    if args.json:
+        add_kept(embeddings, results)
     said = {"index": args.index, **describe_run(args, model), **described(args, calibration)}
     print_results(args, said, results)
 
@@ -250,7 +253,13 @@ def _above(
 
 
 def _duplicates(args: argparse.Namespace, embeddings: "Embeddings") -> None:
-    from siglip_jax.cli.search_output import Result, plain_hit, print_groups, write_groups_sheet
+    from siglip_jax.cli.search_output import (
+        Result,
+        add_kept,
+        plain_hit,
+        print_groups,
+        write_groups_sheet,
+    )
     from siglip_jax.search import duplicates
 
     if not 0 < args.duplicates < 1:
@@ -281,6 +290,8 @@ def _duplicates(args: argparse.Namespace, embeddings: "Embeddings") -> None:
     if args.sheet:
         with activity(f"writing {args.sheet}"):
             write_groups_sheet(args, embeddings, groups)
+    if args.json:
+        add_kept(embeddings, groups)
     print_groups(args, {"index": args.index, "duplicates": args.duplicates}, groups)
 
 

@@ -24,6 +24,7 @@ _OF_JOBS = (
     "text_column",
     "key_column",
     "separator",
+    "keep",
     "shard_size",
     "max_error_share",
     "retry",
@@ -37,6 +38,13 @@ _OF_JOBS = (
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("bulk jobs (--out is a folder)")
     add_data_arguments(group)
+    group.add_argument(
+        "--keep",
+        type=_names,
+        metavar="NAME,NAME",
+        help="columns of the source to carry along beside key and embedding, such as url,caption; "
+        "of tars, fields of the .json",
+    )
     group.add_argument(
         "--shard-size",
         type=positive,
@@ -83,6 +91,14 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="share it under jax.distributed, as TPU pods need (in a bucket as --part); all end if "
         "one process dies",
     )
+
+
+def _names(text: str) -> list[str]:
+    """argparse type of names of columns."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected names between commas, got {text!r}")
+    return names
 
 
 def _part(text: str) -> Any:
