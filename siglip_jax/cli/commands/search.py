@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--export",
         metavar="FORMAT:FILE",
         help="write the embeddings for faiss, usearch or npy, and FILE.keys.txt; or as a table "
-        "for lance, with the other columns",
+        "for lance, with the other columns, to a folder or a bucket",
     )
     parser.add_argument(
         "--unfinished", action="store_true", help="search what there is of an unfinished job"
@@ -153,10 +153,11 @@ def run(args: argparse.Namespace) -> int:
     with activity(f"opening {args.index}"):
         embeddings = open_embeddings([args.index, *args.also], unfinished=args.unfinished)
     if args.export:
+        from siglip_jax.jobs.bucket import folder_at
         from siglip_jax.search.export import export
 
         with activity(f"writing {target}"):
-            count = export(embeddings, form, Path(target).expanduser())
+            count = export(embeddings, form, folder_at(target))
         print(f"siglip-jax: {counted(count, 'row')} in {target}", file=sys.stderr)
     if args.duplicates is not None:
         _duplicates(args, embeddings)
