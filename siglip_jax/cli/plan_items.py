@@ -20,7 +20,7 @@ def add_items_arguments(parser: argparse.ArgumentParser) -> None:
         "--items",
         type=_count,
         metavar="N",
-        help="plan embedding so many images, such as 5e9; --on may be a GPU too: H100:8",
+        help="plan embedding so many images, such as 5e9",
     )
     group.add_argument(
         "--image-bytes",

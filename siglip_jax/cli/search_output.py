@@ -1,6 +1,7 @@
 """What `siglip-jax search` prints and draws: hits of queries, or groups of near-duplicates."""
 
 import argparse
+import base64
 import csv
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,26 @@ def plain_hit(
     if where is not None:
         made |= {name: value for name, value in where._asdict().items() if value is not None}
     return made
+
+
+def add_kept(embeddings: "Embeddings", results: Sequence[Result]) -> None:
+    """Gives hits what the jobs kept of their sources, as `kept`."""
+    if not any(manifest.job.get("keep") for manifest in embeddings.manifests):
+        return
+    both = [pair for result in results for pair in zip(result.hits, result.plain, strict=True)]
+    for (_, plain), kept in zip(both, embeddings.kept([hit.place for hit, _ in both]), strict=True):
+        plain["kept"] = {name: _json(value) for name, value in kept.items()}
+
+
+def _json(value: Any) -> Any:
+    """A value of any column in types of JSON: bytes in base64, dates as they are written."""
+    if isinstance(value, dict):
+        return {str(name): _json(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(own) for own in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def calibrate_hits(

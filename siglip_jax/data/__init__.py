@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from siglip_jax.data.error_share import ErrorShare
     from siglip_jax.data.examples import Batch
     from siglip_jax.data.failures import SettingError
-    from siglip_jax.data.item import Item, Pair, Pairs, Shard, Source, captions_of, items_of
+    from siglip_jax.data.item import (
+        Item,
+        Keeping,
+        Pair,
+        Pairs,
+        Shard,
+        Source,
+        captions_of,
+        items_of,
+    )
     from siglip_jax.data.open import open_items, open_pairs
     from siglip_jax.data.tables import TextStrings
 
@@ -25,6 +34,7 @@ _LAZY = {
     "Batches": "batches",
     "ErrorShare": "error_share",
     "Item": "item",
+    "Keeping": "item",
     "Pair": "item",
     "Pairs": "item",
     "SettingError": "failures",
@@ -43,6 +53,7 @@ __all__ = [
     "Batches",
     "ErrorShare",
     "Item",
+    "Keeping",
     "Pair",
     "Pairs",
     "SettingError",

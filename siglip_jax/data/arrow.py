@@ -14,6 +14,7 @@ from siglip_jax.data.columns import (
     text_captions,
 )
 from siglip_jax.data.item import Item, Pair, several_texts
+from siglip_jax.data.kept import common_types, kept_rows, schema_types
 from siglip_jax.data.row_files import RowFiles, refuse_repeated_keys
 from siglip_jax.data.storage import Stored, is_remote, joined, local, parent, read_bytes
 
@@ -63,6 +64,9 @@ class ArrowRows(RowFiles):
             for row, value in enumerate(table.column(name)):
                 yield self._key(number, row), value.as_py()
 
+    def kept(self) -> dict[str, Any]:
+        return self._kept
+
     def class_names(self, columns: Sequence[str]) -> list[str] | None:
         """What `datasets` noted as the names of the classes of the first of these columns."""
         return noted_classes(self._tables[0].schema, columns)
@@ -110,7 +114,15 @@ class ArrowRows(RowFiles):
 
     def _items(self, piece: _Piece) -> Iterator[Item]:
         for row in range(piece.start, piece.start + piece.rows):
-            yield from self._of_row(piece.file, row)
+            kept = self._kept_of(piece.file, row) if self._kept else None
+            for item in self._of_row(piece.file, row):
+                item.kept = kept
+                yield item
+
+    def _kept_of(self, number: int, row: int) -> dict[str, Any] | None:
+        table = self._tables[number]
+        own = {name: table.column(name).slice(row, 1).combine_chunks() for name in self._kept}
+        return kept_rows(own, self._kept)[0]
 
     def _of_row(self, number: int, row: int) -> Iterator[Item]:
         columns, key, texts = self._columns[number], self._key(number, row), ()
@@ -132,6 +144,11 @@ class ArrowRows(RowFiles):
             Columns(file.name, table.column_names, self._wanted)
             for file, table in zip(self._files, self._tables, strict=True)
         ]
+        named = zip(self._files, self._tables, self._columns, strict=True)
+        self._kept = common_types(
+            (file.name, schema_types(file.name, table.schema, self._wanted.keep, columns.image))
+            for file, table, columns in named
+        )
         self._starts = list(itertools.accumulate(map(len, self._tables), initial=0))
 
     def __getstate__(self) -> dict[str, Any]:

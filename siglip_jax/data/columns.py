@@ -45,6 +45,7 @@ class Wanted(NamedTuple):
         None for what there is.
       separator: between the fields of a .csv or .tsv, where it is not the usual one.
       both: a table must have columns of images and of texts.
+      keep: columns that are carried along (`siglip_jax.data.kept`).
     """
 
     image: str | None = None
@@ -53,6 +54,7 @@ class Wanted(NamedTuple):
     only: Only | None = None
     separator: str | None = None
     both: bool = False
+    keep: tuple[str, ...] = ()
 
     def identity(self) -> list[str | None]:
         """What an identity says of it; what came later, only where it is used."""

@@ -56,4 +56,4 @@ def _fetch(item: Item, finish: Callable[[Item], Item]) -> Item:
         return item._replace(image=read_bytes(where)) if isinstance(where, str) else item
     except ValueError as error:
         passing = isinstance(error, PassingError)
-        return Item(item.key, error=str(error), stamp=item.stamp, passing=passing)
+        return Item(item.key, error=str(error), stamp=item.stamp, passing=passing, kept=item.kept)

@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from siglip_jax.data.columns import Wanted, captions_beside, text_endings
 from siglip_jax.data.failures import PassingError
@@ -50,6 +51,10 @@ class ImageFiles(Dataset):
         part = slice(shard * self._size, (shard + 1) * self._size)
         items = itertools.starmap(_item, zip(self._keys[part], self._files[part], strict=True))
         return item_stamps(map(self._with_text, items) if text_endings(self._wanted) else items)
+
+    def kept(self) -> dict[str, Any]:
+        """Files have no columns."""
+        return {}
 
     def contents(self) -> str:
         return contents_of([file.where for file in self._files])

@@ -26,6 +26,8 @@ class Item(_Fields):
       error: why the item could not be read; image and text are None then.
       stamp: of a remote image, what its bucket tells contents apart by; empty for nothing.
       passing: the error may pass (`failures.PassingError`).
+      kept: what the source has beside it in columns that a job carries along: a value that
+        pyarrow takes, or an array of one; None for nothing. See `Keeping`.
 
     >>> item = Item("a.jpg", error="the server does not answer", passing=True)
     >>> item, item._replace(key="b.jpg").passing
@@ -34,6 +36,7 @@ class Item(_Fields):
 
     stamp: str | None
     passing: bool
+    kept: dict[str, Any] | None
 
     def __new__(
         cls,
@@ -44,9 +47,10 @@ class Item(_Fields):
         *,
         stamp: str | None = None,
         passing: bool = False,
+        kept: dict[str, Any] | None = None,
     ) -> Self:
         self = super().__new__(cls, key, image, text, error)
-        self.stamp, self.passing = stamp, passing
+        self.stamp, self.passing, self.kept = stamp, passing, kept
         return self
 
     def _replace(self, **changes: Any) -> Self:
@@ -129,6 +133,19 @@ class Stamped(Source, Protocol):
 
 
 @runtime_checkable
+class Keeping(Source, Protocol):
+    """A source whose items carry columns along, see `Item.kept`."""
+
+    def kept(self) -> dict[str, Any]:
+        """Names of these columns and their types in pyarrow, the same in every run.
+
+        Raises:
+          ValueError: if a column is of several types.
+        """
+        ...
+
+
+@runtime_checkable
 class Valued(Source, Protocol):
     """A source whose items have more than images and texts, such as the index of a class."""
 
@@ -176,7 +193,7 @@ class Pairs(Protocol):
         ...
 
 
-class Dataset(Stamped, Pairs, Protocol):
+class Dataset(Stamped, Keeping, Pairs, Protocol):
     """What the class of a format is.
 
     Attributes:
@@ -236,10 +253,12 @@ def items_of(pairs: Pairs, first: int = 0) -> Iterator[Item]:
             yield Item(key, image)
 
 
-def several_texts(key: str, texts: Sequence[str]) -> Iterator[Item]:
+def several_texts(
+    key: str, texts: Sequence[str], kept: dict[str, Any] | None = None
+) -> Iterator[Item]:
     """An item a text; those after the first have a number in their key."""
     for number, text in enumerate(texts):
-        yield Item(f"{key}/{number + 1}" if number else key, text=text)
+        yield Item(f"{key}/{number + 1}" if number else key, text=text, kept=kept)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -11,6 +11,7 @@ from siglip_jax.data.columns import Only, Wanted, refuse_missing
 from siglip_jax.data.failures import SettingError, public
 from siglip_jax.data.images import ImageFiles
 from siglip_jax.data.item import Dataset, Item, Pair, Pairs, Shard, Source, Valued, fingerprint
+from siglip_jax.data.kept import WITH_COLUMNS, common_types, kept_names
 from siglip_jax.data.parquet import ParquetRows
 from siglip_jax.data.parquet_values import DamagedRowError
 from siglip_jax.data.specs import expanded
@@ -29,6 +30,7 @@ def open_items(
     text_column: str | None = None,
     key_column: str | None = None,
     separator: str | None = None,
+    keep: Sequence[str] = (),
     only: Only | None = None,
     shard_size: int = SHARD_SIZE,
 ) -> Source:
@@ -62,6 +64,9 @@ def open_items(
       key_column: column of the keys, where not `key`.
       separator: between the fields of a .csv or .tsv; default: the comma, semicolon, tab or
         vertical bar that parts its first line into the most columns (of a .tsv the tab).
+      keep: columns that items carry along as `Item.kept`, of a tar fields of the .json; with
+        their types in Parquet and .arrow, elsewhere as strings (numbers and lists of JSON as
+        its text).
       only: "images" or "texts" to read nothing else; of texts every one is an item then.
         "pairs" where a table must have both.
       shard_size: the most items of a shard.
@@ -91,6 +96,7 @@ def open_items(
         only=None if only == "pairs" else only,
         separator=separator,
         both=only == "pairs",
+        keep=kept_names(keep),
     )
     source = _opened(specs, wanted, shard_size)
     source.origin = {
@@ -152,6 +158,9 @@ def _opened(specs: Sequence[str], wanted: Wanted, shard_size: int) -> Dataset:
         if wanted.image and kind in ("images", "texts"):
             problem = f"{public(specs[0])}: {kind} have no column of images"
             raise SettingError(problem, "image_column", "leave out {}")
+        if wanted.keep and kind in ("images", "texts"):
+            problem = f"{public(specs[0])}: {kind} have no columns, which {WITH_COLUMNS} have"
+            raise SettingError(problem, "keep", "leave out {}")
         if wanted.separator and kind != "tables":
             problem = f"{public(specs[0])}: {kind} have no fields to separate"
             raise SettingError(problem, "separator", "leave out {}")
@@ -209,6 +218,9 @@ class Joined(Dataset):
             if not isinstance(part, Valued):
                 raise ValueError(f"{part.shards()[0].name}: there is no {name} beside these images")
             yield from part.values(name)
+
+    def kept(self) -> dict[str, Any]:
+        return common_types((part.shards()[0].name, part.kept()) for part in self._parts)
 
     def contents(self) -> str:
         return fingerprint("joined", [part.contents() for part in self._parts])

@@ -11,6 +11,7 @@ from typing import Any
 
 from siglip_jax.data.columns import Columns, Wanted, noted_classes, refuse_absent, text_captions
 from siglip_jax.data.item import Item, Pair, several_texts
+from siglip_jax.data.kept import common_types, schema_types
 from siglip_jax.data.parquet_file import (
     Header,
     Piece,
@@ -68,6 +69,9 @@ class ParquetRows(RowFiles):
         self._files, self._wanted, self._size = list(files), wanted, shard_size
         with ThreadPoolExecutor(16 if len(files) > 1 else 1) as pool:
             self._headers = list(pool.map(self._header, self._files))
+        self._kept = common_types(
+            (file.name, header.kept) for file, header in zip(files, self._headers, strict=True)
+        )
         self._pieces = [
             piece
             for i, header in enumerate(self._headers)
@@ -99,6 +103,9 @@ class ParquetRows(RowFiles):
             for row, value in enumerate(values):
                 key = keys[row].as_py() if keys is not None else None
                 yield f"{file.name}:{row}" if key is None else str(key), value.as_py()
+
+    def kept(self) -> dict[str, Any]:
+        return self._kept
 
     def class_names(self, columns: Sequence[str]) -> list[str] | None:
         """What Hugging Face's `datasets` noted as the names of the classes of a column."""
@@ -214,7 +221,8 @@ class ParquetRows(RowFiles):
             rows = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]
             check_claims(file, metadata)
             keys = read_column(opened, columns.key) if columns.key else None
-        return Header(columns, rows, metadata, keys, starts)
+            kept = schema_types(file.name, schema, self._wanted.keep, columns.image)
+        return Header(columns, rows, metadata, keys, starts, kept)
 
     def _items(self, piece: Piece) -> Iterator[Item]:
         file, header = self._files[piece.file], self._headers[piece.file]
@@ -224,9 +232,12 @@ class ParquetRows(RowFiles):
             for group, count in piece.groups:
                 end = row + count
                 try:
-                    for values in read_rows(opened, group, columns.used(), skip, count):
+                    rows = read_rows(opened, group, columns.used(), skip, count, self._kept)
+                    for values, kept in rows:
                         key = values[columns.key] if columns.key else f"{file.name}:{row}"
-                        yield from self._item(str(key), file, columns, values)
+                        for item in self._item(str(key), file, columns, values):
+                            item.kept = kept
+                            yield item
                         row += 1
                 except UnreadableError as error:
                     # How many there are is known, so none is lost without a word.

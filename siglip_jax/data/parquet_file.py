@@ -23,6 +23,7 @@ class Header(NamedTuple):
       metadata: as pyarrow has it.
       keys: the column of keys, if there is one.
       starts: as `Footer` has it.
+      kept: types of columns that are carried along.
     """
 
     columns: Columns
@@ -30,6 +31,7 @@ class Header(NamedTuple):
     metadata: Any
     keys: Any
     starts: list[int]
+    kept: dict[str, Any]
 
 
 class Piece(NamedTuple):

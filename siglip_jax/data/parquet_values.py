@@ -3,9 +3,10 @@
 A value that is stored once may be named by any number of rows, and takes its size for each.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from siglip_jax.data.kept import kept_rows
 from siglip_jax.data.parquet_footer import Chunk, Footer
 from siglip_jax.data.storage import Stored, is_remote
 from siglip_jax.errors import DAMAGE
@@ -121,16 +122,25 @@ class UnreadableError(Exception):
 
 
 def read_rows(
-    opened: Opened, group: int, columns: list[str], skip: int, count: int
-) -> Iterator[dict[str, Any]]:
-    """`count` rows of a row group after the first `skip`, few in memory at a time."""
+    opened: Opened,
+    group: int,
+    columns: list[str],
+    skip: int,
+    count: int,
+    keep: Mapping[str, Any],
+) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """`count` rows of a row group after the first `skip`, few in memory at a time.
+
+    Args:
+      keep: columns that are carried along, with their types.
+    """
     try:
-        dictionaries = opened.dictionaries(columns, group)
+        dictionaries = opened.dictionaries([*dict.fromkeys([*columns, *keep])], group)
         largest = max((each.largest for each in dictionaries), default=0)
         rows = max(1, min(_ROWS, _HELD // max(largest, 1)))
         large = [d for d in dictionaries if d.nested and d.most > _HELD]
         parquet = opened.with_dictionaries(large) if large else opened.parquet
-        leaves = _leaves(opened.parquet.schema_arrow, columns)
+        leaves = [*dict.fromkeys([*_leaves(opened.parquet.schema_arrow, columns), *keep])]
         batches = parquet.iter_batches(rows, [group], leaves, use_threads=False)
     except UNREADABLE as error:
         raise UnreadableError(_reason(error)) from error
@@ -142,13 +152,14 @@ def read_rows(
             batch = batch[passed : passed + count]
             for each in large:
                 _refuse_large(batch.column(each.chunk.path[0]))
-            found = batch.to_pylist()  # texts may be no UTF-8
+            found = batch.select(columns).to_pylist()  # texts may be no UTF-8
+            kept = kept_rows({name: batch.column(name) for name in keep}, keep) if keep else None
         except StopIteration:
             raise UnreadableError("it is missing") from None
         except UNREADABLE as error:
             raise UnreadableError(_reason(error)) from error
         count -= len(found)
-        yield from found
+        yield from zip(found, kept or [None] * len(found), strict=True)
 
 
 def _leaves(schema: Any, columns: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Stamps: what tells two contents of one name apart, for as few bytes read as possible."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ _THREADS = 16  # that open files, whose folder may be on another machine
 def item_stamp(item: Item) -> str | None:
     """Of an image its size and a digest of its ends, and a digest of its text; None if unknown.
 
-    The image may be bytes or a local path. That of a remote one is `item.stamp`.
+    What is kept of a row of a table counts as its text does; of other files the whole is
+    compared. The image may be bytes or a local path. That of a remote one is `item.stamp`.
 
     >>> item_stamp(Item("a", b"abc")) == item_stamp(Item("b", b"abc"))
     True
@@ -34,9 +36,13 @@ def item_stamp(item: Item) -> str | None:
             stamp = ends_of(local(image))
         if stamp is None:
             return None
-    if item.text is None:
+    words = item.text
+    texts = {name: v for name, v in (item.kept or {}).items() if v is None or isinstance(v, str)}
+    if texts:
+        words = json.dumps([item.text, texts])
+    if words is None:
         return stamp
-    text = item.text.encode("utf-8", "surrogatepass")
+    text = words.encode("utf-8", "surrogatepass")
     return f"{stamp or ''}/{hashlib.blake2b(text, digest_size=8).hexdigest()}"
 
 

@@ -10,6 +10,7 @@ from siglip_jax.data.columns import Columns, Wanted, text_captions
 from siglip_jax.data.failures import public
 from siglip_jax.data.fetch import fetched
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
+from siglip_jax.data.kept import refuse_not_there, text_types, texts_of
 from siglip_jax.data.separated import Lines, Style, header_of, separated, spoken
 from siglip_jax.data.stamps import contents_of, item_stamps
 from siglip_jax.data.storage import (
@@ -96,6 +97,9 @@ class TableRows(Dataset):
     def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
         return item_stamps(self._items(self._pieces[shard]))
 
+    def kept(self) -> dict[str, Any]:
+        return text_types(self._wanted.keep)
+
     def contents(self) -> str:
         places = [file.where for file in self._files]
         for piece in self._pieces if any(columns.image for columns in self._columns) else ():
@@ -173,7 +177,10 @@ class TableRows(Dataset):
             header = self._read_header(lines)
             self._headers.append(header)
             start, count, row = lines.offset, 0, -1
+            names = dict.fromkeys(header[0])  # of objects, those of all of them
             for row, values in enumerate(self._parse(lines, header)):
+                if self._wanted.keep and not header[0]:
+                    names.update(dict.fromkeys(values))
                 self._long += _BEYOND in values
                 if row == 0:
                     wanted = Wanted(text=_LINE, only="texts") if self._plain else self._wanted
@@ -191,6 +198,7 @@ class TableRows(Dataset):
                 self._pieces.append(_Piece(number, start, row + 1 - count, count))
             if row < 0:
                 raise ValueError(f"{file.name}: there are no rows in it")
+        refuse_not_there(file.name, names, self._wanted.keep)
 
     def _rows(self, piece: _Piece) -> Iterator[tuple[str, dict[Any, Any]]]:
         """Key and values of the rows of a shard."""
@@ -204,23 +212,24 @@ class TableRows(Dataset):
                 yield key, values
 
     def _item(self, key: str, piece: _Piece, values: dict[Any, Any]) -> Iterator[Item]:
-        if _BEYOND in values:
+        if _BEYOND in values:  # and no one knows which field is whose
             yield Item(key, error=f"{key}: {self._too_long(piece.file, values)}")
             return
         columns = self._columns[piece.file]
+        kept = texts_of(values, self._wanted.keep)
         texts = text_captions(values.get(columns.text)) if columns.text else ()
         if columns.image is None:
             if not texts:
-                yield Item(key, error=f"{key}: no text in column {columns.text}")
+                yield Item(key, error=f"{key}: no text in column {columns.text}", kept=kept)
             else:
                 several = self._wanted.only == "texts"
-                yield from several_texts(key, texts if several else texts[:1])
+                yield from several_texts(key, texts if several else texts[:1], kept)
         elif where := self._image(piece.file, values):
             # All that is known of a URL in a table is its address.
             stamp = "" if is_remote(where) else None
-            yield Item(key, where, texts[0] if texts else None, stamp=stamp)
+            yield Item(key, where, texts[0] if texts else None, stamp=stamp, kept=kept)
         else:
-            yield Item(key, error=f"{key}: no image in column {columns.image}")
+            yield Item(key, error=f"{key}: no image in column {columns.image}", kept=kept)
 
     def _too_long(self, file: int, values: dict[Any, Any]) -> str:
         """Why a row cannot be read that has more fields than there are columns."""

@@ -14,8 +14,10 @@ from siglip_jax.data.columns import (
     text_endings,
 )
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, Unique, fingerprint, several_texts
+from siglip_jax.data.kept import fields_of, text_types, texts_of
 from siglip_jax.data.stamps import contents_of, file_stamp
 from siglip_jax.data.storage import Stored, read_range
+from siglip_jax.data.tar_fields import FIELDS, refuse_no_such_fields
 from siglip_jax.data.tar_stream import LARGEST, Damaged, Member, members
 from siglip_jax.preprocessing.signatures import image_format
 
@@ -40,7 +42,10 @@ class TarShards(Dataset):
       files: tars; gzip, bz2 and xz show in their first bytes.
       wanted: `image` is what follows the first dot in the names of the images (otherwise
         the first of jpg, jpeg, png, webp and others that there is), `text` a key in the
-        .json.
+        .json, `keep` others there, which are looked for in the first samples.
+
+    Raises:
+      SettingError: if there is no field that is to be kept.
     """
 
     def __init__(self, files: Sequence[Stored], wanted: Wanted) -> None:
@@ -48,6 +53,11 @@ class TarShards(Dataset):
         given = (wanted.image.lower(),) if wanted.image else IMAGE_ENDINGS
         self._images = () if wanted.only == "texts" else given
         self._texts = text_endings(wanted)
+        # What is read of a sample, beside its image.
+        self._beside = self._texts
+        if wanted.keep:
+            self._beside = (*self._texts, *({FIELDS} - {*self._texts}))
+            refuse_no_such_fields(self._files, wanted.keep)
 
     def shards(self) -> list[Shard]:
         return [Shard(file.name) for file in self._files]
@@ -64,6 +74,9 @@ class TarShards(Dataset):
 
     def stamps(self, shard: int) -> Iterator[tuple[str, str | None]]:
         raise NotImplementedError  # a tar has one
+
+    def kept(self) -> dict[str, Any]:
+        return text_types(self._wanted.keep)
 
     def contents(self) -> str:
         return contents_of([file.where for file in self._files])
@@ -192,7 +205,7 @@ class TarShards(Dataset):
 
     def _content(self, member: Member, ending: str, group: Collection[str]) -> bytes | None:
         """What is in a member that an item may be made of; b"" otherwise."""
-        if ending in (*self._images, *self._texts):
+        if ending in (*self._images, *self._beside):
             return member.read()
         # An image of another name is of use only where there is none of a usual one.
         if any(image in group for image in self._images):
@@ -212,19 +225,22 @@ class TarShards(Dataset):
     def _item(
         self, name: str, sample: "_Sample", group: Mapping[str, "Member | bytes | None"]
     ) -> Iterator[Item]:
-        endings = (sample.image or "", *sample.texts.values())
+        fields = [sample.texts.get(FIELDS, FIELDS)] if self._wanted.keep else []
+        endings = (sample.image or "", *sample.texts.values(), *fields)
         used = [group[ending] for ending in endings if ending in group]
         link = next((member.name for member in used if isinstance(member, Member)), None)
         image = group.get(sample.image or "")
-        texts, problem = (), None
+        texts, kept, problem = (), None, None
         if link:
             problem = f"{link} is a link, which a tar that is read from front to back cannot follow"
         elif None in used:
             problem = f"a file of more than {LARGEST:,} bytes"
         else:
-            beside = {ending: group[own] for ending, own in sample.texts.items()}
+            beside = {e: group[own] for e, own in sample.texts.items() if e in self._texts}
             try:
                 texts = captions_beside(cast(Any, beside), self._wanted.text)
+                for own in fields:
+                    kept = texts_of(fields_of(cast(Any, group.get(own))), self._wanted.keep)
             except ValueError as error:
                 problem = str(error)
         if not image and not problem and not (self._texts and texts):
@@ -233,11 +249,11 @@ class TarShards(Dataset):
             more = ", ..." if len(there) > 4 else ""
             problem = f"there is no {what} ({self._expected()}), but {', '.join(there[:4])}{more}"
         if problem:
-            yield Item(name, error=f"{name}: {problem}")
+            yield Item(name, error=f"{name}: {problem}", kept=kept)
         elif self._images:
-            yield Item(name, cast(bytes, image) or None, texts[0] if texts else None)
+            yield Item(name, cast(bytes, image) or None, texts[0] if texts else None, kept=kept)
         else:
-            yield from several_texts(name, texts)
+            yield from several_texts(name, texts, kept)
 
     def _samples(self, stem: str, group: Mapping[str, Any]) -> list["_Sample"]:
         """The items of one key: one, or as many as there are images with more dots.
@@ -245,7 +261,7 @@ class TarShards(Dataset):
         A key may have one image of a usual name. Where it has none, `IMG.2021.06.01.jpg` and
         `a.left.png` are images of keys of their own, up to the last dot.
         """
-        beside = {text: text for text in self._texts if text in group}
+        beside = {text: text for text in self._beside if text in group}
         image = next((ending for ending in self._images if ending in group), None)
         if image or self._wanted.image or (beside and not self._images):
             return [_Sample(stem, image, beside)]
@@ -254,7 +270,7 @@ class TarShards(Dataset):
         for ending in longer:
             before, _, last = ending.rpartition(".")
             one = found.setdefault(before, _Sample(f"{stem}.{before}", None, {}))
-            if last in self._texts:
+            if last in self._beside:
                 one.texts[last] = ending
             elif one.image is None:
                 found[before] = one._replace(image=ending)
@@ -266,9 +282,9 @@ class TarShards(Dataset):
         return [_Sample(stem, unnamed if self._images else None, beside)]
 
     def _is_of_use(self, ending: str) -> bool:
-        if self._wanted.image and ending not in self._texts:
+        if self._wanted.image and ending not in self._beside:
             return ending in self._images
-        return _last(ending) in (*self._images, *self._texts)
+        return _last(ending) in (*self._images, *self._beside)
 
     def _expected(self) -> str:
         return ", ".join(f".{ending}" for ending in (self._images or self._texts)[:4])

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from siglip_jax.data.columns import Columns, Wanted, refuse_absent, text_captions
+from siglip_jax.data.failures import SettingError
 from siglip_jax.data.item import Dataset, Item, Pair, Shard, fingerprint, several_texts
+from siglip_jax.data.kept import refuse_not_there
 from siglip_jax.messages import optional_package
 
 # A version is part of the name, and a split may be cut: tfds:coco_captions:1.1.0:train[:50%].
@@ -40,6 +42,8 @@ class TfdsRecords(Dataset):
         asked = wanted._replace(image=wanted.image or ("image" if usual else None))
         self._columns = Columns(spec, features, asked)
         self._wanted, self._size = wanted, shard_size
+        refuse_not_there(spec, features, wanted.keep)
+        self._kept = {name: self._type(name) for name in wanted.keep}
 
     def shards(self) -> list[Shard]:
         total, size = len(self._records), self._size
@@ -89,6 +93,30 @@ class TfdsRecords(Dataset):
         for index in range(len(self._records)):
             yield self.key(index), self._record(index)[name]
 
+    def kept(self) -> dict[str, Any]:
+        return self._kept
+
+    def _type(self, name: str) -> Any:
+        """Of a feature that is one number or text, in pyarrow."""
+        import pyarrow
+
+        feature = self._records.dataset_info.features[name]
+        if tuple(getattr(feature, "shape", (0,))) != ():
+            raise SettingError(
+                f"{self._name}: feature {name} is neither one number nor one text",
+                "keep",
+                "leave it out of {}",
+            )
+        kind = np.dtype(feature.np_dtype)
+        return pyarrow.string() if kind.kind in "OSU" else pyarrow.from_numpy_dtype(kind)
+
+    def _kept_of(self, record: dict[Any, Any]) -> dict[str, Any] | None:
+        found = {name: record[name] for name in self._kept}
+        plain = {n: np.asarray(v).item() for n, v in found.items()}
+        return {
+            n: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for n, v in plain.items()
+        } or None
+
     def class_names(self, names: Sequence[str]) -> list[str] | None:
         """The names of the classes of the first of these features that has any."""
         features = self._records.dataset_info.features
@@ -123,17 +151,18 @@ class TfdsRecords(Dataset):
         return texts
 
     def _items(self, index: int) -> Iterator[Item]:
-        key = self.key(index)
+        key, kept = self.key(index), None
         try:
             record = self._record(index)
+            kept = self._kept_of(record)
             if self._columns.image:
                 texts = record_texts(record[self._columns.text]) if self._columns.text else ()
                 image = bytes(record[self._columns.image])
-                yield Item(key, image, texts[0] if texts else None)
+                yield Item(key, image, texts[0] if texts else None, kept=kept)
             else:
-                yield from several_texts(key, self._texts(index, record))
+                yield from several_texts(key, self._texts(index, record), kept)
         except ValueError as error:
-            yield Item(key, error=str(error))
+            yield Item(key, error=str(error), kept=kept)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TfdsRecords, self._arguments

@@ -16,6 +16,11 @@ from siglip_jax.scoring.prompts import PLAIN, check_labels, check_templates
 # Every probability of an image is written up to here; above, the best of them.
 ALL_LABELS = 4096
 
+# What the files of jobs have, and `vector`, as an export to LanceDB calls the embedding.
+OWN_COLUMNS = ("key", "image_path", "embedding", "features", "labels", "probabilities", "logits")
+OWN_COLUMNS += ("logit", "probability", "accepted", "width", "height", "grid_rows", "grid_columns")
+OWN_COLUMNS += ("error", "stamp", "vector")
+
 _CHOICES = {
     "kind": ("embed", "score"),
     "what": ("images", "texts", "pairs"),
@@ -41,6 +46,7 @@ class Job:
       calibration: of these labels, for the probabilities.
       threshold: a probability; labels that reach it, or else the calibration's thresholds, are
         stored as `accepted`, of `top` the best.
+      keep: columns that items carry along from the source, with their types in pyarrow.
 
     Raises:
       ValueError: for what cannot be combined or is no choice.
@@ -57,6 +63,7 @@ class Job:
     classifier: Classifier | None = None
     calibration: Calibration | None = None
     threshold: float | None = None
+    keep: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -89,6 +96,19 @@ class Job:
             self._check_labels()
         elif self.labels or self.top:
             raise ValueError("labels are for scoring images; leave them out")
+        if own := [name for name in self.keep if name in self._own_columns()]:
+            raise SettingError(
+                f"{' and '.join(own)}: a job has {'columns' if len(own) > 1 else 'a column'} of "
+                f"{'these names' if len(own) > 1 else 'this name'} itself",
+                "keep",
+                "leave {} out of {{}}".format("them" if len(own) > 1 else "it"),
+            )
+
+    def _own_columns(self) -> tuple[str, ...]:
+        """Names that no kept column may have; of images the text is no column of the job."""
+        if self.what == "images":
+            return OWN_COLUMNS
+        return (*OWN_COLUMNS, "text", *(["caption"] if self.format == "npy" else []))
 
     def _check_calibration(self) -> None:
         if not self.labels:
@@ -131,6 +151,9 @@ class Job:
     def describe(self) -> dict[str, Any]:
         """The job as plain JSON types; many labels only by their digest."""
         plain: dict[str, Any] = {"kind": self.kind, "what": self.what, "format": self.format}
+        # Left out as it was before there were any.
+        if self.keep:
+            plain |= {"keep": {name: str(kind) for name, kind in self.keep.items()}}
         if self.kind == "embed":
             # Left out as it was before there were layers.
             layer = {} if self.layer is None else {"layer": self.layer}

@@ -42,7 +42,7 @@ class Manifest:
       job: `kind` "embed" or "score"; `what` "images", "texts" or "pairs"; `format`
         "parquet" or "npy"; `store` "float32", "float16" or "bfloat16"; `layer` of patches;
         for labels `count`, `digest`, `templates`, `top`, and `labels` themselves where there
-        are few.
+        are few; `keep`, columns of the source that rows have, with their types.
       source: `identity` of the data, number of `shards`, and what `open_items` was given
         (`origin`; None for a source of one's own). `contents` changes if a file is replaced or
         copied (None if unknown); after `updates` shards are the folder's own, not the source's.
@@ -130,6 +130,8 @@ def claim_folder(folder: Place, ours: Manifest, *, update: bool = False) -> Mani
         free |= {"source.identity"}
     found = differences(dataclasses.asdict(theirs), plain, free)
     changed = list(_spoken(found))
+    if any(one.name.startswith("job.keep") for one in found):
+        changed.insert(0, _other_columns(theirs.job.get("keep", {}), ours.job.get("keep", {})))
     if not changed:
         return theirs
     if theirs.space["weights"] != ours.space["weights"]:
@@ -156,11 +158,21 @@ def _claimed(folder: Place, plain: dict[str, Any]) -> bool:
     return False
 
 
+def _other_columns(there: dict[str, str], here: dict[str, str]) -> str:
+    """How the columns differ that rows keep of the source: in names, or in types alone."""
+    if set(there) == set(here):
+        there, here = ({f"{n} ({kind})": "" for n, kind in own.items()} for own in (there, here))
+    names = [", ".join(own) or "none" for own in (there, here)]
+    return f"of the source's columns it keeps {names[0]} there and {names[1]} here"
+
+
 def _spoken(changed: list[Difference]) -> Iterator[str]:
     for name, there, here in changed:
         if name.startswith("source."):
             yield f"the data have changed ({name} is {there!r} there and {here!r} here)"
         elif name == "job.digest":
             yield "the labels differ"
+        elif name.startswith("job.keep"):
+            continue
         elif name not in ("job.labels", "job.count", "t", "b"):  # these follow from others
             yield f"{name} is {there!r} there and {here!r} here"

@@ -16,7 +16,7 @@ from siglip_jax.classifier import Classifier
 from siglip_jax.config import Layer
 from siglip_jax.data import ErrorShare, Source, open_items
 from siglip_jax.data.failures import SettingError
-from siglip_jax.data.item import Stamped
+from siglip_jax.data.item import Keeping, Stamped
 from siglip_jax.jobs.bucket import Place, folder_at
 from siglip_jax.jobs.bucket_ledger import make_ledger
 from siglip_jax.jobs.checked import damage
@@ -27,6 +27,7 @@ from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.manifest import Manifest, check_folder, claim_folder, recorded_space
+from siglip_jax.jobs.own_output import refuse_own_output
 from siglip_jax.jobs.part import own_part
 from siglip_jax.jobs.progress import JobProgress
 from siglip_jax.jobs.result import SUMMARY, JobResult
@@ -114,6 +115,7 @@ def embed(
     text_column: str | None = None,
     key_column: str | None = None,
     separator: str | None = None,
+    keep: Sequence[str] = (),
     shard_size: int | None = None,
     **options: Any,
 ) -> JobResult:
@@ -130,6 +132,9 @@ def embed(
       layer: store the patches (patches, d) of images as this layer gives them, in a column
         `features`, in place of embeddings; as for `Scorer.features`. `open_features` reads them.
       image_column, text_column, key_column, separator: see `siglip_jax.data.open_items`.
+      keep: columns of the source that rows carry along beside key and embedding, see
+        `siglip_jax.data.open_items`; in order. A source of one's own says so itself
+        (`siglip_jax.data.Keeping`).
       shard_size: items that are done whole or not at all, where the source has no shards;
         default: 2,048, and 128 with `layer`.
       options: see `Options`.
@@ -148,6 +153,7 @@ def embed(
         text_column=text_column,
         key_column=key_column,
         separator=separator,
+        keep=keep,
     )
     return run(job, opened, out, model, Options(**options))
 
@@ -167,6 +173,7 @@ def score(
     text_column: str | None = None,
     key_column: str | None = None,
     separator: str | None = None,
+    keep: Sequence[str] = (),
     shard_size: int = SHARD_SIZE,
     **options: Any,
 ) -> JobResult:
@@ -205,6 +212,7 @@ def score(
         text_column=text_column,
         key_column=key_column,
         separator=separator,
+        keep=keep,
     )
     return run(job, opened, out, model, Options(**options))
 
@@ -219,6 +227,8 @@ def run(
     """Runs a job, or goes on with it. A function is called for the model once it is needed."""
     folder = folder_at(out)
     errors = ErrorShare(options.max_error_share, kept=KEPT)
+    if isinstance(source, Keeping):
+        job = dataclasses.replace(job, keep=source.kept())
     part = own_part(folder, options.part, shared=options.shared, update=options.update)
     shared = options.shared or part is not None or jax.distributed.is_initialized()
     for name in ("retry", "update"):
@@ -226,6 +236,7 @@ def run(
             raise SettingError(
                 "several processes share the folder", name, "{} is for one process alone"
             )
+    refuse_own_output(folder, (getattr(source, "origin", None) or {}).get("specs", ()))
     check_folder(folder)
     here = folder if isinstance(folder, Path) else None
     held = locked(here, shared=shared) if here else contextlib.nullcontext()
@@ -354,14 +365,19 @@ def _opened(
     source: Source | str | Sequence[str],
     what: Any,
     shard_size: int,
+    keep: Sequence[str],
     **columns: str | None,
 ) -> Source:
     if isinstance(source, Source):
+        if keep:
+            problem = f"a {type(source).__name__} says itself what its items keep"
+            raise SettingError(problem, "keep", "leave out {}")
         return source
     specs = [source] if isinstance(source, str | os.PathLike) else source
     return open_items(
         [os.fspath(spec) for spec in specs],
         **columns,
+        keep=keep,
         only=what,
         shard_size=shard_size,
     )

@@ -1,7 +1,7 @@
 """The files of a shard: Parquet, or the `.npy` layout of clip-retrieval."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ class ParquetSink:
 
     Columns: `key`; `text` of texts and pairs; what was computed, null for an item in error;
     `width`, `height` of images, in pixels; the grid of their patches, where these are stored
-    and each image has its own; `error`, null where all is well; `stamp`, by which an update
-    tells contents apart (`siglip_jax.data.stamps`). The schema's metadata hold under
-    `siglip_jax` what a file needs to be understood alone.
+    and each image has its own; what is kept of the source; `error`, null where all is well;
+    `stamp`, by which an update tells contents apart (`siglip_jax.data.stamps`). The schema's
+    metadata hold under `siglip_jax` what a file needs to be understood alone.
     """
 
     def __init__(self, folder: Place, job: Job, manifest: Manifest) -> None:
@@ -55,6 +55,7 @@ class ParquetSink:
             columns["height"] = pa.array([i.height for i in items], pa.int32())
         if self._form:
             columns |= self._form.grid_columns(items)
+        columns |= _kept(self._job, items)
         columns["error"] = _strings(i.error for i in items)
         columns["stamp"] = _strings(i.stamp for i in items)
         table = pa.table(columns).replace_schema_metadata(self._metadata)
@@ -95,6 +96,7 @@ class NpySink:
             }
         if self._form:
             columns |= self._form.grid_columns(good)
+        columns |= _kept(self._job, good)
         columns["stamp"] = _strings(i.stamp for i in good)
         number = f"{rows.shard:04d}"
         numbers = self._folder / self._name / f"{self._name}_{number}.npy"
@@ -172,6 +174,20 @@ def _metadata(manifest: Manifest, form: PatchForm | None) -> dict[str, str]:
     if form:
         about["features"] = form.describe()
     return {"siglip_jax": json.dumps(about, ensure_ascii=False)}
+
+
+def _kept(job: Job, items: Sequence[Prepared]) -> dict[str, pa.Array]:
+    """What `items` carry along, in columns."""
+    columns = {}
+    for name, kind in job.keep.items():
+        values = [(item.kept or {}).get(name) for item in items]
+        values = [escaped(value) if isinstance(value, str) else value for value in values]
+        if any(isinstance(value, pa.Array) for value in values):
+            parts = [v if isinstance(v, pa.Array) else pa.array([v], kind) for v in values]
+            columns[name] = pa.concat_arrays(parts)
+        else:
+            columns[name] = pa.array(values, kind)
+    return columns
 
 
 def _strings(values: Iterable[str | None]) -> pa.Array:

@@ -100,6 +100,12 @@ def _parse(name: str) -> tuple[Chip, list[int]]:
 
 
 def _unknown(name: str) -> str:
-    near = suggestions(name, [*SLICES, "local"], 3)
+    gpus = [chip.name for chip in CHIPS if not chip.dimensions]
+    if re.fullmatch(rf"({'|'.join(gpus)})(:[1-9]\d*)?", name, re.I):
+        return (
+            f"{name} is a GPU, for which nothing is compiled ahead of time; give a TPU slice, such "
+            "as v5e:4x4, or plan a bulk job on it (plan --items N)"
+        )
+    near = suggestions(name, [*SLICES, *gpus, "local"], 3)
     known = ", ".join(near or ["v5e:4x4", "v6e:2x4", "v4:2x2x1", "v5p:2x2x1", "local"])
     return f"no topology is called {name!r}; did you mean {known}?"

@@ -66,7 +66,12 @@ class Preparer:
 
     def __call__(self, item: Item) -> Prepared:
         done = Prepared(
-            item.key, item.text, error=item.error, stamp=item.stamp, passing=item.passing
+            item.key,
+            item.text,
+            error=item.error,
+            stamp=item.stamp,
+            passing=item.passing,
+            kept=item.kept,
         )
         if item.error is not None:
             return done
@@ -77,7 +82,8 @@ class Preparer:
             self._files.take(held)
             try:
                 data = _read(item.image, self._files.limit)
-                return self._made(Item(item.key, data, item.text, stamp=item.stamp), done)
+                whole = Item(item.key, data, item.text, stamp=item.stamp, kept=item.kept)
+                return self._made(whole, done)
             finally:
                 self._files.give(held)
         except ValueError as error:

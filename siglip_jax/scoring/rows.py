@@ -17,6 +17,7 @@ class Prepared(NamedTuple):
       text: of the item.
       width, height: of the decoded image, in pixels.
       grid: rows and columns of its patches, where that is its own (NaFlex).
+      kept: of the item (`siglip_jax.data.Item`).
       example: what the model takes: an image, token ids, or both. With an error it stands
         in for the item where batches must not depend on errors.
       error: why there is nothing to embed.
@@ -37,6 +38,7 @@ class Prepared(NamedTuple):
     passing: bool = False
     rotated: bool = False
     grid: tuple[int, int] | None = None
+    kept: dict[str, Any] | None = None
 
 
 class Rows:

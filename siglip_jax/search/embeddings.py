@@ -94,10 +94,26 @@ class Embeddings:
     def rows(self, places: Sequence[int]) -> list[Row]:
         """Whose the rows at `places` are; only their files are opened."""
         found: dict[int, Row] = {}
+        texts = self.what == "texts"
         for file, start, own in self._by_file(places):
-            names = _names(file.names, [place - start for place in own])
+            names = _names(file.names, [place - start for place in own], texts)
             for place, (key, text) in zip(own, names, strict=True):
                 found[place] = Row(key, text, file.folder, file.shard)
+        return [found[place] for place in places]
+
+    def kept(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """What the jobs kept of their sources with the rows at `places`, by columns."""
+        import pyarrow.parquet
+
+        found: dict[int, dict[str, Any]] = {place: {} for place in places}
+        for file, start, own in self._by_file(places):
+            names = list(self.manifests[file.folder].job.get("keep", {}))
+            if not names:
+                continue
+            with opened(file.names) as there, pyarrow.parquet.ParquetFile(there) as parquet:
+                table = parquet.read(names)
+            for place in own:
+                found[place] = {name: _value(table[name][place - start]) for name in names}
         return [found[place] for place in places]
 
     def vectors(self, places: Sequence[int]) -> np.ndarray:
@@ -114,28 +130,43 @@ class Embeddings:
         return found
 
     def schemas(self) -> "list[pa.Schema]":
-        """Columns of the files that the keys are in, one schema of each folder."""
+        """Columns of the files that the keys are in, one schema of each folder.
+
+        They are called as in the Parquet layout: `key`, and `text` of texts.
+        """
         import pyarrow.parquet
 
         first = {file.folder: file.names for file in reversed(self._files)}
         found = []
         for folder in sorted(first):
             with opened(first[folder]) as file:
-                found.append(pyarrow.parquet.read_schema(file))
+                schema, ours = pyarrow.parquet.read_schema(file), self._ours(folder)
+            found.append(pyarrow.schema([f.with_name(ours.get(f.name, f.name)) for f in schema]))
         return found
 
     def tables(self) -> "Iterator[tuple[np.ndarray, pa.Table]]":
-        """Embeddings (m, width) as stored, some rows at a time, each with the other columns."""
+        """Embeddings (m, width) as stored, some rows at a time, each with the other columns.
+
+        These are called as `schemas` has them.
+        """
         import pyarrow.parquet
 
         for file in self._files:
             with opened(file.names) as names, pyarrow.parquet.ParquetFile(names) as parquet:
                 there = parquet.schema_arrow.names
                 table = parquet.read([name for name in there if name != "embedding"])
+            ours = self._ours(file.folder)
+            table = table.rename_columns([ours.get(name, name) for name in table.column_names])
             first = 0
             for part in self._parts(file):
                 yield part, table.slice(first, len(part))
                 first += len(part)
+
+    def _ours(self, folder: int) -> dict[str, str]:
+        """What the layout of clip-retrieval calls otherwise; what is kept may be called so too."""
+        if self.manifests[folder].job["format"] != "npy":
+            return {}
+        return {"image_path": "key"} | ({"caption": "text"} if self.what == "texts" else {})
 
     def _by_file(self, places: Sequence[int]) -> Iterator[tuple[_File, int, list[int]]]:
         """Files, each with its first row and those of `places` that are in it."""
@@ -255,18 +286,27 @@ def _held(file: _File) -> io.BytesIO:
     return io.BytesIO(data)
 
 
-def _names(path: Place, offsets: Sequence[int]) -> list[tuple[str, str | None]]:
-    """Keys and texts of some rows of a file."""
+def _names(path: Place, offsets: Sequence[int], texts: bool) -> list[tuple[str, str | None]]:
+    """Keys of some rows of a file, and their texts where these are embedded."""
     import pyarrow.parquet
 
     with opened(path) as file, pyarrow.parquet.ParquetFile(file) as parquet:
         there = parquet.schema_arrow.names
         key = next(name for name in ("key", "image_path") if name in there)
-        text = next((name for name in ("text", "caption") if name in there), None)
+        # Of images, either may be a column that was kept.
+        text = next((name for name in ("text", "caption") if texts and name in there), None)
         table = parquet.read([name for name in (key, text) if name])
     # One by one, for pyarrow's take imports pandas too.
-    keys, texts = table.column(key), table.column(text) if text else None
-    return [(keys[n].as_py(), None if texts is None else texts[n].as_py()) for n in offsets]
+    keys, words = table.column(key), table.column(text) if text else None
+    return [(keys[n].as_py(), None if words is None else words[n].as_py()) for n in offsets]
+
+
+def _value(scalar: Any) -> Any:
+    """Of a column of any type, as Python has it."""
+    try:
+        return scalar.as_py()
+    except ValueError:  # nanoseconds, which only pandas has
+        return scalar.cast("string").as_py()
 
 
 def _together(parts: list[np.ndarray]) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from siglip_jax.jobs.bucket import BucketPath, Place
 from siglip_jax.messages import choose, optional_package
 from siglip_jax.search.embeddings import Embeddings
 from siglip_jax.search.lance import refuse_other_folder, write_lance
@@ -14,12 +15,13 @@ FORMATS = ("faiss", "usearch", "npy", "lance")
 _CHUNK = 16384
 
 
-def export(embeddings: Embeddings, form: str, path: Path) -> int:
+def export(embeddings: Embeddings, form: str, path: Place) -> int:
     """Writes the rows without error, and beside them FILE.keys.txt with their keys in order.
 
     Args:
       form: "faiss" (IndexFlatIP), "usearch" (inner product, float32), "npy" (n, d), or "lance":
-        a folder, which has the keys and all other columns itself (`search.lance`).
+        a folder, or a prefix of a bucket, which has the keys and all other columns itself, those
+        that were kept of the source too (`search.lance`).
       path: the file to write; replaced as a whole. A folder only if it holds such a table and
         nothing else.
 
@@ -32,8 +34,12 @@ def export(embeddings: Embeddings, form: str, path: Path) -> int:
     choose("form", form, FORMATS)
     if form == "lance":
         refuse_other_folder(path)
+        if isinstance(path, BucketPath):
+            return write_lance(embeddings, path)
         with staged(path) as temporary:
             return write_lance(embeddings, temporary)
+    if isinstance(path, BucketPath):
+        raise ValueError(f"{path}: {form} is written to a disk, and lance to a bucket, too")
     writer = {"faiss": _faiss, "usearch": _usearch, "npy": _npy}[form]
     names = path.with_name(f"{path.name}.keys.txt")
     with (

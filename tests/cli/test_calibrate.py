@@ -182,7 +182,9 @@ def refused(cli, said, *argv):
     [
         (("photos",), "images without labels need --expect N: how many labels fit one"),
         (("nowhere.csv", "--expect", "1"), "nowhere.csv"),
-        (("photos", "--expect", "30"), "between 0 and 24, got 30"),
+        (("photos", "--expect", "30"), "--expect 30: not all labels fit every image, and"),
+        (("photos", "--expect", "-3"), "how many labels fit an image, above 0, such as 1 or 2.5"),
+        (("photos", "--expect", "some"), "such as 1 or 2.5, got 'some'"),
         (("photos", "--expect", "1", "--threshold", "f1"), "the method expect reads no labels"),
         (("photos", "--expect", "1", "--method", "platt"), "--expect is for the method expect"),
         (("photos", "--negatives"), "--negatives needs a --threshold, such as fpr=0.01"),

@@ -13,9 +13,11 @@ class Records:
 
     def __init__(self, caption, count=4):
         self.caption, self.count = caption, count
-        self.dataset_info = types.SimpleNamespace(
-            features={"image": ..., "image/id": ..., caption: ...}, version="1.1.0"
+        number, text = (
+            types.SimpleNamespace(np_dtype=kind, shape=()) for kind in (np.int64, object)
         )
+        features = {"image": ..., "image/id": number, caption: text if caption == "text" else ...}
+        self.dataset_info = types.SimpleNamespace(features=features, version="1.1.0")
 
     def __len__(self):
         return self.count

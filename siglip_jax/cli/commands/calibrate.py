@@ -24,6 +24,7 @@ probabilities are before and after: on labelled images by cross-validation.
 
 import argparse
 import itertools
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ from siglip_jax.cli.options.model import (
 )
 from siglip_jax.cli.output import add_json_argument, print_json
 from siglip_jax.data.failures import SettingError
+from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is fitted")
     group.add_argument(
         "--expect",
-        type=float,
+        type=_labels_an_image,
         metavar="N",
         help="labels that fit an image, on average; DATA needs no labels then",
     )
@@ -100,6 +102,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
 
 
+def _labels_an_image(text: str) -> float:
+    """argparse type of how many labels fit an image."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"expected how many labels fit an image, above 0, such as 1 or 2.5, got {text!r}"
+        )
+    return value
+
+
 def run(args: argparse.Namespace) -> int:
     from siglip_jax.calibration import calibrate, measure, targets_of
     from siglip_jax.calibration.thresholds import rule_named
@@ -117,6 +132,12 @@ def run(args: argparse.Namespace) -> int:
         check_figures(Path(args.report))
     templates = check_templates(args.template or ["{}"])
     labels = read_text_list(args.labels_file)
+    expect = 1.0 if args.expect is None else args.expect
+    if method == "expect" and expect >= len(labels):
+        raise ValueError(
+            f"--expect {expect:g}: not all labels fit every image, and {args.labels_file} has "
+            f"{counted(len(labels), 'label')}; give fewer than that"
+        )
     labelled = method not in ("expect", "none") or (method == "none" and not args.negatives)
     with activity(f"reading {args.data}"):
         items, right, total = _data(args, labelled)
@@ -156,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
             targets,
             model=model,
             method=method,
-            expect=1.0 if args.expect is None else args.expect,
+            expect=expect,
             per_label=args.per_label,
             thresholds=args.threshold,
             templates=templates,

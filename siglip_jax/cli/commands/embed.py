@@ -15,11 +15,11 @@ last block but one (LLaVA's vision_feature_layer), encoded after the final norm
 
 Any other --out is the folder of a bulk job: SOURCE is a folder, a pattern, a list,
 .csv, .tar or .parquet files, local or remote (gs://, s3://, hf://, https://). It
-holds data/00000.parquet ... (key, embedding, width, height, error), a ledger of what
-is done and manifest.json. However it ends, the same command goes on where it was, and
-writes what it would have written; another model, profile or source is refused. With
---update a source may have grown or changed: what is new is embedded, what went is
-taken out.
+holds data/00000.parquet ... (key, embedding, width, height, error, and the columns of
+the source that --keep names), a ledger of what is done and manifest.json. However it
+ends, the same command goes on where it was, and writes what it would have written;
+another model, profile or source is refused. With --update a source may have grown or
+changed: what is new is embedded, what went is taken out.
 SIGTERM and Ctrl-C finish the shard in hand (a second one ends it at once), with exit
 code 143 or 130. With --shared the same command may run on many hosts with the folder
 in common, each on its own devices; they may be killed, replaced, and come later.
@@ -176,11 +176,18 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
         layer=args.layer,
     )
     if args.texts or args.texts_file:
+        if args.keep:
+            option = "--texts" if args.texts else "--texts-file"
+            raise ValueError(
+                f"{option}: texts alone have no columns; leave out --keep, or give a table as "
+                "SOURCE with --text-column"
+            )
         source = TextStrings(texts, shard_size(args))
     else:
         source = open_items(
             args.sources or args.images,
             **column_options(args),
+            keep=args.keep or (),
             only=what,
             shard_size=shard_size(args),
         )

@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="name, file or folder of a model")
     add_tower_arguments(parser)
     parser.add_argument(
-        "--on", required=True, metavar="SLICE", help="TPU slice, such as v5e:4x4, or local"
+        "--on",
+        required=True,
+        metavar="SLICE",
+        help="TPU slice, such as v5e:4x4, or local; with --items a GPU, such as H100:8, too",
     )
     parser.add_argument(
         "--task", choices=TASKS, help="what to run (default: score; of one tower, what it does)"

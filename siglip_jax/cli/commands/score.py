@@ -264,6 +264,7 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     source = open_items(
         args.images,
         **column_options(args),
+        keep=args.keep or (),
         only="pairs" if args.pairs else "images",
         shard_size=shard_size(args),
     )

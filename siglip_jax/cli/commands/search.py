@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--export",
         metavar="FORMAT:FILE",
         help="write the embeddings for faiss, usearch or npy, and FILE.keys.txt; or as a table "
-        "for lance, with the other columns",
+        "for lance, with the other columns, to a folder or a bucket",
     )
     parser.add_argument(
         "--unfinished", action="store_true", help="search what there is of an unfinished job"
@@ -153,10 +153,11 @@ def run(args: argparse.Namespace) -> int:
     with activity(f"opening {args.index}"):
         embeddings = open_embeddings([args.index, *args.also], unfinished=args.unfinished)
     if args.export:
+        from siglip_jax.jobs.bucket import folder_at
         from siglip_jax.search.export import export
 
         with activity(f"writing {target}"):
-            count = export(embeddings, form, Path(target).expanduser())
+            count = export(embeddings, form, folder_at(target))
         print(f"siglip-jax: {counted(count, 'row')} in {target}", file=sys.stderr)
     if args.duplicates is not None:
         _duplicates(args, embeddings)
@@ -173,6 +174,7 @@ def _search(
 ) -> None:
     from siglip_jax.cli.search_output import (
         Result,
+        add_kept,
         calibrate_hits,
         plain_hit,
         print_results,
@@ -214,6 +216,8 @@ def _search(
     if args.sheet:
         with activity(f"writing {args.sheet}"):
             write_results_sheet(args, embeddings, results)
+    if args.json:
+        add_kept(embeddings, results)
     said = {"index": args.index, **describe_run(args, model), **described(args, calibration)}
     print_results(args, said, results)
 
@@ -250,7 +254,13 @@ def _above(
 
 
 def _duplicates(args: argparse.Namespace, embeddings: "Embeddings") -> None:
-    from siglip_jax.cli.search_output import Result, plain_hit, print_groups, write_groups_sheet
+    from siglip_jax.cli.search_output import (
+        Result,
+        add_kept,
+        plain_hit,
+        print_groups,
+        write_groups_sheet,
+    )
     from siglip_jax.search import duplicates
 
     if not 0 < args.duplicates < 1:
@@ -281,6 +291,8 @@ def _duplicates(args: argparse.Namespace, embeddings: "Embeddings") -> None:
     if args.sheet:
         with activity(f"writing {args.sheet}"):
             write_groups_sheet(args, embeddings, groups)
+    if args.json:
+        add_kept(embeddings, groups)
     print_groups(args, {"index": args.index, "duplicates": args.duplicates}, groups)
 
 

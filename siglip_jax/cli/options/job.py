@@ -24,6 +24,7 @@ _OF_JOBS = (
     "text_column",
     "key_column",
     "separator",
+    "keep",
     "shard_size",
     "max_error_share",
     "decode_processes",
@@ -38,6 +39,13 @@ _OF_JOBS = (
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("bulk jobs (--out is a folder)")
     add_data_arguments(group)
+    group.add_argument(
+        "--keep",
+        type=_names,
+        metavar="NAME,NAME",
+        help="columns of the source to carry along beside key and embedding, such as url,caption; "
+        "of tars, fields of the .json",
+    )
     group.add_argument(
         "--shard-size",
         type=positive,
@@ -98,6 +106,14 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
     return int(text)
+
+
+def _names(text: str) -> list[str]:
+    """argparse type of names of columns."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"expected names between commas, got {text!r}")
+    return names
 
 
 def _part(text: str) -> Any:
