@@ -6,7 +6,8 @@
 Turn by turn, each a process of its own, with the models and images of `job_pipeline.py`: random
 weights of the size of siglip_b16_224, and the bundled model.
 
-    start    seconds from the start of `siglip-jax score` of one image and two labels to its end
+    start    seconds from the start of `siglip-jax score` of one image (or more, or with other
+             options) and two labels to its end
     job      images a second of `siglip-jax embed`, without compiling, as the job reports it
 
 Printed are the medians, and the median and range of the second version's share of the first.
@@ -47,10 +48,10 @@ def command(python: str, *argv: object) -> str:
     return done.stdout
 
 
-def start(python: str, model: str, image: Path) -> float:
+def start(python: str, model: str, images: list[Path], options: list[str]) -> float:
     """Seconds of a whole process."""
     begin = time.perf_counter()
-    command(python, "score", "--model", model, image, "--labels", "a dog", "a cat")
+    command(python, "score", "--model", model, *images, "--labels", "a dog", "a cat", *options)
     return time.perf_counter() - begin
 
 
@@ -82,6 +83,14 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=192, help="of the job with B/16")
     parser.add_argument("--bundled-files", type=int, default=4096)
     parser.add_argument("--vocabulary", type=Path, help="c4_en's, for a score with B/16")
+    parser.add_argument("--start-images", type=int, default=1, help="that a start scores")
+    parser.add_argument(
+        "--score-options",
+        type=str.split,
+        default=[],
+        metavar="OPTIONS",
+        help='of siglip-jax score, as one word: "--dtype bfloat16"',
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -96,15 +105,18 @@ def main() -> None:
             for number, data in enumerate(photographs(count, 500, 375)):
                 (place / f"{number:05d}.jpg").write_bytes(data)
         few, many = (place for place, _ in images)
-        one = next(few.iterdir())
+        first = sorted(few.iterdir())[: args.start_images]
         print(f"{'':16s} {'before':>8s} {'after':>8s}  after/before")
         b16 = str(folder / "b16")
         if "start" in args.parts:
-            compared(
-                "start, bundled", lambda p: start(p, "siglip_emoji", one), args.python, args.rounds
-            )
-            if args.vocabulary:
-                compared("start, B/16", lambda p: start(p, b16, one), args.python, args.rounds)
+            models = {"bundled": "siglip_emoji"} | ({"B/16": b16} if args.vocabulary else {})
+            for name, model in models.items():
+                compared(
+                    f"start, {name}",
+                    lambda p, model=model: start(p, model, first, args.score_options),
+                    args.python,
+                    args.rounds,
+                )
         if "job" in args.parts:
             compared(
                 "job, bundled", lambda p: job(p, "siglip_emoji", many), args.python, args.rounds

@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,9 @@ NEEDS = {"siglip_jax": "jax", "big_vision": "big_vision"}  # all others: torch
 FLOAT32 = "siglip_jax, float32"
 
 
-def prepare(folder: Path, vocabulary: Path, pythons: dict[str, str], precisions: list[str]) -> None:
+def prepare(
+    folder: Path, vocabulary: Path, pythons: dict[str, str], precisions: Sequence[str] = ()
+) -> None:
     """Writes the same weights for every system; what is there already is kept."""
     from siglip_jax.checkpoints import find
     from siglip_jax.models import SiglipModel

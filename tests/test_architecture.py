@@ -123,6 +123,8 @@ MODULES = {
     "models.attention": Row("one function, several implementations", "config", jax=True),
     "models.activations": Row("where activations lie on a mesh", jax=True),
     "models.layers": Row("dense layers and embeddings, of int8 weights too", jax=True),
+    "models.stacked_weights": Row("a scan that converts weights a layer at a time",
+                                  "weights.tree", jax=True),
     "models.transformer": Row("the block that all towers share", "config", jax=True),
     "models.trained": Row("parameters that are trained are float32", "weights.tree", jax=True),
     "models.vision": Row("image tower of a fixed resolution", "config preprocessing", jax=True),

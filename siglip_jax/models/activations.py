@@ -50,6 +50,11 @@ def split_over_batch(x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
     return jax.lax.with_sharding_constraint(x, sharding) if hold else x
 
 
+def weights_are_split() -> bool:
+    """Whether `batches_split_by` holds activations, which it does where weights are split."""
+    return (_layout.get() or (None, False))[1]
+
+
 @contextlib.contextmanager
 def traced_for(platform: str) -> Generator[None, None, None]:
     """While a model is traced inside this, it is for a `platform`, and not for the devices here.

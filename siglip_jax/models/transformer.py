@@ -24,6 +24,7 @@ from siglip_jax.config import Attention, Pool, Size
 from siglip_jax.models.activations import split_over_batch
 from siglip_jax.models.attention import attention, attention_weights
 from siglip_jax.models.layers import of_any_weights, product_of
+from siglip_jax.models.stacked_weights import converts_early, scan_layers
 
 Intermediates = dict[str, Any]
 
@@ -157,18 +158,10 @@ class Encoder(nn.Module):
         }
         out: Intermediates = {}
         if self.scan:
-            broadcast: Any = nn.broadcast
-            scanned = nn.scan(
-                block,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                in_axes=broadcast,
-                length=self.size.depth,
-            )
             # A scan must return what it was given: promote the residual stream
             # once here, as the first block of a loop does.
             x = x.astype(jnp.result_type(x.dtype, self.dtype))
-            x, stacked = scanned(name="encoderblock", **kw)(x, mask)
+            x, stacked = self._scanned(block, kw)(x, mask)
             for i in range(self.size.depth):
                 out[f"block{i:02d}"] = jax.tree.map(operator.itemgetter(i), stacked)
         else:
@@ -177,12 +170,40 @@ class Encoder(nn.Module):
         out["pre_ln"] = x
         return nn.LayerNorm(name="encoder_norm")(x), out
 
+    def _fixed(self, names: list[str]) -> dict[str, Any] | None:
+        """The parameters of these blocks, where nothing is made or recorded in this call."""
+        params = self.variables.get("params", {})
+        changing = any(self.is_mutable_collection(name) for name in ("params", "intermediates"))
+        return None if changing or not params.keys() >= set(names) else dict(params)
+
+    def _scanned(self, block: Any, kw: dict[str, Any]) -> Callable[..., Any]:
+        """All blocks, from tokens and mask to the last one's tokens and what each returned."""
+        params = self._fixed(["encoderblock"])
+        # What is computed again is for training, whose weights are needed in float32 anyway.
+        if params is not None and self.remat is None and converts_early(self.dtype):
+
+            def run(x: jax.Array, mask: jax.Array | None) -> Any:
+                def step(layer: Any, x: jax.Array) -> Any:
+                    return block(parent=None, **kw).apply({"params": layer}, x, mask)
+
+                return scan_layers(step, params["encoderblock"], x)
+
+            return run
+        broadcast: Any = nn.broadcast
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=broadcast,
+            length=self.size.depth,
+        )
+        return scanned(name="encoderblock", **kw)
+
     def _layers(self, block: Any, kw: dict[str, Any]) -> list[Callable[..., Any]]:
         """The blocks of a loop, in order."""
         names = [f"encoderblock_{i}" for i in range(self.size.depth)]
-        params = self.variables.get("params", {})
-        changing = any(self.is_mutable_collection(name) for name in ("params", "intermediates"))
-        if changing or not params.keys() >= set(names):
+        params = self._fixed(names)
+        if params is None:
             return [block(name=name, **kw) for name in names]
 
         # One function for all layers, which jax traces once: tracing is much of the time to a
