@@ -49,6 +49,7 @@ from siglip_jax.cli.options.job import (
     shard_size,
 )
 from siglip_jax.cli.options.model import (
+    ModelLoader,
     add_model_arguments,
     batch_sizes,
     describe_run,
@@ -185,13 +186,8 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
             shard_size=shard_size(args),
         )
     program = saved_program(args, local=True)
-    model = lambda: load_model(  # noqa: E731
-        args,
-        images=not of_texts,
-        texts=of_texts,
-        local=True,
-        execution=program and program.execution,
-    )
+    execution = program and program.execution
+    model = ModelLoader(args, images=not of_texts, texts=of_texts, execution=execution)
     return run_in(job, source, args.out, model, Options(**options, program=program))
 
 
