@@ -28,6 +28,7 @@ and JAX_PROCESS_ID where jax cannot tell), does the same under jax.distributed, 
 ends all processes if one dies; the same command goes on.
 OUT may be in a bucket: gs://..., s3://... (pip install gcsfs, s3fs). Processes that
 share no disk have a part of the work each, with --part 1/8 to 8/8 or --distributed.
+With --engine ray actors of a Ray cluster do the shards, one a chip.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out index/
   siglip-jax embed 'gs://bucket/*.tar' --model siglip2_b16_256 --format npy --out index/
