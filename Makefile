@@ -45,7 +45,7 @@ $(ENGINES)/.installed: pyproject.toml
 	@touch $@
 
 check-engines: engines ## Ray, Spark, Beam and Triton's client, in an environment of their own
-	$(ENGINES)/bin/python -m pytest tests/batch/test_engines.py \
+	$(ENGINES)/bin/python -m pytest tests/batch/test_engines.py tests/jobs/test_ray.py \
 	  tests/serve/test_ray.py tests/serve/test_clients.py
 
 FUZZ_CASES ?= 10000

@@ -16,8 +16,8 @@ Dependencies go down this list and never up:
     pretrained (puts them together)
     evaluation
     training
+    batch (embedding and scoring inside engines that run over tables)
     jobs (bulk embedding and scoring), search (over what they wrote)
-    batch (the same inside engines that run over tables)
     serve (over HTTP)
     plan (compiled for other devices), bench (run on these)
     suites (evaluation on many data sets, by jobs)
@@ -248,9 +248,12 @@ MODULES = {
                       "programs run_folder scoring stop weights", jax=True),
 
     "jobs": Row("the names to import"),
+    "jobs.engine": Row("what a job is run by in the place of this process, as it is named",
+                       "data.failures"),
     "jobs.*": Row("bulk embedding and scoring that survives being killed",
-                  "calibration classifier config data evaluation model_files models "
-                  "preprocessing pretrained programs run_folder scoring stop weights", jax=True),
+                  "batch.worker_model calibration classifier config data evaluation model_files "
+                  "models preprocessing pretrained programs run_folder scoring stop weights",
+                  jax=True),
 
     "search": Row("the names to import", jax=True),
     "search.*": Row("finished embeddings: reading, exact nearest rows, sheets of them",
@@ -260,7 +263,7 @@ MODULES = {
     "batch.columns": Row("batches of columns, as engines give and take them", "data.columns"),
     "batch.items": Row("from the values of a column to items", "data.fetch data.item"),
     "batch.worker_model": Row("a model that is loaded where work is done, once a process",
-                              "fetch pretrained programs scoring"),
+                              "data.failures fetch pretrained programs scoring"),
     "batch.embedders": Row("embeddings of a column of images or texts", "data.columns scoring"),
     "batch.label_scorer": Row("scores of a column of images with labels",
                               "classifier data.columns scoring"),

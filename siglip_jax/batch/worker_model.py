@@ -1,12 +1,15 @@
 """A model that is named where work is planned, and loaded where it is done, once a process."""
 
+import contextlib
 import functools
 import os
 import socket
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from siglip_jax.data.failures import SettingError
 from siglip_jax.fetch import BUNDLED, is_path
 
 if TYPE_CHECKING:
@@ -68,33 +71,57 @@ class WorkerModel(NamedTuple):
           ValueError: one line that names this host, if the model cannot be loaded here; or if
             this process was forked from one that has loaded a model.
         """
-        global _loaded_in
-        with _loading:
-            if _loaded_in not in (None, os.getpid()):
-                raise ValueError(
-                    "this process was forked from one that has loaded a model, where jax hangs; "
-                    "call nothing of siglip_jax.batch before the workers start, or start them with "
-                    "spawn"
-                )
-            _loaded_in = os.getpid()
-            try:
-                return _scorer(self, texts)
-            # A worker's files differ from another's, and not every error can be pickled.
-            except (ValueError, OSError, TypeError) as error:
-                raise ValueError(
-                    f"{self.model} cannot be loaded on the worker {socket.gethostname()}: "
-                    f"{' '.join(str(error).split())}"
-                ) from error
+        with loading(self.model):
+            return _scorer(self, texts)
+
+    def pretrained(self) -> "Pretrained":
+        """The model on all devices that this process has; to be called while `loading`."""
+        return _pretrained(self.model, self.options)
 
     def out_of_memory(self, error: Exception) -> ValueError | None:
-        """One line instead of XLA's pages, if a batch did not fit on the device."""
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            return None
-        size = "the default" if self.batch_size is None else f"{self.batch_size:,}"
-        return ValueError(
-            f"out of memory on the worker {socket.gethostname()}; a smaller batch_size than {size} "
-            "needs less"
-        )
+        """As the function of this name."""
+        return out_of_memory(error, self.batch_size)
+
+
+@contextlib.contextmanager
+def loading(model: str) -> Generator[None, None, None]:
+    """Whatever keeps a model from being loaded here is one line that names this host.
+
+    Raises:
+      ValueError: as `WorkerModel.scorer`.
+    """
+    global _loaded_in
+    with _loading:
+        if _loaded_in not in (None, os.getpid()):
+            raise ValueError(
+                "this process was forked from one that has loaded a model, where jax hangs; "
+                "call nothing of siglip_jax.batch before the workers start, or start them with "
+                "spawn"
+            )
+        _loaded_in = os.getpid()
+        try:
+            yield
+        # A worker's files differ from another's, and not every error can be pickled.
+        except (ValueError, OSError, TypeError) as error:
+            raise ValueError(
+                f"{model} cannot be loaded on the worker {socket.gethostname()}: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+
+
+def out_of_memory(error: Exception, batch_size: int | None) -> ValueError | None:
+    """One line instead of XLA's pages, if a batch did not fit on the device.
+
+    >>> out_of_memory(RuntimeError("no device"), None)
+    """
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    size = "the default" if batch_size is None else f"{batch_size:,}"
+    return SettingError(
+        f"out of memory on the worker {socket.gethostname()}",
+        "batch_size",
+        f"a smaller {{}} than {size} needs less",
+    )
 
 
 # Two: embedders of images and of texts in one process, say, or a model after another.

@@ -46,6 +46,10 @@ class BucketLedger(Ledger):
     def done(self, shard: int) -> bool:
         return shard in self._known
 
+    def add(self, entry: Entry) -> None:
+        self._put(block_of(entry.shard, self._share), entry)
+        self._know(entry)
+
     def forget(self, shard: int) -> None:
         """Makes a shard one that is to be done, once `flush` is called."""
         self._unknown(shard)
@@ -70,10 +74,6 @@ class BucketLedger(Ledger):
                 self._before[name] = Version(data)
         for name in found.keys() - whole.keys():
             (self._bucket / "ledger" / name).unlink(missing_ok=True)
-
-    def _store(self, entry: Entry) -> None:
-        self._put(block_of(entry.shard, self._share), entry)
-        self._know(entry)
 
     def _bytes(self, block: range, *more: Entry) -> bytes | None:
         """The object of a block; None where nothing of it is done."""

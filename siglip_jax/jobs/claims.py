@@ -12,11 +12,28 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from siglip_jax.jobs.ledger import Ledger
 
 PATIENCE = 60.0  # seconds without a touch until an owner counts as dead
 _BEATS = 6  # in that time
+
+
+class Turns(Protocol):
+    """Which shards a process does, one after another."""
+
+    def next(self, *, wait: bool) -> int | None:
+        """A shard for this process, None if there is none left, or none now if not to `wait`."""
+        ...
+
+    def release(self, shard: int) -> None:
+        """A shard is done, or will not be."""
+        ...
+
+    def close(self) -> None:
+        """No other is asked for."""
+        ...
 
 
 class AllMine:

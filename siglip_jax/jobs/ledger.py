@@ -79,8 +79,13 @@ class Ledger:
         reasons = [{"key": key, "error": error} for key, error in errors[:REASONS]]
         about = [self._about(file) for file in files]
         entry = Entry(shard, name, rows, len(errors), reasons, about, stamp, passing)
-        self._store(entry)
+        self.add(entry)
         return entry
+
+    def add(self, entry: Entry) -> None:
+        """Writes an entry, whose files are there already."""
+        write_json(self._entry(entry.shard), entry._asdict())
+        self._know(entry)
 
     def done(self, shard: int) -> bool:
         """Whether a shard is, by this process or another."""
@@ -126,10 +131,6 @@ class Ledger:
             return None
         self._know(entry)
         return entry
-
-    def _store(self, entry: Entry) -> None:
-        write_json(self._entry(entry.shard), entry._asdict())
-        self._know(entry)
 
     def _know(self, entry: Entry) -> None:
         self._unknown(entry.shard)

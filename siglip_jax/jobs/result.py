@@ -11,7 +11,6 @@ from siglip_jax.jobs.bucket import Place
 from siglip_jax.jobs.ledger import Ledger
 from siglip_jax.jobs.part import Part
 from siglip_jax.messages import counted
-from siglip_jax.scoring.meter import Meter
 
 SUMMARY = "summary.json"
 REASONS = 3  # that a result names; the rows have all
@@ -65,7 +64,6 @@ class JobResult:
         shards: int,
         *,
         share: ErrorShare,
-        meter: Meter | None = None,
         part: Part | None = None,
         **rest: Any,
     ) -> "JobResult":
@@ -91,7 +89,6 @@ class JobResult:
             reasons=tuple(
                 itertools.islice((r for entry in entries for r in entry.reasons), REASONS)
             ),
-            run=meter.describe() if meter else {},
             **rest,
         )
 

@@ -1,9 +1,11 @@
 """Which space embeddings lie in: only those of one space may be compared."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
-from siglip_jax.config import to_dict
+import numpy as np
+
+from siglip_jax.config import Siglip, to_dict
 from siglip_jax.preprocessing.profiles import MAX_PIXELS
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.weights.digest import weights_digest
@@ -44,3 +46,31 @@ def other_than(model: Pretrained, recorded: dict[str, Any]) -> list[str]:
     """
     ours = space_of(model, recorded)
     return [name for name in ("weights", "architecture", "profile") if ours[name] != recorded[name]]
+
+
+class ModelFacts(NamedTuple):
+    """What a job writes down of its model, told by whichever process has loaded it.
+
+    Attributes:
+      name: that it was loaded by.
+      config: its architecture.
+      space: see `space_of`.
+      t, b: temperature and bias, None of one tower alone.
+    """
+
+    name: str
+    config: Siglip
+    space: dict[str, Any]
+    t: float | None
+    b: float | None
+
+    @classmethod
+    def of(cls, model: Pretrained, recorded: dict[str, Any] | None) -> "ModelFacts":
+        """The facts of a model that is here; `recorded` as for `space_of`."""
+        t, b = (_number(model.params.get(name)) for name in ("t", "b"))
+        return cls(model.name, model.config, space_of(model, recorded), t, b)
+
+
+def _number(parameter: Any) -> float | None:
+    """The temperature or the bias, which one tower alone has not."""
+    return None if parameter is None else float(np.asarray(parameter)[0])

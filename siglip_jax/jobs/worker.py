@@ -15,7 +15,7 @@ import numpy as np
 from siglip_jax.config import Layer
 from siglip_jax.data.error_share import ErrorShare
 from siglip_jax.data.item import Item, Shard, Source, Stamped
-from siglip_jax.jobs.claims import AllMine, Claims
+from siglip_jax.jobs.claims import Claims, Turns
 from siglip_jax.jobs.classes import Classes
 from siglip_jax.jobs.labels import Labels
 from siglip_jax.jobs.ledger import Ledger
@@ -31,7 +31,7 @@ from siglip_jax.scoring.rows import Prepared, Rows
 from siglip_jax.scoring.scores import sigmoid
 
 _WRITES = 2  # shards that wait to be written
-_UNREADABLE = 3  # shards that cannot be opened, after which the trouble is not theirs alone
+UNREADABLE = 3  # shards that cannot be opened, after which the trouble is not theirs alone
 # Seconds after which the items of a shard whose errors may pass are read a second time.
 AGAIN = 15.0
 _REPORTS = 0.2  # seconds between two
@@ -63,7 +63,7 @@ class Worker:
         labels: Labels | Classes | None,
         ledger: Ledger,
         sink: Sink,
-        claims: AllMine | Claims,
+        turns: Turns,
         stop: Callable[[], bool],
         errors: ErrorShare,
         threads: int,
@@ -74,7 +74,7 @@ class Worker:
         self.meter, self.unreadable, self.rotated = Meter(), list[str](), 0
         self._source, self._scorer, self._what, self._store = source, scorer, what, store
         self._layer = layer
-        self._labels, self._ledger, self._sink, self._claims = labels, ledger, sink, claims
+        self._labels, self._ledger, self._sink, self._turns = labels, ledger, sink, turns
         self._stop, self._errors, self._report = stop, errors, report
         self._shards: Sequence[Shard] = source.shards()
         self._stamped = isinstance(source, Stamped | Rest)
@@ -103,7 +103,7 @@ class Worker:
         self._rate = RecentRate()
         self._reported, self._look = 0.0, time.monotonic() + _LOOKS
         # Of what nobody else does there is nothing to learn.
-        self._shared = isinstance(claims, Claims)
+        self._shared = isinstance(turns, Claims)
 
     def run(self) -> None:
         """Raises what any thread met with; what is finished by then is kept."""
@@ -128,11 +128,11 @@ class Worker:
         finally:
             self._pipeline.close()
             self._writer.shutdown(cancel_futures=True)
-            self._claims.close()
+            self._turns.close()
 
     def _begin(self, *, wait: bool) -> tuple[Rows, Feed] | None:
         """Claims a shard and begins to read it."""
-        shard = self._claims.next(wait=wait)
+        shard = self._turns.next(wait=wait)
         if shard is None:
             return None
         rows = Rows(shard, self._shards[shard].name)
@@ -184,14 +184,11 @@ class Worker:
     def _give_up(self, feed: Feed, rows: Rows, reason: str) -> None:
         feed.close()
         self._in_hand.pop(rows.shard, None)
-        self._claims.release(rows.shard)
         self.unreadable.append(f"{rows.name}: {reason}" if rows.name not in reason else reason)
-        if len(self.unreadable) > _UNREADABLE:
+        self._turns.release(rows.shard)
+        if len(self.unreadable) > UNREADABLE:
             self._settle()
-            raise ValueError(
-                f"{counted(len(self.unreadable), 'shard')} could not be opened; the last: "
-                f"{self.unreadable[-1]}; what is finished is kept, and the same command goes on"
-            )
+            raise too_many_unreadable(self.unreadable)
 
     def _finish(self, rows: Rows) -> None:
         """A shard is back from the device: what is stored of it is computed, then written."""
@@ -230,7 +227,7 @@ class Worker:
                 if not self._ledger.done(rows.shard):
                     raise
         self._in_hand.pop(rows.shard, None)
-        self._claims.release(rows.shard)
+        self._turns.release(rows.shard)
 
     def _settle(self) -> None:
         """Waits until all that was begun is written."""
@@ -262,3 +259,11 @@ class Worker:
         left = rate.seconds_left(self._total - done) if self._total else None
         errors, busy = self._errors.count, self.meter.busy
         self._report(JobProgress(done, self._total, errors, rate.value, busy, left))
+
+
+def too_many_unreadable(unreadable: Sequence[str]) -> ValueError:
+    """What ends a job more than `UNREADABLE` of whose shards cannot be opened."""
+    return ValueError(
+        f"{counted(len(unreadable), 'shard')} could not be opened; the last: {unreadable[-1]}; "
+        "what is finished is kept, and the same command goes on"
+    )

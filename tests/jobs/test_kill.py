@@ -73,6 +73,26 @@ def test_killed_at_any_point(work, seed):
     same(work, f"killed{seed}")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [None, 3])
+def test_killed_ten_times(work, parts):
+    """Alone, and in parts of which any may be killed at any time."""
+    rng = random.Random(10)
+    out, deaths = f"ten-{parts}", 0
+    argvs = [("--part", f"{part}/{parts}") for part in range(1, parts + 1)] if parts else [()]
+    for _ in range(10):
+        code, _, _ = finish(start(work, out, *rng.choice(argvs), KILL_AT=rng.randint(1, 5)))
+        deaths += code == KILLED
+    assert deaths >= 8
+    for argv in argvs:
+        assert finish(start(work, out, *argv))[0] == 0
+    # Of several that end at a time none removes what may become the summary of another.
+    for left in (work / out).glob(".summary.json.*.tmp"):
+        assert parts
+        left.unlink()
+    same(work, out)
+
+
 def test_two_processes_of_which_either_may_die(work):
     rng = random.Random(2)
     for round in range(3):

@@ -28,6 +28,7 @@ and JAX_PROCESS_ID where jax cannot tell), does the same under jax.distributed, 
 ends all processes if one dies; the same command goes on.
 OUT may be in a bucket: gs://..., s3://... (pip install gcsfs, s3fs). Processes that
 share no disk have a part of the work each, with --part 1/8 to 8/8 or --distributed.
+With --engine ray actors of a Ray cluster do the shards, one a chip.
 
   siglip-jax embed photos/ --model siglip2_b16_256 --out index/
   siglip-jax embed 'gs://bucket/*.tar' --model siglip2_b16_256 --format npy --out index/
@@ -49,6 +50,7 @@ from siglip_jax.cli.options.job import (
     shard_size,
 )
 from siglip_jax.cli.options.model import (
+    ModelLoader,
     add_model_arguments,
     batch_sizes,
     describe_run,
@@ -192,13 +194,8 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
             shard_size=shard_size(args),
         )
     program = saved_program(args, local=True)
-    model = lambda: load_model(  # noqa: E731
-        args,
-        images=not of_texts,
-        texts=of_texts,
-        local=True,
-        execution=program and program.execution,
-    )
+    execution = program and program.execution
+    model = ModelLoader(args, images=not of_texts, texts=of_texts, execution=execution)
     return run_in(job, source, args.out, model, Options(**options, program=program))
 
 

@@ -53,6 +53,7 @@ from siglip_jax.cli.options.job import (
 from siglip_jax.cli.options.labels import add_label_arguments
 from siglip_jax.cli.options.model import (
     QUICK_START_LIMIT,
+    ModelLoader,
     add_model_arguments,
     batch_sizes,
     describe_run,
@@ -270,9 +271,8 @@ def _into_folder(args: argparse.Namespace, options: dict[str, Any]) -> Any:
     )
     program = saved_program(args, local=True)
     texts = classifier is None
-    model = lambda: load_model(  # noqa: E731
-        args, images=True, texts=texts, local=True, execution=program and program.execution
-    )
+    execution = program and program.execution
+    model = ModelLoader(args, images=True, texts=texts, execution=execution)
     return run_in(job, source, args.out, model, Options(**options, program=program))
 
 

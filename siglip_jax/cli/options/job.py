@@ -10,6 +10,7 @@ from siglip_jax.cli.distributed import join
 from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import print_json, printable
+from siglip_jax.jobs.engine import check_engine
 from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _OF_JOBS = (
     "shared",
     "part",
     "distributed",
+    "engine",
 )
 
 
@@ -99,6 +101,14 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="share it under jax.distributed, as TPU pods need (in a bucket as --part); all end if "
         "one process dies",
     )
+    group.add_argument(
+        "--engine",
+        type=_engine,
+        metavar="ENGINE",
+        help="have actors of Ray do the shards: ray for the cluster that this host is part of "
+        "(RAY_ADDRESS; else a new one of this host), ray://HOST:PORT for another (default: this "
+        "process does them)",
+    )
 
 
 def _count(text: str) -> int:
@@ -126,6 +136,16 @@ def _part(text: str) -> Any:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _engine(text: str) -> str:
+    """argparse type of an engine."""
+    from siglip_jax.jobs.engine import named_engine
+
+    try:
+        return named_engine(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def refuse_job_arguments(args: argparse.Namespace, why: str) -> None:
     """A ValueError if an option of bulk jobs is given without one."""
     given = [name for name in _OF_JOBS if getattr(args, name) not in (None, False)]
@@ -145,12 +165,14 @@ def run_job(args: argparse.Namespace, call: Callable[..., "JobResult"]) -> int:
             "--model is missing: a bulk job has no default; give the name of a checkpoint, such as "
             "ViT-B-16-SigLIP (see siglip-jax list), or siglip_emoji for the bundled one"
         )
+    check_engine(args)  # before the source is listed
     join(args.distributed)
     options: dict[str, Any] = {
         "shared": args.shared,
         "part": args.part,
         "retry": args.retry,
         "update": args.update,
+        "engine": args.engine,
         "max_error_share": max_error_share(args),
         "decode_processes": args.decode_processes or 0,
     }

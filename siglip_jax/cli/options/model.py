@@ -130,6 +130,34 @@ def read_programs(args: argparse.Namespace, batches: Mapping[str, int]) -> None:
     read_ahead(config, _execution(args), profile.image.value_range, batches)
 
 
+class ModelLoader:
+    """Loads the model of a command for a job, here or where this has been pickled to.
+
+    Attributes:
+      model: its name or path, as it was given.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        *,
+        images: bool,
+        texts: bool,
+        execution: Execution | None = None,
+    ) -> None:
+        self.model, self._args = args.model, args
+        self._options: dict[str, Any] = {"images": images, "texts": texts, "execution": execution}
+
+    def __call__(self) -> "Pretrained":
+        return load_model(self._args, local=True, **self._options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is open here, and what is shown here, is for this process.
+        here = ("opened", "progress")
+        kept = {name: value for name, value in vars(self._args).items() if name not in here}
+        return self.__dict__ | {"_args": argparse.Namespace(**kept)}
+
+
 def load_model(
     args: argparse.Namespace,
     *,
