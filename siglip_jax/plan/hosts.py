@@ -1,9 +1,9 @@
 """The hosts that chips come with: cores that decode, and their network.
 
-TPU: Cloud TPU's VM types and networks of a host. Those of v5e, and the network of v6e, are in its
-documentation (https://docs.cloud.google.com/tpu/docs/v6e); the others have not been looked up,
-which their source says. A vCPU is half a core. GPU: the machine that benchmarks/RESULTS.md was
-measured on. Nothing here imports jax.
+TPU: Cloud TPU's VM types and networks of a host. Those of v5e and v5p, and the network of v6e, are
+in its documentation (https://docs.cloud.google.com/tpu/docs/v5p and .../v6e); the others have not
+been looked up, which their source says. A vCPU is half a core. GPU: the machine that
+benchmarks/RESULTS.md was measured on. Nothing here imports jax.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Host(NamedTuple):
 
 _GIGABIT = 1e9 / 8
 _V5E = "112 vCPUs with 4 chips (ct5lp-hightpu-4t), 25 Gbit/s a chip"
-_V5P = "208 vCPUs with 4 chips (ct5p-hightpu-4t), 50 Gbit/s a chip; not looked up"
+_V5P = "208 vCPUs with 4 chips (ct5p-hightpu-4t), 50 Gbit/s a chip"
 _V6E = "180 vCPUs with 4 chips (ct6e-standard-4t; not looked up), 100 Gbit/s a chip"
 HOSTS: dict[str, Host] = {
     "v4": Host(4, 120, None, "240 vCPUs with 4 chips (ct4p-hightpu-4t); not looked up"),
