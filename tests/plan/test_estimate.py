@@ -181,12 +181,18 @@ def test_a_batch_that_does_not_divide():
         ("v5e", "v5e:4x4"),
         ("v5p:4x4", "v5p:2x4x4"),
         ("locl", "local"),
-        ("h100", "v5e:4x4"),
+        ("h10", "H100"),
         ("v5e:0x4", "v5e:2x4"),
     ],
 )
 def test_a_misspelled_slice(name, near):
     with pytest.raises(ValueError, match=f"no topology is called '{name}'; did you mean .*{near}"):
+        find_slice(name)
+
+
+@pytest.mark.parametrize("name", ["h100", "H100:8"])
+def test_a_gpu_is_no_slice(name):
+    with pytest.raises(ValueError, match=rf"{name} is a GPU, .* or plan a bulk job on it"):
         find_slice(name)
 
 
