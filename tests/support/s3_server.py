@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import threading
+import urllib.request
 from unittest import mock
 
 import pytest
@@ -114,6 +115,8 @@ def serving():
         with mock.patch.dict(os.environ, environment):
             import s3fs
 
+            # moto keeps buckets for the whole process, whose other modules may have had a server.
+            urllib.request.urlopen(f"{server.url}/moto-api/reset", data=b"").close()
             s3fs.S3FileSystem.clear_instance_cache()
             s3fs.S3FileSystem().mkdir("bucket")
             server.quiet()
