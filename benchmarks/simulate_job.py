@@ -3,13 +3,15 @@
     python benchmarks/simulate_job.py [--images N] [--rounds N]
 
 Tars of seeded JPEGs (job_resume.py: mostly small ones, a few very large, some damaged) are
-embedded with the bundled model. In every round, first what the simulation is told, each measured
-by itself and none of it from a job of that size:
+embedded with the bundled model. In every round, first what the simulation is told, none of it
+from a job of the sizes or of the numbers of processes that it is held against:
 
     start     the time and the processor time of a job with a single image
     decode    the processor time of a small and of a large image on one thread, which gives that
-              of every image by its pixels; and the rate of as many threads as there are cores
-    model     the time and the processor time of an image that is ready
+              of every image by its pixels
+    model     the processor time of an image that is ready
+    job       a job of an eighth of the tars in one process: the processor time of an image beyond
+              decoding and model (reading, rows, files), and how many cores the process used
     cores     the processor time that as many busy processes as there are cores get in a second:
               less than the cores where something else runs as well
 
@@ -33,7 +35,6 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +94,14 @@ def calibrate(tars: Sequence[Path]) -> dict[str, float]:
     one, many = cpu(small), cpu(large)
     mean_small, mean_large = (np.mean([pixels(d) for d in some]) for some in (small, large))
     slope = (many - one) / (mean_large - mean_small)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        begin = time.perf_counter()
-        ready = list(pool.map(lambda data: preprocess_image(data, image), small))
-        wall = (time.perf_counter() - begin) / len(small)
+    ready = [preprocess_image(data, image) for data in small]
     batch = np.stack((ready * 4)[: 4 * SAMPLE])
     scorer.embed_images(batch)  # compiles
-    begin, before = time.perf_counter(), time.process_time()
+    before = time.process_time()
     scorer.embed_images(batch)
     return {
         "fixed": one - slope * mean_small,
         "per_pixel": slope,
-        "decode_parallel": one / wall,
-        "model": (time.perf_counter() - begin) / len(batch),
         "model_cpu": (time.process_time() - before) / len(batch),
     }
 
@@ -140,10 +136,10 @@ def real(out: Path, tars: Sequence[Path], processes: int, kill: float | None) ->
     return time.monotonic() - begin
 
 
-def start(out: Path, tar: Path) -> tuple[float, float]:
-    """Seconds, and those of a processor, of a process that does nearly nothing."""
+def alone(out: Path, tars: Sequence[Path]) -> tuple[float, float]:
+    """Seconds, and those of a processor, of a job in one process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = real(out, [tar], 1, None)
+    seconds = real(out, tars, 1, None)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -153,21 +149,27 @@ def costs_of(tars: Sequence[Path], known: dict[str, float]) -> ShardCosts:
     sizes = [[pixels(data) for data in tar] for tar in members(tars)]
     each = [
         sum(known["fixed"] + known["per_pixel"] * n + known["model_cpu"] for n in tar)
+        + known.get("handling", 0.0) * len(tar)
         for tar in sizes
     ]
     items = np.array([len(tar) for tar in sizes])
     return ShardCosts(items, np.array(each), items * 0.0, items * 0.0)
 
 
-def cluster_of(known: dict[str, float], costs: ShardCosts, processes: int) -> Cluster:
-    """This machine. The model runs on the cores that decode, one after the other."""
-    items = costs.items.sum()
-    model, cpu = items * known["model"], costs.cpu.sum()
-    decode = (cpu - items * known["model_cpu"]) / known["decode_parallel"]
+def learn_from_a_job(known: dict[str, float], out: Path, tars: Sequence[Path]) -> None:
+    """Adds what an image costs beyond decoding and model, and the cores that a process uses."""
+    seconds, cpu = alone(out, tars)
+    costs, used = costs_of(tars, known), cpu - known["start_cpu"]
+    known["handling"] = (used - costs.cpu.sum()) / costs.items.sum()
+    known["parallel"] = used / (seconds - known["start"])
+
+
+def cluster_of(known: dict[str, float], processes: int) -> Cluster:
+    """This machine, whose cores decode and compute."""
     return Cluster(
         cores=known["cores"],
         processes=processes,
-        parallel=cpu / (decode + model),
+        parallel=known["parallel"],
         start=known["start"],
         start_cpu=known["start_cpu"],
         patience=PATIENCE,
@@ -193,12 +195,13 @@ def main() -> None:
         with tarfile.open(tars[0]) as source, tarfile.open(one, "w") as tar:
             member = source.next()
             tar.addfile(member, source.extractfile(member))
-        quarter = tars[: -(-len(tars) // 4)]
+        quarter, eighth = tars[: -(-len(tars) // 4)], tars[: -(-len(tars) // 8)]
         for number in range(args.rounds):
             command = [sys.executable, __file__, "--calibrate", *map(str, tars)]
             known: dict[str, Any] = json.loads(subprocess.check_output(command))
             known["cores"] = cores()
-            known["start"], known["start_cpu"] = start(folder / f"start{number}", one)
+            known["start"], known["start_cpu"] = alone(folder / f"start{number}", [one])
+            learn_from_a_job(known, folder / f"eighth{number}", eighth)
             print(" ".join(f"{name} {value:.4g}" for name, value in known.items()), flush=True)
             for name, some, processes, killed in (
                 ("1 process, a quarter", quarter, 1, False),
@@ -207,7 +210,7 @@ def main() -> None:
                 ("2 processes, one killed", tars, 2, True),
             ):
                 costs = costs_of(some, known)
-                cluster = cluster_of(known, costs, processes)
+                cluster = cluster_of(known, processes)
                 whole = simulate(costs, cluster, seed=number).seconds
                 kill = cluster.start + 0.4 * (whole - cluster.start) if killed else None
                 kills = [(kill, processes - 1)] if kill else []
