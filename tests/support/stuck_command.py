@@ -25,9 +25,11 @@ for part in path:
 def stuck(*_, **__):
     if threading.current_thread() is not threading.main_thread():
         time.sleep(600)
-    Path("stuck").touch()
     if os.environ["HOW"] == "python":
+        Path("stuck").touch()
         time.sleep(600)
+    # Not before: a signal between the two would be noticed at once.
+    threading.Timer(0.5, Path("stuck").touch).start()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
 
