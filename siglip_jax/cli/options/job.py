@@ -10,7 +10,7 @@ from siglip_jax.cli.distributed import join
 from siglip_jax.cli.options.data import add_data_arguments, add_former_share, max_error_share
 from siglip_jax.cli.options.model import positive
 from siglip_jax.cli.output import print_json, printable
-from siglip_jax.jobs.engine import check_engine
+from siglip_jax.jobs.engine import check_engine, named_engine
 from siglip_jax.messages import counted
 
 if TYPE_CHECKING:
@@ -138,8 +138,6 @@ def _part(text: str) -> Any:
 
 def _engine(text: str) -> str:
     """argparse type of an engine."""
-    from siglip_jax.jobs.engine import named_engine
-
     try:
         return named_engine(text)
     except ValueError as error:
