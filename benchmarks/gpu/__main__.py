@@ -1,6 +1,6 @@
 """Everything that only an accelerator can tell, in eight minutes.
 
-    python benchmarks/gpu OUT [--only PART ...] [--minutes M] [--rehearse]
+    python benchmarks/gpu OUT [--only PART ...] [--cases NAME ...] [--minutes M] [--rehearse]
 
 Runs each part of `declared.PARTS` in a process of its own, and writes what they found to OUT:
 one JSON file, one table, one log. Exits with 1 if a check failed. See README.md beside this.
@@ -31,6 +31,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="folder for the results; made if need be")
     names = [part.name for part in PARTS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
+    parser.add_argument(
+        "--cases", nargs="+", default=(), metavar="NAME", help="towers to time, as B/16-224"
+    )
     parser.add_argument("--minutes", type=float, help="until all is over (7.6; rehearsing 20)")
     parser.add_argument("--rehearse", action="store_true", help="every part on a CPU, tiny")
     parser.add_argument("--tpu", action="store_true", help="a TPU: one process at a time has it")
@@ -69,6 +72,7 @@ def main() -> int:
             # A rehearsal tells nothing of time, and may share its machine.
             slack=10 if args.rehearse else 1,
             report=lambda: result().keep(args.out),
+            cases=args.cases,
         )
         try:
             schedule.run(chosen)

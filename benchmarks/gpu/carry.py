@@ -26,6 +26,8 @@ PACKAGES = (
     "portpicker",  # of grain
     "wcwidth",  # of ftfy
     "beartype>=0.19,<0.30",
+    "pytest-xdist>=3",
+    "execnet",  # of pytest-xdist
 )
 PLATFORMS = ("2_17", "2_24", "2_27", "2_28", "2_31", "2_34", "2_35")
 COMMAND = """\

@@ -93,7 +93,7 @@ PARTS = (
     Part(
         name="job",
         answers="JPEG files to Parquet, and what bounds it",
-        seconds=35,
+        seconds=75,
         turn="alone",
     ),
     Part(

@@ -4,6 +4,7 @@ What it finds is in its rows; the exit code says only whether it came to its end
 """
 
 import argparse
+import dataclasses
 import importlib
 import traceback
 from pathlib import Path
@@ -24,8 +25,15 @@ def main() -> None:
     parser.add_argument("--platform", required=True)
     parser.add_argument("--prepared-by", type=float)
     parser.add_argument("--gate", type=Path)
+    parser.add_argument("--cases", nargs="+", default=())
     args = parser.parse_args()
     scale = REHEARSAL if args.rehearse else FULL
+    names = [case.name for case in scale.cases]
+    unknown = [name for name in args.cases if name not in names]
+    if args.cases:
+        some = tuple(case for case in scale.cases if case.name in args.cases)
+        compared = tuple(case.model for case in some if case.model in scale.conformance)
+        scale = dataclasses.replace(scale, cases=some, conformance=compared, goldens=0)
     results = Results(
         args.name,
         args.rows,
@@ -35,6 +43,9 @@ def main() -> None:
         prepared_by=args.prepared_by,
         gate=args.gate,
     )
+    if unknown:
+        results.failed(args.name, f"no case is named {unknown[0]!r}; there are {', '.join(names)}")
+        return
     try:
         importlib.import_module(f"parts.{args.name}").run(results)
     except Exception as error:

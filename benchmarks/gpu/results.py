@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 import time
 import traceback
 from collections.abc import Iterator
@@ -96,7 +97,9 @@ class Results:
 
 
 def one_line(error: BaseException) -> str:
-    """The type and the first line of an error's message."""
+    """The type and the first line of an error's message, without the folders of a machine."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"a process did not end within {error.timeout:.0f} s"
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first[:300]}"
 

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 # What writing the results and the table takes.
 RESERVED = 4.0
 QUICK = "--xla_gpu_autotune_level=0"
+# While one thread records a command buffer none may load a program, and checks run in threads.
+IN_THREADS = "--xla_gpu_enable_command_buffer="
 
 
 class Running:
@@ -24,14 +26,15 @@ class Running:
     def __init__(self, part: Part, command: Sequence[str], log: Path, ends: float) -> None:
         self.part, self.ends, self.started = part, ends, time.time()
         self._log = log.open("w")
-        flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICK * part.quick}".strip()
+        flags = [os.environ.get("XLA_FLAGS", ""), QUICK * part.quick]
+        flags += [IN_THREADS] if part.turn == "together" else []
         # A session of its own: what it starts ends with it.
         self.process = subprocess.Popen(
             command,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,
-            env=os.environ | {"XLA_FLAGS": flags},
+            env=os.environ | {"XLA_FLAGS": " ".join(flags).strip()},
         )
 
     def wait(self) -> str | None:
@@ -60,6 +63,7 @@ class Schedule:
       platform: "gpu", "tpu" (one process has all of it at a time) or "cpu".
       slack: multiplies every budget.
       report: called whenever a part has ended.
+      cases: names of the only towers to time; all where there are none.
     """
 
     def __init__(
@@ -72,8 +76,9 @@ class Schedule:
         rehearse: bool,
         slack: float,
         report: Callable[[], None],
+        cases: Sequence[str] = (),
     ) -> None:
-        self.report = report
+        self.report, self.cases = report, cases
         self.scratch, self.until, self.slack = scratch, until - RESERVED, slack
         self.at_once, self.platform, self.rehearse = at_once, platform, rehearse
 
@@ -89,13 +94,19 @@ class Schedule:
         if rest and rest[0].turn == "alone":
             first = rest.pop(0)
             self._ended(self._start(first, first.seconds))
-        ends = min(self.until, time.time() + TOGETHER * self.slack)
+        # Where nothing compiles beside them, checks may take all the time that is not others'.
+        timed = any(part.turn == "prepared" for part in rest)
+        others = sum(part.seconds for part in rest if part.turn == "alone")
+        ends = self.until - others
+        if timed:
+            ends = min(self.until, time.time() + TOGETHER * self.slack)
         prepared = {
             part: self._start(part, self.until - time.time(), prepared_by=ends)
             for part in rest
             if part.turn == "prepared"
         }
-        self._together([part for part in rest if part.turn == "together"], ends)
+        checks = [part for part in rest if part.turn == "together"]
+        self._together(checks, ends, budgets=timed)
         self._ready([running for running in prepared.values() if running is not None], ends)
         for part in rest:
             if part in prepared:
@@ -112,12 +123,13 @@ class Schedule:
         ):
             time.sleep(0.05)
 
-    def _together(self, parts: Sequence[Part], ends: float) -> None:
+    def _together(self, parts: Sequence[Part], ends: float, budgets: bool) -> None:
         waiting, running = list(parts), []
         while waiting or running:
             while waiting and len(running) < self.at_once:
                 part = waiting.pop(0)
-                running.append(self._start(part, part.seconds, by=ends))
+                seconds = part.seconds if budgets else ends - time.time()
+                running.append(self._start(part, seconds, by=ends))
             done = [r for r in running if r is None or r.process.poll() is not None]
             done += [r for r in running if r is not None and time.time() > r.ends]
             for each in done[:1]:
@@ -154,6 +166,7 @@ class Schedule:
         rows, log = self.scratch / f"{part.name}.jsonl", self.scratch / f"{part.name}.log"
         command = [sys.executable, str(HERE / "part.py"), part.name, str(rows), str(ends)]
         command += ["--platform", self.platform, *(["--rehearse"] if self.rehearse else [])]
+        command += ["--cases", *self.cases] if self.cases else []
         if prepared_by is not None:
             command += ["--prepared-by", str(prepared_by), "--gate", str(self._gate(part))]
         return Running(part, command, log, ends)

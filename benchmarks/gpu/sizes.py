@@ -33,12 +33,13 @@ class Scale:
 
     Attributes:
       cases: towers to time, the most telling first.
+      host: the tower, of one size, that is fed from files and from the host's memory.
       training: the model whose training step is timed.
       seconds: of one turn.
       rounds: turns of each contestant.
       workers: what is prepared at the same time, at most, in one part.
       conformance: models of which two layers are compared with the CPU.
-      goldens: how many of the golden models; None for all.
+      goldens: how many of the golden models; None for all; 0 for nothing but `conformance`.
       pairs: batch of the ring loss, and columns at a time.
       steps, killed, every: of the run that is killed: its length, where, and how often it
         saves.
@@ -47,6 +48,7 @@ class Scale:
 
     rehearsal: bool
     cases: tuple[Case, ...]
+    host: Case
     training: Case
     seconds: float
     rounds: int
@@ -72,6 +74,7 @@ FULL = Scale(
         Case("B/16-512", "siglip2_b16_512", "images", (64,)),
         Case("g-opt/16-384", "siglip2_g-opt16_384", "images", (64,)),
     ),
+    host=Case("B/16-224", "siglip2_b16_224", "images", (256,)),
     training=Case("training B/16-224", "siglip_b16_224", "training", (256,)),
     seconds=0.5,
     rounds=3,
@@ -82,7 +85,7 @@ FULL = Scale(
     steps=200,
     killed=120,
     every=50,
-    files=16_384,
+    files=8_192,
     photographs=64,
 )
 REHEARSAL = Scale(
@@ -92,6 +95,7 @@ REHEARSAL = Scale(
         Case("tiny", "tiny", "images", (4, 2), latency=True),
         Case("tiny texts", "tiny", "texts", (4,)),
     ),
+    host=Case("tiny", "tiny", "images", (4,)),
     training=Case("training tiny", "tiny", "training", (4,)),
     seconds=0.0,
     rounds=2,

@@ -29,7 +29,7 @@ from siglip_jax.scoring.preparation import Preparer
 def run(results: Results) -> None:
     describe(results)
     scale = results.scale
-    case = next(case for case in scale.cases if case.latency)  # of one size
+    case = scale.host
     config, batch = config_for(case), case.batches[0]
     params = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, FAST.weights), tree(config))
     params |= {name: jax.numpy.asarray(params[name], "float32") for name in ("t", "b")}
@@ -53,9 +53,12 @@ def run(results: Results) -> None:
 
         def decode(processes: bool) -> float:
             prepare = Preparer("images", config, model.profile, processes=processes)
+            together = prepare.together(len(files))
+            groups = [items[i : i + together] for i in range(0, len(items), together)]
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(prepare, items[:threads]))  # starts processes
-                made = rate(len(files), lambda: collections.deque(pool.map(prepare, items), 0))
+                list(pool.map(prepare.several, groups[:threads]))  # starts processes
+                done = pool.map(prepare.several, groups)
+                made = rate(len(files), lambda: collections.deque(done, 0))
             prepare.end_processes()
             return made
 

@@ -42,6 +42,7 @@ def run(results: Results) -> None:
     tasks = [
         (f"head_dim {head_dim}", each(attentions, results, head_dim, gpu))
         for head_dim in ((72,) if results.scale.rehearsal else (64, 72))
+        if results.scale.goldens != 0
     ]
     tasks += [
         (f"golden {name}", each(golden, results, name)) for name in NAMES[: results.scale.goldens]

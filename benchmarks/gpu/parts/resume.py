@@ -1,4 +1,9 @@
-"""Training that is killed and goes on, against the same run left alone."""
+"""Training that is killed and goes on, against the same run left alone.
+
+On a GPU sums of gradients depend on the order in which threads add, unless XLA is told to keep to
+one; Adam makes steps of the same size of rounding as of gradients, so that two runs differ soon
+where a gradient is nothing but rounding (the bias of keys). With one order both runs are equal.
+"""
 
 import os
 import signal
@@ -18,6 +23,8 @@ from siglip_jax.weights.tree import flatten
 tests_folder.importable()
 import shapes  # noqa: E402
 from tolerances import TRAINED_RELATIVE  # noqa: E402
+
+ONE_ORDER = "--xla_gpu_deterministic_ops=true"
 
 
 def run(results: Results) -> None:
@@ -46,7 +53,10 @@ def run(results: Results) -> None:
 def train(folder: Path, name: str) -> subprocess.Popen[bytes]:
     # -P: not from the folder that this happens to run in.
     command = [sys.executable, "-P", "-m", "siglip_jax.cli.main", "train", folder / "recipe.toml"]
-    return subprocess.Popen([*command, "--out", folder / name])
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {ONE_ORDER}"
+    return subprocess.Popen(
+        [*command, "--out", folder / name], env=os.environ | {"XLA_FLAGS": flags}
+    )
 
 
 def kill(process: subprocess.Popen[bytes], folder: Path, step: int, results: Results) -> int:
@@ -74,17 +84,23 @@ def compare(results: Results, folder: Path) -> None:
     results.check("steps in the journals", abs(len(losses[0]) - len(losses[1])), 0)
     weights = [flatten(siglip_jax.load(folder / name / "model").params) for name in
                ("whole", "cut")]  # fmt: skip
-    off, same = 0.0, True
+    off, same, farthest = 0.0, True, ""
     for name, leaf in weights[0].items():
         a, b = np.asarray(leaf), np.asarray(weights[1][name])
         same &= a.tobytes() == b.tobytes()
-        off = max(off, float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30)))
+        apart = float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-30))
+        off, farthest = max((off, farthest), (apart, name))
+    both = min(map(len, losses))
+    differ = np.flatnonzero(losses[0][:both] != losses[1][:both])
     results.measured(
         "both runs",
         same_bits=same,
         first_loss=float(losses[0][0]),
         last_loss=float(losses[0][-1]),
         weights_apart=off,
+        farthest=farthest,
+        steps_of_one_loss=int(differ[0]) if len(differ) else both,
+        losses_apart=float(np.abs(losses[0][:both] / losses[1][:both] - 1).max()),
     )
     results.check("weights of both runs", off, TRAINED_RELATIVE)
     results.check("the loss falls", losses[0][-1] / losses[0][0], 1.0)

@@ -31,7 +31,11 @@ def run(results: Results) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         xml_file = Path(temporary) / "junit.xml"
         command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += ["-p", "no:benchmark"]  # it warns where tests run beside each other
         command += [f"--junitxml={xml_file}"]
+        if not results.scale.rehearsal and importlib.util.find_spec("xdist") is not None:
+            # Each test compiles, which takes a core; most of a TPU's time one process has it.
+            command += ["-n", str(1 if results.platform == "tpu" else (os.cpu_count() or 2) // 2)]
         command += [str(tests_folder.TESTS / file) for file in FILES]
         if results.scale.rehearsal:
             command = [*command[: -len(FILES) + 1], "-k", "test_attention_function"]
