@@ -54,15 +54,16 @@ def child(images: int) -> None:
 
         def run(prepare: Preparer, count: int) -> None:
             items = (Item(str(n), str(files[n % len(files)])) for n in range(count))
-            for prepared in Feed(items, prepare, pool, ahead=64, memory=2**28):
+            options = {"ahead": 64, "memory": 2**28, "together": prepare.together(8)}
+            for prepared in Feed(items, prepare.several, pool, **options):
                 assert prepared.error is None
 
         print(_place(), flush=True)
         for line in sys.stdin:
             way = line.strip()
             profile = profile_for(checkpoint, "big_vision" if way == "processes" else way)
-            options = {"processes": True} if way == "processes" else {}  # no earlier commit's
-            prepare = Preparer("images", checkpoint.config, profile, **options)
+            processes = way == "processes"
+            prepare = Preparer("images", checkpoint.config, profile, processes=processes)
             run(prepare, len(files))
             print("begin", flush=True)
             start = time.perf_counter()

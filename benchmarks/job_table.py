@@ -154,9 +154,9 @@ def main() -> None:
     text = [
         f"By `python benchmarks/job_table.py`, jax {jax.__version__}: planned and simulated, not "
         "run. `--store float32`, one process on each host. Simulated with "
-        f"{trouble}. The threads of one process decode {DECODING.process:.0f} images/s, "
-        'whatever its cores, as they share Python\'s lock; "if every core decoded" is a job with '
-        "`--decode-processes`, which has not been measured on so many cores.",
+        f"{trouble}. One process and those that decode for it, 16 unless more are asked for, make "
+        f'{DECODING.process:,.0f} images/s; "if every core decoded" is a job with more of them '
+        "(`--decode-processes`), which has not been measured.",
         "",
         f"| {HEAD} |",
         "|---|---:|---|" + "---:|" * 3 + "---|" + "---:|" * 2 + "---|" + "---:|" * 4,

@@ -27,8 +27,10 @@ class Options:
         no word between them. So it is in a bucket under `jax.distributed`.
       patience: seconds until another process that shows no life is replaced.
       threads: that decode; default: as many as there are cores.
-      decode_processes: that decode in the place of threads, which share Python's lock, for hosts
-        with many cores; 0 for threads.
+      decode_processes: that read and decode images in the place of threads, which share Python's
+        lock; 0 for threads. Default: one a core, up to 16, where there are 8 cores or more, the
+        model runs on another device than the CPU and there are 2,048 images or more; 0
+        elsewhere, where `threads` are given, and in each actor of an engine.
       memory: bytes of files and images being decoded to hold, whatever their sizes.
       label_memory: bytes of label embeddings that each device may keep.
       retry: do the shards again in which something failed for a reason that may pass (a server
@@ -49,7 +51,7 @@ class Options:
     part: str | tuple[int, int] | None = None
     patience: float = PATIENCE
     threads: int | None = None
-    decode_processes: int = 0
+    decode_processes: int | None = None
     memory: int = 2**30
     label_memory: int | None = None
     retry: bool | Literal["all"] = False
@@ -60,7 +62,7 @@ class Options:
 
     def __post_init__(self) -> None:
         count = self.decode_processes
-        if type(count) is not int or count < 0:
+        if count is not None and (type(count) is not int or count < 0):
             raise SettingError(
                 f"expected a whole number of processes, 0 for threads, got {count!r}",
                 "decode_processes",

@@ -170,6 +170,8 @@ def run(
     """
     folder = folder_at(out)
     check_engine(options)
+    if job.what == "texts" and options.decode_processes:
+        raise SettingError("texts are not decoded", "decode_processes", "leave out {}")
     errors = ErrorShare(options.max_error_share, kept=KEPT)
     if isinstance(source, Keeping):
         job = dataclasses.replace(job, keep=source.kept())

@@ -19,7 +19,7 @@ from siglip_jax.jobs.sink import make_sink
 from siglip_jax.jobs.worker import Worker
 from siglip_jax.pretrained import Pretrained
 from siglip_jax.scoring import Scorer
-from siglip_jax.scoring.batches import usual_batch_size
+from siglip_jax.scoring.batches import usual_batch_size, usual_decode_processes
 
 
 class Work(NamedTuple):
@@ -69,10 +69,20 @@ class Work(NamedTuple):
             stop=stop,
             errors=errors,
             threads=self.options.threads or os.cpu_count() or 1,
-            decode_processes=0 if self.job.what == "texts" else self.options.decode_processes,
+            decode_processes=self._decode_processes(alone=kind is Worker),
             memory=self.options.memory,
             report=self.options.report,
         )
+
+    def _decode_processes(self, *, alone: bool) -> int:
+        options = self.options
+        if self.job.what == "texts":
+            return 0
+        if options.decode_processes is not None or options.threads or not alone:
+            return options.decode_processes or 0
+        sizes = [shard.items for shard in self.source.shards()]
+        images = None if None in sizes else sum(size or 0 for size in sizes)
+        return usual_decode_processes(jax.local_devices(), images)
 
     def _labels(self, scorer: Scorer) -> Labels | Classes | None:
         job = self.job

@@ -128,7 +128,7 @@ def bulk_plan(
     >>> from siglip_jax.plan.hosts import HOSTS
     >>> plan = bulk_plan(10**9, chips=4, host=HOSTS["v5e"], peak=22_000, width=768)
     >>> plan.bound, round(plan.hours), plan.shards
-    ('decoding in the processes', 315, 488282)
+    ('decoding in the processes', 53, 488282)
     """
     given = {
         "items": items,
@@ -167,8 +167,8 @@ def bulk_plan(
             f"chips: {EMBEDDING.share:.0%} of the published peak, as {EMBEDDING.source}; no TPU "
             "has been measured",
             f"decoding: {core:,.0f} images/s a core, {process:,.0f} a process "
-            f"({DECODING.source}; large images take longer; processes that decode, "
-            "--decode-processes, have not been measured on so many cores)",
+            f"({DECODING.source}; large images take longer; more than 16, by --decode-processes, "
+            "have not been measured)",
             f"hosts: {host.source}",
             f"images: {image_bytes / 1e3:,.0f} KB each, in tars or tables that are read at the "
             "network's full rate",

@@ -1,12 +1,18 @@
-"""Batches of one fixed shape."""
+"""Batches of one fixed shape, and how many processes decode for them."""
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+# Beside an H200: 1.7 times the rate of threads with 8 cores, 3.8 times with 16, and nobody has
+# measured more.
+_MANY_CORES, MOST_PROCESSES = 8, 16
+_FEW_IMAGES = 2048
 
 
 def batches(examples: Any, size: int) -> Iterator[tuple[Any, int]]:
@@ -33,6 +39,32 @@ def usual_batch_size(devices: Sequence[Any]) -> int:
     32
     """
     return 32 if devices[0].platform == "cpu" else 256 * len(devices)
+
+
+def usual_decode_processes(devices: Sequence[Any], images: int | None) -> int:
+    """Processes that decode `images` for a job on `devices`, where no one said; 0 for threads.
+
+    Threads share Python's lock, for which a few cores hardly wait; where the model computes on
+    the cores itself, more of them would only take from it; starting them takes a second.
+
+    Args:
+      images: None if nobody knows how many there are.
+
+    >>> usual_decode_processes(jax.local_devices(backend="cpu"), None)
+    0
+    """
+    cores = cores_of_this_process()
+    few = images is not None and images < _FEW_IMAGES
+    if devices[0].platform == "cpu" or cores < _MANY_CORES or few:
+        return 0
+    return min(cores, MOST_PROCESSES)
+
+
+def cores_of_this_process() -> int:
+    """Those on which it may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def stacked(examples: Sequence[Any]) -> Any:

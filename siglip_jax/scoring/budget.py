@@ -32,6 +32,11 @@ class Budget:
             self.used += amount
             self.most = max(self.most, self.used)
 
+    def fits(self, amount: int) -> bool:
+        """Whether there is room for more at present."""
+        with self._changed:
+            return self.used + amount <= self.limit
+
     def give(self, amount: int) -> None:
         with self._changed:
             self.used -= amount

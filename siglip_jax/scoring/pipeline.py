@@ -9,8 +9,9 @@ batches of one shape to the device, two in flight, and one thread waits for what
 
 import collections
 import functools
+import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -45,7 +46,7 @@ class Pipeline:
       batch_size: examples of a batch, over all devices of the program's mesh.
       prepare: from an item to `Prepared`, in many threads; `Preparer` unless the items
         are ready.
-      threads: that prepare; default: `ThreadPoolExecutor`'s.
+      threads: that prepare; default: one a core.
       memory: bytes of files to hold that are read and not yet decoded, by all feeds.
       meter: told how long each side waits.
       of_images: what to run on images, as (params, images); the program's embedding unless given.
@@ -75,7 +76,8 @@ class Pipeline:
         self._prepare, self._memory = prepare, memory
         self._of_images, self._returned = of_images, returned
         self._on_devices, self._in_flight = on_devices, in_flight
-        self._pool = ThreadPoolExecutor(threads, "decode")
+        self._threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self._threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()
         self._feeds: list[Feed] = []
@@ -89,15 +91,24 @@ class Pipeline:
 
     def read(self, items: Iterable[Any]) -> Feed:
         """Begins to read and prepare `items`, up to two batches ahead; two feeds at a time."""
+        ahead, together, several = 2 * self.batch_size, 1, self._each
+        if isinstance(self._prepare, Preparer):
+            # So that all threads have two calls' worth of them, or there is no saving.
+            together = self._prepare.together(ahead // (2 * self._threads))
+            several = self._prepare.several
         feed = Feed(
             items,
-            self._prepare,
+            several,
             self._pool,
-            ahead=2 * self.batch_size,
+            ahead=ahead,
             memory=self._memory // 2,
+            together=together,
         )
         self._feeds.append(feed)
         return feed
+
+    def _each(self, items: Sequence[Any]) -> list[Prepared]:
+        return [self._prepare(item) for item in items]
 
     def embed(
         self, feed: Feed, rows: Rows, seen: Callable[[Prepared], None] = lambda item: None

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,15 +14,16 @@ from siglip_jax.data.item import Item
 from siglip_jax.data.stamps import item_stamp
 from siglip_jax.messages import reason
 from siglip_jax.models import check_grid
-from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_process
+from siglip_jax.preprocessing import Patches, Profile, Tokenizer
 from siglip_jax.preprocessing.decode import allow_pixels, cost, decoded, orientation_of
-from siglip_jax.preprocessing.decode_process import Decoded, Made
+from siglip_jax.preprocessing.decode_process import Decoded
 from siglip_jax.preprocessing.example import Grid, Layout, example
 from siglip_jax.preprocessing.picture_cost import Road, road
 from siglip_jax.preprocessing.pixels import Pixels, size_of
 from siglip_jax.preprocessing.profiles import ImageProfile
 from siglip_jax.regular_file import read_regular
 from siglip_jax.scoring.budget import Budget
+from siglip_jax.scoring.preparing import MOST, Made, Preparing
 from siglip_jax.scoring.rows import Prepared
 
 # The decoded image, and what resizing makes of it, in floats; behind transparent pixels the
@@ -42,8 +44,12 @@ class Preparer:
       profile: its preprocessing.
       tokenizer: needed for texts.
       memory: bytes for images being decoded, over all threads.
-      processes: each thread hands the files of images to a process of its own, which decodes
-        and resizes them, and waits for it: threads share Python's lock.
+      processes: `several` are prepared in a process of the thread that asks, since threads
+        share Python's lock.
+      budget: makes a budget of a name and a limit.
+
+    Attributes:
+      layout: of an example of an image.
     """
 
     def __init__(
@@ -55,13 +61,18 @@ class Preparer:
         *,
         memory: int = 2**29,
         processes: bool = False,
+        budget: Callable[[str, int], Budget] = lambda name, limit: Budget(limit),
     ) -> None:
-        self.what, self.decoding, self._processes = what, Budget(memory), processes
+        self.what, self.decoding = what, budget("decoding", memory)
         # Apart, so that no thread waits for room for pixels that another's file takes.
-        self._files = Budget(memory)
+        self._files = budget("files", memory)
         self.profile, self._vision, self._tokenizer = profile, config.vision, tokenizer
         self._image, self._grid = profile.image, _grid_of(config.vision, profile.image)
-        self._layout = Layout(self._image, self._grid)
+        self.layout = Layout(self._image, self._grid)
+        budgets = {"decoding": self.decoding, "files": self._files}
+        self._preparing = (
+            Preparing(config, profile, self.layout, memory, budgets) if processes else None
+        )
         allow_pixels(self._image.max_pixels)
 
     def __call__(self, item: Item) -> Prepared:
@@ -89,6 +100,45 @@ class Preparer:
         except ValueError as error:
             return _in_error(done, error)
 
+    def together(self, most: int) -> int:
+        """How many to give to `several` at a time, of so many that there could be."""
+        return 1 if self._preparing is None else max(1, min(MOST, most))
+
+    def several(self, items: Sequence[Item]) -> list[Prepared]:
+        """Each as alone; in a process, if there are any, what is to be decoded."""
+        if self._preparing is None or self.what == "texts":
+            return [self(item) for item in items]
+        there = [
+            item for item in items if item.error is None and isinstance(item.image, str | bytes)
+        ]
+        made = iter(self._preparing(there)) if there else iter(())
+        asked = set(map(id, there))
+        return [
+            self._merged(item, next(made)) if id(item) in asked else self(item) for item in items
+        ]
+
+    def _merged(self, item: Item, made: Made) -> Prepared:
+        """What a process made of an item's image, with what it was not told of the item."""
+        stamp = made.stamp
+        if stamp is not None and (item.text is not None or item.kept):
+            whole = Item(item.key, item.image, item.text, stamp=stamp, kept=item.kept)
+            stamp = item_stamp(whole)
+        done = Prepared(item.key, item.text, stamp=stamp, kept=item.kept)
+        try:
+            ids = None if self.what == "images" else self._ids(item)
+        except ValueError as error:
+            return _in_error(done, error)
+        done = done._replace(rotated=made.rotated)
+        if made.error is not None:
+            return _in_error(done, (PassingError if made.passing else ValueError)(made.error))
+        image = made.example
+        return done._replace(
+            width=made.width,
+            height=made.height,
+            grid=made.grid,
+            example=image if ids is None else (image, ids),
+        )
+
     def _made(self, item: Item, done: Prepared) -> Prepared:
         # Of what cannot be decoded, too: it is not tried again before it changes.
         done = done._replace(stamp=item_stamp(item))
@@ -108,8 +158,8 @@ class Preparer:
 
     def end_processes(self) -> None:
         """Once no thread prepares any more."""
-        if self._processes:
-            decode_process.end_idle()
+        if self._preparing is not None:
+            self._preparing.close()
 
     def image(self, pixels: Pixels) -> Any:
         """Pixels (h, w, 3) uint8 as the image tower takes them: an array, or `Patches`."""
@@ -119,16 +169,6 @@ class Preparer:
         if isinstance(self._vision, NaFlexVision):
             return check_grid(made, self._vision, bounded=self._image.bounded)
         return made
-
-    def _example(self, data: Any, found: Road | None) -> Made:
-        """What a model takes of an image, made here or in a process."""
-        if self._processes and found is not None and not found.refused:
-            try:
-                return decode_process.make(data, self._image, self._layout, limited=found.process)
-            except decode_process.Failed as error:
-                raise ValueError(str(error)) from None
-        pixels = decoded(data, self._image, found)
-        return Made(example(pixels, self._image, self._grid), *size_of(pixels))
 
     def _ids(self, item: Item) -> Any:
         if item.text is None or self._tokenizer is None:
@@ -144,11 +184,10 @@ class Preparer:
         done = done._replace(rotated=known.turned)
         whole = known.height, known.width
         amount = self._per_pixel(known.mode) * whole[0] * whole[1]
-        if self._processes and found is not None:
-            amount += len(data)  # which a process holds, too
         self.decoding.take(amount)
         try:
-            made, height, width = self._example(data, found)
+            pixels = decoded(data, self._image, found)
+            made, (height, width) = example(pixels, self._image, self._grid), size_of(pixels)
             if height * width < whole[0] * whole[1]:  # a draft, perhaps rotated
                 same = (height < width) == (whole[0] < whole[1])
                 height, width = whole if same else whole[::-1]

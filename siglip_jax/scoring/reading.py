@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
@@ -19,21 +19,23 @@ class Feed:
 
     Args:
       items: read in a thread of its own; the `image` of one may be the bytes of a file.
-      prepare: from an item to `Prepared`; runs in `pool`.
+      prepare: from items to `Prepared`, one each; runs in `pool`.
       ahead: items to prepare in advance.
       memory: bytes of files to hold that are read and not yet decoded.
+      together: items to prepare in one call, at most; no more than `ahead`.
     """
 
     def __init__(
         self,
         items: Iterable[Any],
-        prepare: Callable[[Any], Prepared],
+        prepare: Callable[[Sequence[Any]], Sequence[Prepared]],
         pool: Executor,
         *,
         ahead: int,
         memory: int,
+        together: int = 1,
     ) -> None:
-        self._items, self._prepare, self._pool = items, prepare, pool
+        self._items, self._prepare, self._pool, self._together = items, prepare, pool, together
         self._slots, self._files = Budget(ahead), Budget(memory)
         self._ready: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._read, name="read", daemon=True)
@@ -46,8 +48,9 @@ class Feed:
                 raise Unreadable(" ".join(str(ready).split())) from ready
             if isinstance(ready, BaseException):
                 raise ready
-            yield ready.result()
-            self._slots.give(1)
+            for prepared in ready.result():
+                yield prepared
+                self._slots.give(1)
 
     def close(self) -> None:
         """Stops reading, and forgets what has not been asked for."""
@@ -56,17 +59,41 @@ class Feed:
 
     def _read(self) -> None:
         try:
-            for item in self._items:
-                image = getattr(item, "image", None)
-                amount = len(image) if isinstance(image, bytes) else 0
-                self._slots.take(1)
-                self._files.take(amount)
-                future: Future[Prepared] = self._pool.submit(self._prepare, item)
-                future.add_done_callback(lambda _, held=amount: self._files.give(held))
-                self._ready.put(future)
+            self._begin_all()
             self._ready.put(None)
         except Closed:
             pass
         # Whatever reading raises is for the thread that asked.
         except BaseException as error:
             self._ready.put(error)
+
+    def _begin_all(self) -> None:
+        group, held = list[Any](), 0
+
+        def begin() -> None:
+            nonlocal group, held
+            if group:
+                future: Future[Sequence[Prepared]] = self._pool.submit(self._prepare, group)
+                future.add_done_callback(lambda _, held=held: self._files.give(held))
+                self._ready.put(future)
+            group, held = [], 0
+
+        items = iter(self._items)
+        while True:
+            try:
+                item = next(items, None)
+            except BaseException:
+                begin()  # what was read before is good
+                raise
+            if item is None:
+                return begin()
+            image = getattr(item, "image", None)
+            amount = len(image) if isinstance(image, bytes) else 0
+            if amount and not self._files.fits(amount):
+                begin()  # nobody would give back what the group holds
+            self._slots.take(1)
+            self._files.take(amount)
+            group.append(item)
+            held += amount
+            if len(group) >= self._together:
+                begin()

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from siglip_jax.plan import CHIPS, Slice
+from siglip_jax.plan.measured import DECODING
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 V4 = next(chip for chip in CHIPS if chip.name == "v4")
@@ -33,7 +34,7 @@ def test_a_job_on_gpus_needs_no_compiler(cli):
     plan = json.loads(out)
     assert (plan["items"], plan["chip"], plan["chips"], plan["shards"]) == (10**6, "H200", 1, 489)
     assert plan["bound"] == "decoding in the processes"
-    assert plan["hours"] == pytest.approx(1e6 / 882 / 3600)
+    assert plan["hours"] == pytest.approx(1e6 / DECODING.process / 3600)
     # What was measured there.
     assert plan["device"] == pytest.approx(10_415, rel=0.01)
     assert any("no TPU has been measured" in line for line in plan["assumptions"])
@@ -53,7 +54,7 @@ def test_a_job_on_a_slice_is_of_the_compiled_tower(cli, model, as_v4):
     assert lines[0] == f"{model} on v4:2x2x2: 5,000,000,000 images, 8 x v4 in 2 hosts of 120 cores"
     rows = dict(line.rsplit("  ", 1) for line in lines[1:] if not line.startswith("assumed"))
     rows = {name.strip(): value for name, value in rows.items()}
-    assert rows["decoding, 4 processes a host"] == f"{2 * 4 * 2 * 882:,} images/s"
+    assert rows["decoding, 4 processes a host"] == f"{2 * 4 * 2 * DECODING.process:,.0f} images/s"
     assert rows["read"] == "500.00 TB"
     assert sum(line.startswith("assumed: ") for line in lines) == 5
 

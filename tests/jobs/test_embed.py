@@ -13,7 +13,6 @@ from tolerances import EMBEDDING
 import siglip_jax
 from siglip_jax.data.item import Item
 from siglip_jax.jobs import embed, read_manifest
-from siglip_jax.preprocessing import decode_process
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -257,7 +256,14 @@ def test_processes_write_what_threads_write(model, tmp_path):
         embed(Told(items), out, model=model, max_error_share=1, decode_processes=count)
         written.append(contents(out))
     assert written[0] == written[1]
-    assert decode_process._POOL._idle == []  # they end with the job
+
+
+def test_texts_are_not_decoded(model, tmp_path):
+    texts = Told([Item("a", text="a dog")])
+    with pytest.raises(ValueError, match="texts are not decoded; leave out decode_processes"):
+        embed(texts, tmp_path / "out", model=model, what="texts", decode_processes=2)
+    assert not (tmp_path / "out").exists()
+    assert embed(texts, tmp_path / "out", model=model, what="texts").finished
 
 
 @pytest.mark.parametrize("count", [-1, 1.5, True])

@@ -152,10 +152,7 @@ def test_a_decoding_that_takes_too_long_is_given_up(monkeypatch):
     monkeypatch.setattr(
         decode_process,
         "_PROGRAM",
-        (
-            "import sys; sys.path[:] = sys.argv[1:]; "
-            "from siglip_jax.preprocessing.decode_server import serve; serve(0.5)"
-        ),
+        "from siglip_jax.preprocessing.decode_server import serve; serve(0.5)",
     )
     pool = decode_process._Pool()
     monkeypatch.setattr(decode_process, "_POOL", pool)
@@ -183,7 +180,7 @@ def test_a_process_that_dies_is_an_error_of_its_file(monkeypatch):
     monkeypatch.setattr(decode_process, "_POOL", pool)
     with pytest.raises(ValueError, match=r"ended the process that did \(exit code 3\)"):
         decode_image(encoded(PICTURE, "TIFF"), PROFILE)
-    assert pool._idle == []
+    assert pool.idle == []
 
 
 def test_many_threads_share_a_few_processes():
@@ -196,7 +193,7 @@ def test_many_threads_share_a_few_processes():
     for thread in threads:
         thread.join()
     assert len(done) == 12 and all((pixels == RGB).all() for pixels in done)
-    assert len(decode_process._POOL._idle) <= (os.cpu_count() or 1)
+    assert len(decode_process._POOL.idle) <= (os.cpu_count() or 1)
 
 
 def tiff_of_many_tags(size=1 << 20):

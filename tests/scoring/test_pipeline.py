@@ -6,7 +6,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from job_inputs import Told, picture
 from pictures import encoded, scene
@@ -25,8 +24,9 @@ def scorer(tmp_path_factory):
     return siglip_jax.load(saved(tmp_path_factory.mktemp("model") / "m")).scorer()
 
 
-def feed(source, prepare, pool, ahead=4, memory=10**6):
-    return Feed(source.read(0), prepare, pool, ahead=ahead, memory=memory)
+def feed(source, prepare, pool, ahead=4, memory=10**6, **options):
+    return Feed(source.read(0), lambda items: list(map(prepare, items)), pool, ahead=ahead,
+                memory=memory, **options)  # fmt: skip
 
 
 def test_in_order_and_no_more_ahead_than_told():
@@ -108,6 +108,43 @@ def test_only_regular_files_within_the_budget_are_read(scorer, tmp_path, what):
     assert preparer._files.used == preparer.decoding.used == 0
 
 
+def test_several_are_prepared_in_one_call():
+    calls = []
+
+    def several(items):
+        calls.append([item.key for item in items])
+        return [Prepared(item.key) for item in items]
+
+    items = [Item(str(i), text="x") for i in range(10)]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = Feed(items, several, pool, ahead=4, memory=9, together=4)
+        assert [item.key for item in waiting] == list("0123456789")
+    assert calls == [list("0123"), list("4567"), list("89")]
+
+
+def test_a_call_begins_before_its_files_leave_no_room():
+    """Nobody would give back what a call holds that does not begin."""
+    calls = []
+
+    def several(items):
+        calls.append(len(items))
+        return [Prepared(item.key) for item in items]
+
+    items = [Item(str(i), bytes(400)) for i in range(9)]
+    with ThreadPoolExecutor(1) as pool:
+        done = list(Feed(items, several, pool, ahead=9, memory=1000, together=9))
+    assert len(done) == 9 and sum(calls) == 9 and max(calls) == 2
+
+
+def test_what_was_read_before_an_error_is_prepared():
+    source = Told([*(Item(str(i), text="x") for i in range(5)), OSError("gone")], 9)
+    with ThreadPoolExecutor(1) as pool:
+        items, got = iter(feed(source, lambda i: i, pool, together=4)), []
+        with pytest.raises(Unreadable, match=r"^gone$"):
+            got.extend(item.key for item in items)
+    assert got == list("01234")
+
+
 def test_a_budget_that_is_closed_lets_nobody_wait():
     budget = Budget(1)
     budget.take(1)
@@ -134,38 +171,3 @@ def test_the_size_is_that_of_the_picture_though_it_is_decoded_smaller(scorer):
     for each in (scorer, drafting):
         item = each.preparer("images", 10**9)(Item("a", jpeg))
         assert (item.width, item.height) == (330, 200)
-
-
-WRONG = {
-    "no image": b"hello",
-    "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0",
-    "cut JPEG": encoded(Image.fromarray(scene(60, 40)), "JPEG")[:900],
-    "cut PNG": picture(1)[:90],
-    "cut TIFF": encoded(Image.fromarray(scene(60, 40)), "TIFF")[:900],
-    "large": encoded(Image.fromarray(scene(60, 40)), "JPEG"),
-    "empty": b"",
-    "missing": None,
-    "good": picture(2),
-    "good TIFF": encoded(Image.fromarray(scene(60, 40)), "TIFF"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_processes_say_and_make_what_threads_do(scorer, name):
-    image = scorer.profile.image
-    if name == "large":
-        image = dataclasses.replace(image, max_pixels=2000)
-    profile = dataclasses.replace(scorer.profile, image=image)
-    held = siglip_jax.Scorer(scorer.model, scorer.params, profile=profile)
-    threads, processes = (held.preparer("images", processes=each) for each in (False, True))
-    item = Item("a", WRONG[name])
-    ours, theirs = processes(item), threads(item)
-    assert ours._replace(example=None, cause=None) == theirs._replace(example=None, cause=None)
-    assert (ours.error is None) == name.startswith("good")
-    if ours.error is None:
-        np.testing.assert_array_equal(ours.example, theirs.example)
-    # A process holds the file, too.
-    added = len(WRONG[name]) if ours.error is None else 0
-    assert processes.decoding.most >= threads.decoding.most + added
-    assert processes.decoding.used == 0
-    processes.end_processes()
