@@ -32,6 +32,7 @@ import numpy as np
 from usearch.index import MetricKind
 from usearch.index import search as usearch_search
 
+from siglip_jax.allocator import keep_freed_memory
 from siglip_jax.jobs.durable import write_json
 from siglip_jax.jobs.job import Job
 from siglip_jax.jobs.ledger import Ledger
@@ -131,6 +132,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, nargs="+", default=[1, 8, 64, 1024])
     parser.add_argument("--rounds", type=int, default=7, help="at most 3 of 256 queries and more")
     given = parser.parse_args()
+    keep_freed_memory()  # as `siglip-jax search` does, and for all systems
     rng = np.random.default_rng(0)
     rows = unit(rng, given.rows, given.width)
     with tempfile.TemporaryDirectory() as temporary:

@@ -43,6 +43,20 @@ def test_equals_numpy_ties_and_all(devices, rows, seed):
     assert places.dtype == np.int64 and values.dtype == np.float32
 
 
+@pytest.mark.parametrize(("rows", "k", "queries"), [(4096, 10, 3), (1300, 2, 600), (512, 8, 257)])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_groups_and_blocks_of_queries_equal_numpy(devices, rows, k, queries):
+    """Many chunks of many groups, ties in and between them, rows of NaN; 1,024 is 16 groups."""
+    rng = np.random.default_rng(rows)
+    table, asked = small(rng, rows, 3), small(rng, queries, 3)
+    table[rng.integers(0, rows, rows // 9)] = np.nan
+    nearest = TopK(k, chunk=1024, mesh=make_mesh(jax.devices()[:devices]))
+    values, places = nearest(asked, cut(table, 1024))
+    expected, order = by_numpy(asked, table, k)
+    np.testing.assert_array_equal(values, expected)
+    np.testing.assert_array_equal(places, order)
+
+
 def test_chunks_may_differ_in_length_and_stay_on_the_devices():
     rng = np.random.default_rng(0)
     table, queries = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(4, 6))
