@@ -14,8 +14,10 @@ from typing import Any, Generic, TypeVar
 
 WALL = 120.0  # seconds of a request; only what waits for something never takes them
 LOOKS = 10.0  # seconds between two looks for helpers that take them
-# It computes in one thread, and needs none of a library that would start one a core.
+# It computes in one thread, and needs none of a library that would start one a core; the
+# accelerator is the parent's.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ENVIRONMENT |= {"JAX_PLATFORMS": "cpu"}
 
 
 class Helper:

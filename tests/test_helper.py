@@ -88,6 +88,13 @@ helpers.close()
 """
 
 
+def test_the_accelerator_is_not_theirs():
+    program = "import os; print(os.environ['JAX_PLATFORMS'], os.environ['OMP_NUM_THREADS'])"
+    one = Helper(program)
+    assert one.answers.readline() == b"cpu 1\n"
+    one.close()
+
+
 def test_after_a_fork_they_are_the_parents():
     subprocess.run([sys.executable, "-c", FORKED.format(echo=ECHO)], check=True)
 

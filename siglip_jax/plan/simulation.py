@@ -26,7 +26,7 @@ class Cluster:
 
     Attributes:
       hosts: how many, each with so many `cores`, `processes` and bytes a second of `network`.
-      parallel: cores that one process keeps busy at most: its threads share Python's lock.
+      parallel: cores that one process, and those that decode for it, keep busy at most.
       start: seconds until a process asks for its first shard, `start_cpu` of a core in them.
       slow_share, slow: hosts, and the speed of their cores as a share of the others'.
       deaths: of a process in an hour.
