@@ -103,7 +103,8 @@ class Helpers(Generic[AnyHelper]):
         self._start, self._kept = start, kept
         self.idle: list[AnyHelper] = []
         self.busy: set[AnyHelper] = set()
-        self._watched, self._lock, self._pid = False, threading.Lock(), os.getpid()
+        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._over: threading.Event | None = None  # of the thread that watches
 
     @contextlib.contextmanager
     def one(self, requests: int = 1) -> Generator[AnyHelper, None, None]:
@@ -128,7 +129,11 @@ class Helpers(Generic[AnyHelper]):
                 self.idle.append(helper)
 
     def close(self) -> None:
-        """Ends those that nobody asks now."""
+        """Ends those that nobody asks now, and the thread that watches; another begins anew."""
+        with self._lock:
+            if self._over is not None:
+                self._over.set()
+                self._over = None
         while True:
             try:
                 self.idle.pop().close()
@@ -137,7 +142,7 @@ class Helpers(Generic[AnyHelper]):
 
     def _taken(self) -> AnyHelper:
         if self._pid != os.getpid():  # after a fork they are the parent's
-            self.idle, self.busy, self._watched = [], set(), False
+            self.idle, self.busy, self._over = [], set(), None
             self._lock, self._pid = threading.Lock(), os.getpid()
         while True:
             try:
@@ -149,15 +154,16 @@ class Helpers(Generic[AnyHelper]):
                 return helper
             helper.close()
         with self._lock:
-            if not self._watched:
-                self._watched = True
-                threading.Thread(target=self._watch, name="helpers", daemon=True).start()
+            if self._over is None:
+                self._over = threading.Event()
+                watch = threading.Thread(target=self._watch, args=(self._over,), name="helpers")
+                watch.daemon = True
+                watch.start()
         return self._start()
 
-    def _watch(self) -> None:
+    def _watch(self, over: threading.Event) -> None:
         """Ends what has taken too long: a thread for all, where a timer a request took one each."""
-        while True:
-            time.sleep(LOOKS)
+        while not over.wait(LOOKS):
             for helper in list(self.busy):
                 if time.monotonic() > helper.until:
                     helper.give_up()

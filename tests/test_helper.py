@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -86,6 +87,22 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert helpers.idle == [mine] and said(mine) == b"A"
 helpers.close()
 """
+
+
+def test_nothing_watches_what_is_closed():
+    before = threading.active_count()
+    helpers = Helpers(lambda: Helper(ECHO), kept=Silent)
+    for _ in range(2):
+        with helpers.one() as one:
+            assert said(one, b"a") == b"A"
+        assert threading.active_count() == before + 1
+        helpers.close()
+        assert one.ended
+        for _ in range(100):
+            if threading.active_count() == before:
+                break
+            time.sleep(0.05)
+        assert threading.active_count() == before
 
 
 def test_the_accelerator_is_not_theirs():
