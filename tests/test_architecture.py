@@ -142,6 +142,8 @@ MODULES = {
                             "classifier models preprocessing", jax=True),
     "programs.function": Row("a compiled function that is run a few times only",
                              jax=True),
+    "programs.several_threads": Row("programs that run while other threads use the same GPU",
+                                    jax=True),
     "programs.cache": Row("executables in files, for a start without tracing",
                           "config preprocessing.profiles private_folder weights.layout "
                           "weights.staging"),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from siglip_jax.programs.several_threads import for_several_threads
 from siglip_jax.programs.sharding import DATA, MODEL, make_mesh, put
 
 _IN_FLIGHT = 2  # chunks: one that is multiplied with, one on its way
@@ -34,6 +35,7 @@ class TopK:
       k: how many rows to find.
       chunk: rows to multiply with at once, over all devices; rounded up to fill them.
       mesh: the devices; default: the first.
+      several_threads: others run programs on the same devices meanwhile.
 
     Of rows equally near, the one that comes first is first. A row of NaN is never found.
 
@@ -43,12 +45,19 @@ class TopK:
     ([[1.0, 1.0]], [[0, 2]])
     """
 
-    def __init__(self, k: int, *, chunk: int = 8192, mesh: Mesh | None = None) -> None:
+    def __init__(
+        self,
+        k: int,
+        *,
+        chunk: int = 8192,
+        mesh: Mesh | None = None,
+        several_threads: bool = False,
+    ) -> None:
         for name, value in (("k", k), ("chunk", chunk)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
-        self.k, self.mesh = k, mesh
+        self.k, self.mesh, self.several_threads = k, mesh, several_threads
         self.chunk = -(-chunk // mesh.size) * mesh.size
         self._rows = NamedSharding(mesh, PartitionSpec((DATA, MODEL)))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
@@ -57,6 +66,7 @@ class TopK:
             self._merge,
             in_shardings=(whole, self._rows, whole, whole, whole, whole),
             out_shardings=whole,
+            **(for_several_threads(mesh) if several_threads else {}),
         )
 
     def put(self, rows: np.ndarray) -> Chunk:

@@ -21,6 +21,7 @@ from siglip_jax.preprocessing import Patches
 from siglip_jax.preprocessing.profiles import PixelRange
 from siglip_jax.programs.cache import program_key
 from siglip_jax.programs.function import QuickFunction
+from siglip_jax.programs.several_threads import for_several_threads
 from siglip_jax.programs.sharding import DATA, MODEL, REPLICATED, Rules, sharding_of
 from siglip_jax.weights.layout import stored_parameters
 from siglip_jax.weights.tree import flatten, nested
@@ -37,7 +38,8 @@ class Program:
 
     Args:
       quick_start: for a few batches only: on a CPU the first of them comes sooner.
-      kept: for long, with many shapes: on a CPU programs are kept in files, as for a quick start.
+      kept: for long, with many shapes, in several threads: on a CPU programs are kept in files,
+        as for a quick start, and on a GPU they are no CUDA graphs.
 
     Attributes:
       images: (params, uint8 or float32 (b, res, res, 3), or `Patches`) -> zimg (b, d), or
@@ -132,9 +134,10 @@ class Program:
         quick = quick and (quick_start or kept) and type(model) is SiglipModel
 
         def jit(task: str, function: Any, *inputs: NamedSharding) -> Any:
+            options: dict[str, Any]
             options = {"in_shardings": (params, *inputs), "out_shardings": everywhere}
             if not quick:
-                return jax.jit(function, **options)
+                return jax.jit(function, **options, **(for_several_threads(mesh) if kept else {}))
             name = f"{task} for long" if kept else task
             key = functools.partial(program_key, name, model.config, model.execution, pixels)
             # A quick start has no kernels for 8 bits.

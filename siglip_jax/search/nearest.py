@@ -39,6 +39,7 @@ class Searcher:
       chunk: rows to multiply with at once; default: 8,192 on a CPU, 65,536 elsewhere.
       memory: bytes of rows that all devices together may keep; default: half of what is
         free on them, and 1 GiB where that is not known.
+      several_threads: others run programs on the same devices meanwhile, as in a service.
 
     See `search` for an example; a `Searcher` is called with the queries and k.
     """
@@ -50,8 +51,9 @@ class Searcher:
         mesh: Mesh | None = None,
         chunk: int | None = None,
         memory: int | None = None,
+        several_threads: bool = False,
     ) -> None:
-        self.embeddings = embeddings
+        self.embeddings, self._several_threads = embeddings, several_threads
         self.mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
         if chunk is None:
             chunk = _CPU_CHUNK if self.mesh.devices.flat[0].platform == "cpu" else _CHUNK
@@ -105,7 +107,9 @@ class Searcher:
 
     def _ranked(self, k: int) -> TopK:
         if k not in self._top:
-            self._top[k] = TopK(k, chunk=self._chunk, mesh=self.mesh)
+            self._top[k] = TopK(
+                k, chunk=self._chunk, mesh=self.mesh, several_threads=self._several_threads
+            )
         return self._top[k]
 
     def _rows(self, top: TopK) -> Iterator[Chunk]:

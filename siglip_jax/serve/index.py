@@ -53,7 +53,8 @@ class Index:
             folder = path.resolve()
         self.embeddings: Embeddings = open_embeddings(folder)
         self.model = _model_of(path, self.embeddings, models)
-        self._searcher = Searcher(self.embeddings, mesh=models[self.model].mesh)
+        mesh = models[self.model].mesh
+        self._searcher = Searcher(self.embeddings, mesh=mesh, several_threads=True)
         self._searching, self._reading = threading.Lock(), threading.Lock()
         self._thumbnails: collections.OrderedDict[int, bytes] = collections.OrderedDict()
 

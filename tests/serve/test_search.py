@@ -219,7 +219,9 @@ def test_wrong_requests(client, body, param, said):
 
 def test_the_index_is_of_one_of_the_models(model, index, tmp_path):
     other = siglip_jax.load(saved(tmp_path / "other"))
-    assert Index(index, {"other": other, "emoji": model}).model == "emoji"
+    found = Index(index, {"other": other, "emoji": model})
+    assert found.model == "emoji"
+    assert found._searcher._ranked(1).several_threads  # beside those of the towers
     with pytest.raises(ValueError, match="which is not served: other differs in architecture; "):
         create_app({"other": other}, index=index)
 
