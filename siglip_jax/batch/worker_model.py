@@ -144,6 +144,9 @@ def _scorer(of: WorkerModel, texts: bool) -> "Scorer":
     from siglip_jax.scoring.batches import usual_batch_size
 
     model = _pretrained(of.model, of.options)
-    size = of.batch_size or usual_batch_size(jax.local_devices())
+    devices = jax.local_devices()
+    size = of.batch_size or usual_batch_size(devices)
     sizes = {"batch_size": size, "text_batch_size": size}
-    return model.scorer(tokenizer=texts, workers=of.threads, **sizes)
+    # Engines may call from several threads, which a GPU bears without CUDA graphs alone.
+    kept = devices[0].platform == "gpu"
+    return model.scorer(tokenizer=texts, workers=of.threads, kept=kept, **sizes)
