@@ -43,7 +43,7 @@ def embed_images(
                 step.advance()
                 complain(item)
 
-        z, rows = scorer.embed_items(items, seen, returned=step.advance, **options)
+        z, rows = scorer.embed_items(items, seen, returned=step.advance, total=total, **options)
     warn_of_rotation(turned)
     for item in rows.items:
         if item.error == NOT_FINITE:

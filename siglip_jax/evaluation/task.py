@@ -78,7 +78,7 @@ def run_task(
 
     See docs/reproducing_the_paper.md for an example.
     """
-    zimg, rows = scorer.embed_items(items_of(pairs))
+    zimg, rows = scorer.embed_items(items_of(pairs), total=len(pairs))
     for key, error in rows.errors:
         if on_error is None:
             raise ValueError(error if key in error else f"{key}: {error}")

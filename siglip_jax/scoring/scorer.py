@@ -30,7 +30,7 @@ from siglip_jax.preprocessing import Patches, Profile, Tokenizer, decode_image, 
 from siglip_jax.programs.classes import ClassProgram
 from siglip_jax.programs.sharding import REPLICATED, Rules, make_mesh, put
 from siglip_jax.programs.towers import Program
-from siglip_jax.scoring.batches import batches, padded
+from siglip_jax.scoring.batches import batches, padded, usual_decode_processes
 from siglip_jax.scoring.pipeline import MEMORY, Pipeline
 from siglip_jax.scoring.preparation import Preparer
 from siglip_jax.scoring.prompts import (
@@ -230,6 +230,7 @@ class Scorer:
         *,
         what: Literal["images", "texts"] = "images",
         as_jax: bool = False,
+        total: int = 0,
         **options: Any,
     ) -> tuple[Any, Rows]:
         """Embeddings (n, d) of the images that can be read, and the rows of all items.
@@ -241,10 +242,16 @@ class Scorer:
           seen: called with each in order, prepared or in error.
           what: the items are images, or texts.
           as_jax: as for `embed_images`.
+          total: how many there are, if that is known: many images are decoded in processes
+            where a job's would be.
           options: of `pipeline`.
         """
         rows = _rows(as_jax)
-        options = {"prepare": self.preparer(what), "on_devices": as_jax, **options}
+        images = 0 if what == "texts" or self.workers else total
+        processes = usual_decode_processes(self.mesh.local_devices, images)
+        prepare = self.preparer(what, processes=processes > 0)
+        threads = processes or self.workers
+        options = {"prepare": prepare, "threads": threads, "on_devices": as_jax, **options}
         with self.pipeline(what, **options) as pipeline:
             try:
                 pipeline.embed(pipeline.read(items), rows, seen)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from pictures import encoded, scene
 from PIL import Image
+from saved_model import saved
 
+import siglip_jax
 from siglip_jax import helper
 from siglip_jax.checkpoints import find
 from siglip_jax.data.failures import PassingError
@@ -18,6 +20,7 @@ from siglip_jax.data.item import Item
 from siglip_jax.preprocessing import ImageProfile, Patches, profile_for
 from siglip_jax.preprocessing.example import example
 from siglip_jax.scoring import preparing, preparing_server
+from siglip_jax.scoring import scorer as scorer_module
 from siglip_jax.scoring.budget import Closed
 from siglip_jax.scoring.preparation import Preparer
 
@@ -184,6 +187,23 @@ def test_one_that_is_killed_while_it_prepares(preparers, monkeypatch):
     for ours, theirs in zip(processes.several(items), threads.several(items), strict=True):
         same(ours, theirs)
     assert len(begun) == 2 and helpers.idle == begun[1:]
+
+
+@pytest.mark.parametrize(("total", "workers", "by"), [(20, None, 2), (19, None, 0), (20, 3, 0)])
+def test_a_scorer_has_them_for_many_images(monkeypatch, tmp_path, total, workers, by):
+    model = siglip_jax.load(saved(tmp_path / "m"))
+    items = [Item(str(n), encoded(PICTURE.rotate(n), "PNG")) for n in range(20)]
+    asked, call = [], preparing.Preparing.__call__
+
+    def heard(self, group):
+        asked.extend(item.key for item in group)
+        return call(self, group)
+
+    monkeypatch.setattr(preparing.Preparing, "__call__", heard)
+    monkeypatch.setattr(scorer_module, "usual_decode_processes", lambda devices, n: 2 * (n >= 20))
+    z, _ = model.scorer(batch_size=8, workers=workers).embed_items(items, total=total)
+    assert len(asked) == (20 if by else 0)
+    np.testing.assert_array_equal(z, model.scorer(batch_size=8).embed_items(items)[0])
 
 
 ENDS = """
