@@ -46,7 +46,7 @@ class Pipeline:
       batch_size: examples of a batch, over all devices of the program's mesh.
       prepare: from an item to `Prepared`, in many threads; `Preparer` unless the items
         are ready.
-      threads: that prepare; default: one a core.
+      threads: that prepare; default: `ThreadPoolExecutor`'s.
       memory: bytes of files to hold that are read and not yet decoded, by all feeds.
       meter: told how long each side waits.
       of_images: what to run on images, as (params, images); the program's embedding unless given.
@@ -76,7 +76,7 @@ class Pipeline:
         self._prepare, self._memory = prepare, memory
         self._of_images, self._returned = of_images, returned
         self._on_devices, self._in_flight = on_devices, in_flight
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or min(32, (os.cpu_count() or 1) + 4)
         self._pool = ThreadPoolExecutor(self._threads, "decode")
         self._collector = ThreadPoolExecutor(1, "results")
         self._running: collections.deque[Future[None]] = collections.deque()

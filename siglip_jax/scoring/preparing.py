@@ -1,8 +1,9 @@
 """Processes that prepare the images of a job, several in a request.
 
-Threads share Python's lock, and of what an image takes some 160 us hold it, so that beyond some
-four cores more threads bring less. Here a thread hands a process keys of several items and gets
-what the model takes of them in memory that both see, and holds the lock for a fraction of that.
+Threads share Python's lock, which each image holds for some 160 us, so that beyond eight cores more
+threads bring less. Here a thread hands several items to a process, which reads, decodes and
+resizes them, and gets what the model takes of them in memory that both see: 30 us of the lock an
+image (benchmarks/decode_lock.py).
 
 A request is a line of JSON, with the bytes of the files that are not on the disk behind it. The
 answer is a line of JSON, too. Before it come lines that ask for memory of the budgets of this
