@@ -93,7 +93,7 @@ PARTS = (
     Part(
         name="job",
         answers="JPEG files to Parquet, and what bounds it",
-        seconds=75,
+        seconds=45,
         turn="alone",
     ),
     Part(
