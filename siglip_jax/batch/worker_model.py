@@ -144,9 +144,7 @@ def _scorer(of: WorkerModel, texts: bool) -> "Scorer":
     from siglip_jax.scoring.batches import usual_batch_size
 
     model = _pretrained(of.model, of.options)
-    devices = jax.local_devices()
-    size = of.batch_size or usual_batch_size(devices)
+    size = of.batch_size or usual_batch_size(jax.local_devices())
     sizes = {"batch_size": size, "text_batch_size": size}
-    # Engines may call from several threads, which a GPU bears without CUDA graphs alone.
-    kept = devices[0].platform == "gpu"
-    return model.scorer(tokenizer=texts, workers=of.threads, kept=kept, **sizes)
+    # Engines may call from several threads.
+    return model.scorer(tokenizer=texts, workers=of.threads, several_threads=True, **sizes)

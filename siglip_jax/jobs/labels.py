@@ -43,7 +43,8 @@ class Labels:
             self._all = scorer.embed_labels(job.labels, job.templates)
             return
         few = 1 << max(len(job.labels) - 1, 0).bit_length()
-        self._nearest = TopK(job.top, chunk=min(CHUNK, few), mesh=scorer.mesh)
+        # In the thread that waits for images, while another has the next computed.
+        self._nearest = TopK(job.top, chunk=min(CHUNK, few), mesh=scorer.mesh, several_threads=True)
         files = self._embedded(folder / "labels")
         total = 4 * len(job.labels) * scorer.model.config.embed_dim
         if memory is None:

@@ -108,5 +108,9 @@ class Work(NamedTuple):
                 "pairs need a saved program with as many texts as images a batch, "
                 f"got {sizes['batch_size']} and {sizes['text_batch_size']}"
             )
-        scorer = model.scorer(tokenizer=job.what != "images" or bool(job.labels), **sizes)
+        scorer = model.scorer(
+            tokenizer=job.what != "images" or bool(job.labels),
+            several_threads=bool(job.labels),  # `Labels.computed` is called by another
+            **sizes,
+        )
         return options.program.start(scorer) if options.program is not None else scorer

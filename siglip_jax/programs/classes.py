@@ -58,6 +58,7 @@ class ClassProgram:
             logits,
             in_shardings=(program.params_sharding, everywhere, program.batch_sharding),
             out_shardings=everywhere,
+            **program.options,
         )
         # Float32 whatever the tower is kept in: it is small, and the last to round.
         weights = {"kernel": classifier.kernel, "bias": classifier.bias}

@@ -38,8 +38,8 @@ class Program:
 
     Args:
       quick_start: for a few batches only: on a CPU the first of them comes sooner.
-      kept: for long, with many shapes, in several threads: on a CPU programs are kept in files,
-        as for a quick start, and on a GPU they are no CUDA graphs.
+      kept: for long, with many shapes: on a CPU programs are kept in files, as for a quick start.
+      several_threads: others run programs on the same devices meanwhile.
 
     Attributes:
       images: (params, uint8 or float32 (b, res, res, 3), or `Patches`) -> zimg (b, d), or
@@ -50,6 +50,7 @@ class Program:
       logits: (params, zimg (b, d), ztxt (l, d)) -> (b, l).
       pixels: what uint8 0 and 255 become, unless patches are given.
       tracing: a context in which to trace more functions of the model.
+      options: of `jax.jit`, for more functions of the model.
 
     >>> from siglip_jax.checkpoints import find
     >>> from siglip_jax.programs.sharding import make_mesh
@@ -66,7 +67,9 @@ class Program:
         pixels: PixelRange = (-1.0, 1.0),
         quick_start: bool = False,
         kept: bool = False,
+        several_threads: bool = False,
     ) -> None:
+        self.options = for_several_threads(mesh) if several_threads else {}
         self.model, self.mesh, self.pixels = model, mesh, pixels
         place = sharding_of(mesh, rules)
         # From the table: tracing `model.init` for them takes longer than loading a program.
@@ -134,10 +137,9 @@ class Program:
         quick = quick and (quick_start or kept) and type(model) is SiglipModel
 
         def jit(task: str, function: Any, *inputs: NamedSharding) -> Any:
-            options: dict[str, Any]
             options = {"in_shardings": (params, *inputs), "out_shardings": everywhere}
             if not quick:
-                return jax.jit(function, **options, **(for_several_threads(mesh) if kept else {}))
+                return jax.jit(function, **options, **self.options)
             name = f"{task} for long" if kept else task
             key = functools.partial(program_key, name, model.config, model.execution, pixels)
             # A quick start has no kernels for 8 bits.
@@ -150,6 +152,7 @@ class Program:
                 functools.partial(layer_features, layer=layer),
                 in_shardings=(params, self.batch_sharding),
                 out_shardings=everywhere,
+                **self.options,
             )
 
         self.features = features

@@ -82,6 +82,8 @@ class Scorer:
         others 3% later.
       kept: for a service: on a CPU programs are kept in files beside jax's cache of them, where
         that is used, so that many shapes are there soon at the next start.
+      several_threads: it is called from several threads, or beside other programs on the same
+        devices: on a GPU its programs are no CUDA graphs, which CUDA may refuse to record then.
 
     Several processes (`jax.distributed`) call every method with the same inputs;
     each sends its own devices their part, and each gets the whole result.
@@ -114,13 +116,16 @@ class Scorer:
         workers: int | None = None,
         quick_start: bool = False,
         kept: bool = False,
+        several_threads: bool = False,
     ) -> None:
         self.model, self.profile, self.tokenizer = model, profile, tokenizer
         self.classifier = classifier
         first = cast(list[Any], jax.devices())[:1]
         self.mesh = make_mesh(first) if mesh is None else mesh
         pixels = profile.image.value_range if profile else (-1.0, 1.0)
-        self.program = Program(model, self.mesh, rules, pixels, quick_start, kept)
+        self.program = Program(
+            model, self.mesh, rules, pixels, quick_start, kept, several_threads=several_threads
+        )
         self.params = _place(params, self.program)
         devices = self.mesh.size
         self.batch_size = _round_up("batch_size", batch_size, devices)

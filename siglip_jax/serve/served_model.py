@@ -85,6 +85,7 @@ class ServedModel:
             label_chunk=_LABEL_CHUNK,
             workers=workers,
             kept=True,
+            several_threads=True,
         )
         self.identity: Identity | None = None
         self.calibrations: dict[tuple[frozenset[str], tuple[str, ...]], Calibration] = {}
