@@ -103,7 +103,7 @@ class Helpers(Generic[AnyHelper]):
         self._start, self._kept = start, kept
         self.idle: list[AnyHelper] = []
         self.busy: set[AnyHelper] = set()
-        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._lock = threading.Lock()
         self._over: threading.Event | None = None  # of the thread that watches
 
     @contextlib.contextmanager
@@ -141,9 +141,6 @@ class Helpers(Generic[AnyHelper]):
                 return
 
     def _taken(self) -> AnyHelper:
-        if self._pid != os.getpid():  # after a fork they are the parent's
-            self.idle, self.busy, self._over = [], set(), None
-            self._lock, self._pid = threading.Lock(), os.getpid()
         while True:
             try:
                 helper = self.idle.pop()

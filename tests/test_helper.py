@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -69,51 +68,6 @@ def test_one_that_never_answers_is_given_up(monkeypatch):
         assert one.end() == -signal.SIGKILL
         raise Silent
     assert helpers.idle == []
-
-
-FORKED = """
-import os
-from siglip_jax.helper import Helper, Helpers
-helpers = Helpers(lambda: Helper({echo!r}), kept=ValueError)
-with helpers.one() as mine:
-    pass
-def said(helper):
-    helper.send(b"a\\n")
-    return helper.answers.readline().strip()
-if not (child := os.fork()):
-    with helpers.one() as other:
-        os._exit(0 if other is not mine and said(other) == b"A" else 1)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert helpers.idle == [mine] and said(mine) == b"A"
-helpers.close()
-"""
-
-
-def test_nothing_watches_what_is_closed():
-    before = threading.active_count()
-    helpers = Helpers(lambda: Helper(ECHO), kept=Silent)
-    for _ in range(2):
-        with helpers.one() as one:
-            assert said(one, b"a") == b"A"
-        assert threading.active_count() == before + 1
-        helpers.close()
-        assert one.ended
-        for _ in range(100):
-            if threading.active_count() == before:
-                break
-            time.sleep(0.05)
-        assert threading.active_count() == before
-
-
-def test_the_accelerator_is_not_theirs():
-    program = "import os; print(os.environ['JAX_PLATFORMS'], os.environ['OMP_NUM_THREADS'])"
-    one = Helper(program)
-    assert one.answers.readline() == b"cpu 1\n"
-    one.close()
-
-
-def test_after_a_fork_they_are_the_parents():
-    subprocess.run([sys.executable, "-c", FORKED.format(echo=ECHO)], check=True)
 
 
 KILLED = """

@@ -98,7 +98,7 @@ class _Pool(Helpers[_Process]):
     """At most one a processor."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: _Process(), kept=Failed)
+        super().__init__(_Process, kept=Failed)
         self._free = threading.Semaphore(os.cpu_count() or 1)
 
     @contextlib.contextmanager

@@ -10,10 +10,11 @@ answer is a line of JSON, too. Before it come lines that ask for memory of the b
 process (`Lent`), which all share; each is answered by an empty line.
 """
 
+import functools
 import json
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from siglip_jax.config import Siglip
@@ -130,7 +131,7 @@ class Preparing:
         budgets: dict[str, Budget],
     ) -> None:
         settings = pickle.dumps((config, profile, memory))
-        start: Callable[[], PreparingProcess] = lambda: PreparingProcess(settings, layout)  # noqa: E731
+        start = functools.partial(PreparingProcess, settings, layout)
         self.helpers, self._budgets = Helpers(start, kept=Failed), budgets
 
     def __call__(self, items: Sequence[Item]) -> list[Made]:
@@ -144,10 +145,10 @@ class Preparing:
         """
         try:
             return self._asked(items)
-        except Ended:
+        except Failed as error:
+            if len(items) == 1 and not isinstance(error, Ended):
+                return [_in_error(error)]
             return [self._alone(item) for item in items]
-        except Failed as error:  # of one that takes too long nobody knows which
-            return [_in_error(error)] if len(items) == 1 else [self._alone(i) for i in items]
 
     def close(self) -> None:
         """Ends them, once nobody asks."""
